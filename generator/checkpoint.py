@@ -1,0 +1,68 @@
+"""Reading and writing one component of a diffusers-layout folder: a JSON config beside safetensors weights.
+
+    python -c "from generator.checkpoint import read_json; print(read_json('FOLDER/vae/config.json'))"
+
+Everything that can be wrong with files on a disk is found here and said in words.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from generator.errors import CheckpointError
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+FETCH_AGAIN = "Fetch the model folder again, or point to a complete one."
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing. {FETCH_AGAIN}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}). {FETCH_AGAIN}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object. {FETCH_AGAIN}")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_tensors(folder: Path, dtype: torch.dtype, name: str = WEIGHTS) -> dict[str, Tensor]:
+    """Every tensor of a component, from one file or from the shards that its index names."""
+    index = folder / f"{name}.index.json"
+    if not (folder / name).is_file() and index.is_file():
+        shards = sorted({folder / shard for shard in read_json(index).get("weight_map", {}).values()})
+    else:
+        shards = [folder / name]
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        if not shard.is_file():
+            raise CheckpointError(f"{shard} is missing. {FETCH_AGAIN}")
+        try:
+            with safe_open(shard, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (safe_open is not a dict)
+                    tensors[key] = file.get_tensor(key).to(dtype)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{shard} is damaged or was not downloaded to its end ({error}). "
+                                  f"{FETCH_AGAIN}") from error
+    return tensors
+
+
+def write_tensors(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype, name: str = WEIGHTS) -> None:
+    """Written under another name and then renamed, so that a file with the right name is always complete."""
+    on_disk = {key: tensor.detach().to("cpu", dtype, copy=True).contiguous() for key, tensor in tensors.items()}
+    unfinished = folder / f"{name}.part"
+    save_file(on_disk, unfinished, metadata={"format": "pt"})
+    unfinished.replace(folder / name)
