@@ -30,7 +30,8 @@ HEIGHTS = {"small": 0.34, "normal": 0.46, "big": 0.60}
 SHOT_SCALE = {"close-up": 1.3, "normal": 1.0, "wide": 0.82}
 GROUND = {"close-up": 0.88, "normal": 0.82, "wide": 0.80}
 TALLEST = 0.76
-MARGIN = 0.015  # kept free at the picture's edges
+BLUR = {"flat": 0.012, "watercolour": 0.006, "pencil": 0.006}  # behind a close-up; the other styles need sharp edges
+MARGIN = 0.03  # kept free at the picture's edges
 INWARDS, OUTSIDE = 0.09, 0.07  # how far a subject moves from its place, and the share of its width left outside
 GLOW: dict[str, tuple[RGB, float]] = {  # what the light adds to a subject's colours: little, for they must be told
     "day": ((255, 255, 255), 0.0), "night": ((20, 30, 90), 0.15),
@@ -51,8 +52,8 @@ def render(scene: Scene, size: int = 128, seed: int = 0) -> Image.Image:
     if wet:
         paint_puddles(stage, stage.layer(), ground)
     sheets = [_sheet(layer, size) for layer in stage.layers]
-    if scene.shot == "close-up" and scene.style not in ("pixel art", "paper cut"):
-        sheets = [_out_of_focus(sheet, size) for sheet in sheets]
+    if scene.shot == "close-up" and scene.style in BLUR:
+        sheets = [_out_of_focus(sheet, BLUR[scene.style] * size) for sheet in sheets]
     for subject in sorted(scene.subjects, key=lambda subject: -SIZES.index(subject.size)):  # the small ones in front
         layer = _subject_layer(scene, subject, pixels, ground, seed)
         sheet = _sheet(layer, size)
@@ -70,16 +71,23 @@ def render(scene: Scene, size: int = 128, seed: int = 0) -> Image.Image:
 
 
 def _sheet(layer: Layer, size: int) -> Sheet:
-    pixels = np.asarray(layer.canvas.image.reduce(SUPERSAMPLE), dtype=np.float32) / 255
+    """The layer at the picture's size. Only the painted box is reduced: most layers are mostly empty."""
+    image = layer.canvas.image
+    pixels = np.zeros((size, size, 4), dtype=np.float32)
+    if found := image.getbbox():
+        x0, y0 = (edge // SUPERSAMPLE for edge in found[:2])
+        x1, y1 = (-(-edge // SUPERSAMPLE) for edge in found[2:])
+        box = image.crop((x0 * SUPERSAMPLE, y0 * SUPERSAMPLE, x1 * SUPERSAMPLE, y1 * SUPERSAMPLE)).reduce(SUPERSAMPLE)
+        pixels[y0:y1, x0:x1] = np.asarray(box, dtype=np.float32) / 255
     return Sheet(pixels[..., :3], pixels[..., 3:], layer.role)
 
 
-def _out_of_focus(sheet: Sheet, size: int) -> Sheet:
+def _out_of_focus(sheet: Sheet, radius: float) -> Sheet:
     """In a close-up what lies behind is blurred."""
     if sheet.role == "sky":
         return sheet
     whole = np.concatenate([sheet.colour * sheet.cover, sheet.cover], axis=2)
-    blurred = Image.fromarray((whole * 255).astype(np.uint8), "RGBA").filter(ImageFilter.BoxBlur(1.6 * size / 128))
+    blurred = Image.fromarray((whole * 255).astype(np.uint8), "RGBA").filter(ImageFilter.BoxBlur(radius))
     pixels = np.asarray(blurred, dtype=np.float32) / 255
     return Sheet(pixels[..., :3] / np.maximum(pixels[..., 3:], 1 / 255), pixels[..., 3:], sheet.role)
 
@@ -141,7 +149,8 @@ def _shade_ground(sheets: Sequence[Sheet], subject: Sheet, ground: float) -> Non
     columns = np.flatnonzero(low > 0.3)
     if not len(columns):
         columns = np.flatnonzero(subject.cover.max(axis=(0, 2)) > 0.3)
-    middle, half = (columns[0] + columns[-1]) / 2, max(4.0, (columns[-1] - columns[0]) / 2 + 0.02 * size)
+    first, last = float(columns[0]), float(columns[-1])
+    middle, half = (first + last) / 2, max(4.0, (last - first) / 2 + 0.02 * size)
     place = np.arange(size, dtype=np.float32)
     across = ((place - middle) / (1.12 * half)) ** 2
     down = ((place - (ground + 0.004) * size) / max(0.022 * size, 0.14 * half)) ** 2

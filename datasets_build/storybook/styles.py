@@ -116,11 +116,13 @@ def pencil(sheets: Sequence[Sheet], rng: np.random.Generator) -> Array:
     size = sheets[0].colour.shape[0]
     unit = size / 128
     subject = np.zeros((size, size), dtype=np.float32)
-    contour = np.zeros((size, size), dtype=np.float32)
+    contour: Array = np.zeros((size, size), dtype=np.float32)
     for sheet in sheets:
         if sheet.role == "subject":
             subject = np.maximum(subject, sheet.cover[..., 0])
             contour = np.maximum(contour, edges(sheet.cover))
+        elif sheet.role == "frame":
+            contour = contour * (1 - sheet.cover[..., 0])
     picture = compose(sheets)
     grey = luminance(picture)
     line = np.clip(edges(picture) * (1.25 - 0.95 * subject) - 0.10, 0, 1)
@@ -197,7 +199,7 @@ def paper_cut(sheets: Sequence[Sheet], rng: np.random.Generator) -> Array:
     # The sky is five torn sheets, each below the next.
     tear = clouds(rng, size, 6)[size // 2] * 0.022 * size
     picture = sheets[0].colour
-    bands = np.linspace(0, size * 0.72, 6)
+    bands = [0.144 * size * i for i in range(6)]
     rows = np.arange(size, dtype=np.float32)[:, None]
     sky = np.broadcast_to(picture[round(bands[1]) // 2], picture.shape)
     for i in range(1, 5):
