@@ -18,6 +18,7 @@ from datasets_build.storybook.subjects.shapes import (
     Anchors,
     edge,
     fill,
+    is_white,
     mix,
     oval,
     paint,
@@ -33,13 +34,13 @@ def _hat(c: Canvas, shades: Shades, anchors: Anchors, rng: random.Random) -> Non
     (x, y), half = anchors.head_top, min(max(anchors.head_width * 0.6, 0.24), 0.3)
     y -= 0.015
     line = edge(shades)
-    x = min(max(x, LEFT + half), RIGHT - half)
+    x = min(max(x, LEFT + half + 0.05), RIGHT - half - 0.05)
     top = half * 0.56
-    crown = soft((x - top, y), (x - top, y), (x - top * 0.96, y - 0.2), (x - top * 0.8, y - 0.29), (x, y - 0.31), (x + top * 0.8, y - 0.29),
-                 (x + top * 0.96, y - 0.2), (x + top, y), (x + top, y))  # fmt: skip
+    crown = soft((x - top, y), (x - top, y), (x - top * 0.96, y - 0.2), (x - top * 0.8, y - 0.29), (x, y - 0.31),
+                 (x + top * 0.8, y - 0.29), (x + top * 0.96, y - 0.2), (x + top, y), (x + top, y))  # fmt: skip
     brim = ribbon(0.085, (x - half, y - 0.01), (x, y + 0.025), (x + half, y - 0.01))
     paint(c, line, (shades.base, crown))
-    band = mix(shades.light, WHITE, 0.5) if min(shades.base) < 230 else shades.dark
+    band = mix(shades.light, WHITE, 0.5) if not is_white(shades) else shades.dark
     fill(c, band, ribbon(0.065, (x - top + 0.025, y - 0.075), (x, y - 0.055), (x + top - 0.025, y - 0.075)))
     paint(c, line, (shades.base, brim))
     fill(c, shades.light, ribbon(0.035, (x - top * 0.5, y - 0.25), (x - top * 0.55, y - 0.15)))
@@ -48,7 +49,7 @@ def _hat(c: Canvas, shades: Shades, anchors: Anchors, rng: random.Random) -> Non
 def _crown(c: Canvas, shades: Shades, anchors: Anchors, rng: random.Random) -> None:
     (x, y), half = anchors.head_top, min(max(anchors.head_width * 0.46, 0.2), 0.24)
     line = edge(shades)
-    x = min(max(x, LEFT + half + 0.03), RIGHT - half - 0.03)
+    x = min(max(x, LEFT + half * 1.15 + 0.034), RIGHT - half * 1.15 - 0.034)
     y += 0.03
     tips = ((-1.15, -0.26), (-0.56, -0.3), (0, -0.34), (0.56, -0.3), (1.15, -0.26))
     points = [(x - half, y)]
@@ -58,7 +59,12 @@ def _crown(c: Canvas, shades: Shades, anchors: Anchors, rng: random.Random) -> N
             points.append((x + (-0.72 + 0.48 * i) * half, y - 0.13))
     points.append((x + half, y))
     doubled = [p for point in points for p in (point, point)]
-    paint(c, line, (shades.base, soft(*doubled)), *((shades.light, oval(x + dx * half, y + dy, 0.034, 0.034)) for dx, dy in tips))
+    paint(
+        c,
+        line,
+        (shades.base, soft(*doubled)),
+        *((shades.light, oval(x + dx * half, y + dy, 0.034, 0.034)) for dx, dy in tips),
+    )
     fill(c, shades.dark, ribbon(0.05, (x - half + 0.03, y - 0.03), (x, y - 0.025), (x + half - 0.03, y - 0.03)))
     jewel = (96, 226, 240) if shades.base[2] < 180 else (250, 90, 110)
     fill(c, jewel, *(oval(x + dx * half, y - 0.095, 0.03, 0.036) for dx in (-0.55, 0, 0.55)))
@@ -70,14 +76,18 @@ def _scarf(c: Canvas, shades: Shades, anchors: Anchors, rng: random.Random) -> N
     side = -1
     kx = x + side * half * 0.45
     end = (kx + side * 0.05 + rng.choice((-0.02, 0.0, 0.02)), min(y + 0.3, 0.44))
-    stripe = mix(shades.light, WHITE, 0.5) if min(shades.base) < 230 else shades.dark
+    stripe = mix(shades.light, WHITE, 0.5) if not is_white(shades) else shades.dark
     tail = ribbon(0.13, (kx, y + 0.02), (kx + side * 0.01, y + 0.14), end, end=0.15)
     paint(c, line, (shades.base, tail))
     fill(c, stripe, ribbon(0.035, (end[0] - 0.065, end[1] - 0.03), (end[0] + 0.065, end[1] - 0.03)))
     wrap = ribbon(0.13, (x - half, y - 0.025), (x, y + 0.03), (x + half, y - 0.025))
     paint(c, line, (shades.base, wrap))
     for dx in (-0.1, 0.35, 0.72):
-        fill(c, stripe, ribbon(0.035, (x + dx * half + 0.012, y - 0.035), (x + dx * half - 0.012, y + 0.05 - 0.035 * abs(dx))))
+        fill(
+            c,
+            stripe,
+            ribbon(0.035, (x + dx * half + 0.012, y - 0.035), (x + dx * half - 0.012, y + 0.05 - 0.035 * abs(dx))),
+        )
     paint(c, line, (shades.base, oval(kx, y + 0.02, 0.07, 0.07)))
 
 
@@ -133,16 +143,20 @@ def _umbrella(c: Canvas, shades: Shades, anchors: Anchors, rng: random.Random) -
     x = min(max(hx + 0.06, LEFT + half), RIGHT - half)
     foot, top = -0.54, TOP + 0.04
     paint(c, STICK_LINE, (STICK, ribbon(0.035, (x, top - 0.02), (x, foot), (hx, hy - 0.02))))
-    dome = ((x - half, foot), (x - half * 0.86, foot - 0.16), (x - half * 0.5, top + 0.035), (x, top), (x + half * 0.5, top + 0.035),
-            (x + half * 0.86, foot - 0.16), (x + half, foot))  # fmt: skip
-    hem = [(x + half * k, foot - (0.055 if i % 2 == 0 else 0.0)) for i, k in enumerate((0.75, 0.5, 0.25, 0.0, -0.25, -0.5, -0.75))]
+    dome = ((x - half, foot), (x - half * 0.86, foot - 0.16), (x - half * 0.5, top + 0.035), (x, top),
+            (x + half * 0.5, top + 0.035), (x + half * 0.86, foot - 0.16), (x + half, foot))  # fmt: skip
+    hem = [
+        (x + half * k, foot - (0.055 if i % 2 == 0 else 0.0))
+        for i, k in enumerate((0.75, 0.5, 0.25, 0.0, -0.25, -0.5, -0.75))
+    ]
     corners = [p for i, point in enumerate(hem) for p in ((point, point) if i % 2 else (point,))]
     paint(c, line, (shades.base, soft(dome[0], *dome, dome[-1], *corners)))
-    gore = soft((x, top + 0.02), (x, top + 0.02), (x + half * 0.42, foot - 0.13), (x + half * 0.5, foot), (x + half * 0.5, foot),
-                (x + half * 0.25, foot - 0.055), (x, foot), (x, foot))  # fmt: skip
+    gore = soft((x, top + 0.02), (x, top + 0.02), (x + half * 0.42, foot - 0.13), (x + half * 0.5, foot),
+                (x + half * 0.5, foot), (x + half * 0.25, foot - 0.055), (x, foot), (x, foot))  # fmt: skip
     left = soft((x, top + 0.02), (x, top + 0.02), (x - half * 0.62, foot - 0.18), (x - half, foot), (x - half, foot),
-                (x - half * 0.75, foot - 0.055), (x - half * 0.5, foot), (x - half * 0.5, foot), (x - half * 0.42, foot - 0.13))  # fmt: skip
-    fill(c, shades.light if min(shades.base) < 230 else shades.dark, gore, left)
+                (x - half * 0.75, foot - 0.055), (x - half * 0.5, foot), (x - half * 0.5, foot),
+                (x - half * 0.42, foot - 0.13))  # fmt: skip
+    fill(c, shades.light if not is_white(shades) else shades.dark, gore, left)
 
 
 Drawer = Callable[[Canvas, Shades, Anchors, random.Random], None]

@@ -1,6 +1,6 @@
 """The twenty-four kinds of subjects, each a function that draws one in its own frame and says where accessories go.
 
-    python -c "from datasets_build.storybook.subjects import SUBJECTS; print(*SUBJECTS)"
+python -c "from datasets_build.storybook.subjects import SUBJECTS; print(*SUBJECTS)"
 """
 
 from __future__ import annotations

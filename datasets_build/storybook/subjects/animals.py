@@ -13,9 +13,12 @@ from datasets_build.storybook.subjects.shapes import (
     Anchors,
     blush,
     both,
+    box,
     edge,
     eyes,
     fill,
+    is_dark,
+    is_white,
     mirrored,
     mix,
     oval,
@@ -33,7 +36,7 @@ def cat(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     """Upright, with pointed ears, whiskers, stripes and a thin curled tail."""
     base, light, dark, _ = shades
     line = edge(shades)
-    swing = rng.choice((-6, 0, 6))
+    swing = rng.choice((-8, -4, 0))
     path = ((0.14, 0.44), (0.36, 0.44), (0.46, 0.28), (0.38, 0.13), (0.43, -0.02), (0.51, -0.01))
     tail, tip = ribbon(0.095, *path, end=0.085), ribbon(0.095, *path[-3:], end=0.085)
     paint(c, line, (base, turned(tail, path[0], swing)), (dark, turned(tip, path[0], swing)))
@@ -91,32 +94,32 @@ def dog(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
 
 def rabbit(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     """Long ears, big feet, two teeth and a ball of a tail."""
-    base, light, dark, _ = shades
+    base = shades.base
     line = edge(shades)
-    paint(c, line, (pale(shades), oval(0.27, 0.35, 0.1, 0.1)))
-    paint(c, line, (base, mirrored((0, 0.06), (0.16, 0.12), (0.26, 0.32), (0.22, 0.47), (0.08, 0.5))))
-    fill(c, pale(shades), oval(0, 0.32, 0.13, 0.14))
-    paint(c, line, *((light, foot) for foot in both(oval(0.19, 0.44, 0.13, 0.06))))
-    fill(c, mix(PINK_NOSE, WHITE, 0.4), *both(oval(0.25, 0.44, 0.035, 0.03)))
-    ear = soft((0.06, -0.13), (0.09, -0.36), (0.2, -0.5), (0.29, -0.44), (0.28, -0.25), (0.2, -0.08))
-    inner = soft((0.125, -0.18), (0.145, -0.34), (0.21, -0.43), (0.24, -0.38), (0.22, -0.24), (0.18, -0.15))
-    tilt = rng.choice((-5, 0, 5))
+    inside = mix(PINK_NOSE, WHITE, 0.4)
+    paint(c, line, (pale(shades), oval(0.31, 0.34, 0.11, 0.11)))
+    paint(c, line, (base, mirrored((0, 0.06), (0.19, 0.12), (0.3, 0.32), (0.26, 0.47), (0.1, 0.5))))
+    fill(c, pale(shades), oval(0, 0.34, 0.14, 0.13))
+    paint(c, line, *((base, foot) for foot in both(oval(0.22, 0.435, 0.145, 0.065))))
+    fill(c, inside, *both(oval(0.28, 0.435, 0.045, 0.034)))
+    ear = soft((0.05, -0.13), (0.08, -0.4), (0.19, -0.535), (0.29, -0.48), (0.29, -0.25), (0.23, -0.08))
+    inner = soft((0.12, -0.18), (0.14, -0.37), (0.2, -0.465), (0.243, -0.41), (0.235, -0.24), (0.19, -0.15))
+    # Wide apart, so that they are still seen beside a hat.
+    ear, inner = (turned(one, (0.13, -0.12), 14) for one in (ear, inner))
+    tilt = rng.choice((-4, 0, 4))
     ears = [turned(one, (0, -0.1), tilt) for one in both(ear)]
-    head = mirrored((0, -0.19), (0.16, -0.17), (0.28, -0.03), (0.27, 0.1), (0.15, 0.2), (0, 0.22))
+    head = mirrored((0, -0.2), (0.19, -0.18), (0.33, -0.03), (0.32, 0.1), (0.18, 0.21), (0, 0.23))
     paint(c, line, *((base, one) for one in (*ears, head)))
-    fill(c, mix(PINK_NOSE, WHITE, 0.4), *(turned(one, (0, -0.1), tilt) for one in both(inner)))
+    fill(c, inside, *(turned(one, (0, -0.1), tilt) for one in both(inner)))
     fill(c, base, head)
-    paint(c, line, *((WHITE, tooth) for tooth in (box_tooth(-0.024), box_tooth(0.024))))
-    fill(c, pale(shades), *both(oval(0.055, 0.1, 0.08, 0.058)))
-    blush(c, shades, 0, 0.09, 0.42, 0.045)
-    eyes(c, shades, rng, 0, -0.0, 0.26, 0.052)
-    fill(c, PINK_NOSE, soft((-0.035, 0.05), (0.035, 0.05), (0, 0.09)))
-    paint(c, line, *((base, paw) for paw in both(oval(0.1, 0.27, 0.06, 0.08, 25))))
-    return Anchors((0, -0.17), 0.34, (0, 0.0), 0.26, (0, 0.24), 0.36, (0.16, 0.27))
-
-
-def box_tooth(x: float):
-    return poly((x - 0.022, 0.12), (x + 0.022, 0.12), (x + 0.022, 0.185), (x - 0.022, 0.185))
+    paint(c, line, *((base, paw) for paw in both(oval(0.1, 0.29, 0.065, 0.085, 25))))
+    paint(c, INK, (WHITE, box(-0.04, 0.11, 0.04, 0.185, 0.012)))
+    fill(c, INK, ribbon(0.014, (0, 0.14), (0, 0.185)))
+    fill(c, pale(shades), *both(oval(0.06, 0.095, 0.09, 0.06)))
+    blush(c, shades, 0, 0.09, 0.48, 0.05)
+    eyes(c, shades, rng, 0, -0.01, 0.3, 0.056)
+    fill(c, PINK_NOSE, soft((-0.042, 0.045), (0.042, 0.045), (0, 0.095)))
+    return Anchors((0, -0.18), 0.34, (0, -0.01), 0.29, (0, 0.25), 0.42, (0.18, 0.3))
 
 
 def fox(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
@@ -149,7 +152,7 @@ def fox(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
 
 def bear(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     """Big and upright, with round ears, a light belly and muzzle, waving."""
-    base, light, dark, _ = shades
+    base, light, _, _ = shades
     line = edge(shades)
     paint(c, line, *((base, foot) for foot in both(oval(0.17, 0.43, 0.14, 0.07))))
     arm = turned(ribbon(0.16, (0.22, 0.06), (0.36, 0.0), (0.43, -0.08)), (0.22, 0.06), rng.choice((-8, 0, 8)))
@@ -171,10 +174,11 @@ def bear(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
 
 def panda(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     """Sitting, all round, with coloured ears, eye patches, arms and legs on pale fur, and a stick of bamboo."""
-    base, light, dark, _ = shades
+    base, light, _, _ = shades
     line = edge(shades)
-    white_panda = min(base) > 230
-    fur = (196, 200, 212) if white_panda else mix(light, WHITE, 0.8 if not sum(base) < 240 else 0.93)
+    fur = mix(light, WHITE, 0.93 if is_dark(shades) else 0.8)
+    if is_white(shades):  # pale grey marks on white fur, or there would be none
+        base, light = (184, 188, 204), (222, 224, 234)
     paint(c, line, *((base, ear) for ear in both(oval(0.25, -0.39, 0.11, 0.11))))
     paint(c, line, (fur, oval(0, 0.2, 0.35, 0.28)))
     fill(c, base, mirrored((0, 0.0), (0.3, 0.0), (0.36, 0.2), (0.2, 0.16), (0, 0.14)))
@@ -182,14 +186,14 @@ def panda(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     bamboo = turned(ribbon(0.055, (-0.4, 0.3), (-0.42, 0.0), (-0.44, -0.16)), (-0.36, 0.16), lean)
     leaf = turned(soft((-0.44, -0.14), (-0.5, -0.26), (-0.4, -0.26)), (-0.36, 0.16), lean)
     paint(c, (40, 96, 40), ((116, 178, 74), bamboo), ((116, 178, 74), leaf))
-    paint(c, line, (base, ribbon(0.15, (-0.28, 0.06), (-0.36, 0.16), (-0.4, 0.12))))
-    paint(c, line, (base, ribbon(0.15, (0.28, 0.06), (0.37, 0.18), (0.33, 0.25))))
+    paint(c, line, (base, ribbon(0.15, (-0.27, 0.06), (-0.35, 0.12), (-0.42, 0.1))))
+    paint(c, line, (base, ribbon(0.15, (0.27, 0.05), (0.34, 0.14), (0.36, 0.24))))
     paint(c, line, *((base, foot) for foot in both(oval(0.25, 0.37, 0.15, 0.135))))
     fill(c, light, *both(oval(0.25, 0.395, 0.075, 0.06)))
     fill(c, light, *(oval(side * 0.25 + dx, 0.295 + dy, 0.028, 0.028)
                      for side in (-1, 1) for dx, dy in ((-0.07, 0.015), (0, 0), (0.07, 0.015))))  # fmt: skip
     paint(c, line, (fur, mirrored((0, -0.44), (0.2, -0.41), (0.35, -0.22), (0.33, -0.06), (0.18, 0.05), (0, 0.07))))
-    fill(c, base, *both(oval(0.15, -0.16, 0.085, 0.115, 28)))
+    fill(c, base, *both(oval(0.152, -0.16, 0.095, 0.125, 28)))
     for side in (-1, 1):
         ex = side * 0.135
         fill(c, WHITE, oval(ex, -0.165, 0.045, 0.05))

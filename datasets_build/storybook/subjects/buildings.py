@@ -35,15 +35,20 @@ def house(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     base, light, dark, _ = shades
     line = edge(shades)
     puff = rng.choice((-0.02, 0.0, 0.02))
-    paint(c, (150, 156, 172), ((238, 240, 246), oval(0.3 + puff, -0.43, 0.05, 0.045)), ((238, 240, 246), oval(0.37 + puff, -0.45, 0.04, 0.035)))
+    paint(
+        c,
+        (150, 156, 172),
+        ((238, 240, 246), oval(0.3 + puff, -0.43, 0.05, 0.045)),
+        ((238, 240, 246), oval(0.37 + puff, -0.45, 0.04, 0.035)),
+    )
     paint(c, line, (light, box(0.22, -0.36, 0.34, -0.1, 0.01)))
     paint(c, line, (base, box(-0.4, -0.08, 0.4, 0.48, 0.02)))
     roof = soft((0, -0.48), (0, -0.48), (0.27, -0.22), (0.53, 0.0), (0.53, 0.0), (0.5, 0.05), (0.5, 0.05), (0, 0.04),
                 (-0.5, 0.05), (-0.5, 0.05), (-0.53, 0.0), (-0.53, 0.0), (-0.27, -0.22))  # fmt: skip
     paint(c, line, (dark, roof))
     tile = mix(dark, base, 0.55)
-    fill(c, tile, *(ribbon(0.026, (x - 0.06, y), (x, y + 0.04), (x + 0.06, y))
-                    for x, y in ((-0.3, -0.05), (-0.13, -0.05), (0.13, -0.05), (0.3, -0.05), (-0.15, -0.18), (0.15, -0.18))))  # fmt: skip
+    for x, y in ((-0.3, -0.05), (-0.13, -0.05), (0.13, -0.05), (0.3, -0.05), (-0.15, -0.18), (0.15, -0.18)):
+        fill(c, tile, ribbon(0.026, (x - 0.06, y), (x, y + 0.04), (x + 0.06, y)))
     paint(c, line, (WARM, oval(0, -0.2, 0.075, 0.075)))
     lamp = WARM if rng.random() < 0.5 else GLASS
     for x in (-0.25, 0.25):
@@ -67,7 +72,23 @@ def castle(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
         return [box(x0 + 2 * i * step, y - 0.06, x0 + (2 * i + 1) * step, y + 0.04, 0.005) for i in range(teeth)]
 
     paint(c, line, (WOOD, box(-0.01, -0.47, 0.01, -0.2, 0.004)))
-    paint(c, line, ((250, 96, 90), soft((0.012, -0.47), (0.012, -0.47), (0.1, -0.43 + wave), (0.18, -0.43), (0.18, -0.43), (0.1, -0.37 + wave), (0.012, -0.36), (0.012, -0.36))))
+    paint(
+        c,
+        line,
+        (
+            (250, 96, 90),
+            soft(
+                (0.012, -0.47),
+                (0.012, -0.47),
+                (0.1, -0.43 + wave),
+                (0.18, -0.43),
+                (0.18, -0.43),
+                (0.1, -0.37 + wave),
+                (0.012, -0.36),
+                (0.012, -0.36),
+            ),
+        ),
+    )
     keep = [box(-0.16, -0.16, 0.16, 0.2, 0.005), *battlements(-0.18, 0.18, -0.16, 4)]
     paint(c, line, *((light, one) for one in keep))
     wall = [box(-0.3, 0.12, 0.3, 0.48, 0.005), *battlements(-0.26, 0.26, 0.1, 5)]
@@ -78,8 +99,27 @@ def castle(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
         roof = soft((x, -0.45), (x, -0.45), (x + 0.09, -0.24), (x + 0.185, -0.09), (x + 0.185, -0.09), (x, -0.07),
                     (x - 0.185, -0.09), (x - 0.185, -0.09), (x - 0.09, -0.24))  # fmt: skip
         paint(c, line, (dark, roof))
-        paint(c, line, (WARM, soft((x - 0.04, 0.14), (x - 0.04, 0.14), (x - 0.04, 0.06), (x, 0.02), (x + 0.04, 0.06), (x + 0.04, 0.14), (x + 0.04, 0.14))))
-        fill(c, light, *(box(x + dx, y, x + dx + 0.07, y + 0.03, 0.005) for dx, y in ((-0.1, 0.22), (0.02, 0.3), (-0.08, 0.38))))
+        paint(
+            c,
+            line,
+            (
+                WARM,
+                soft(
+                    (x - 0.04, 0.14),
+                    (x - 0.04, 0.14),
+                    (x - 0.04, 0.06),
+                    (x, 0.02),
+                    (x + 0.04, 0.06),
+                    (x + 0.04, 0.14),
+                    (x + 0.04, 0.14),
+                ),
+            ),
+        )
+        fill(
+            c,
+            light,
+            *(box(x + dx, y, x + dx + 0.07, y + 0.03, 0.005) for dx, y in ((-0.1, 0.22), (0.02, 0.3), (-0.08, 0.38))),
+        )
     paint(c, line, (WARM, oval(0, -0.03, 0.05, 0.055)))
     gate = soft((-0.12, 0.48), (-0.12, 0.48), (-0.12, 0.3), (0, 0.19), (0.12, 0.3), (0.12, 0.48), (0.12, 0.48))
     paint(c, DOOR_LINE, (WOOD, gate))
@@ -104,11 +144,10 @@ def pagoda(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
         if half < 0.2:
             windows = (box(-0.04, top + 0.06, 0.04, foot - 0.02, 0.003),)
         paint(c, line, *((WARM if lit else dark, one) for one in windows))
-        eaves = mirrored((0, top - 0.12), (half * 0.7, top - 0.11), (half + 0.06, top - 0.01), (roof, top - 0.06), (roof, top - 0.06),
+        corner = (roof, top - 0.06)
+        eaves = mirrored((0, top - 0.12), (half * 0.7, top - 0.11), (half + 0.06, top - 0.01), corner, corner,
                          (roof - 0.06, top + 0.05), (half, top + 0.065), (0, top + 0.06))  # fmt: skip
         paint(c, line, (base, eaves))
         fill(c, dark, ribbon(0.024, (-half - 0.08, top + 0.035), (0, top + 0.035), (half + 0.08, top + 0.035)))
     paint(c, DOOR_LINE, (WOOD, box(-0.07, 0.29, 0.07, 0.43, 0.01)))
     return Anchors((0, -0.38), 0.36, (0, 0.06), 0.26, (0, 0.19), 0.62, (0.4, 0.26))
-
-

@@ -7,7 +7,6 @@ import random
 from datasets_build.storybook.canvas import Canvas
 from datasets_build.storybook.palette import Shades
 from datasets_build.storybook.subjects.shapes import (
-    BLUSH,
     INK,
     WHITE,
     WOOD,
@@ -40,20 +39,35 @@ def girl(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     line = edge(shades)
     sway = rng.choice((-6, 0, 6))
     hair_line = (48, 28, 24)
-    tails = both(soft((0.2, -0.34), (0.33, -0.36), (0.4, -0.2), (0.36, -0.02), (0.28, -0.04), (0.25, -0.18)))
+    tails = both(soft((0.2, -0.34), (0.31, -0.36), (0.37, -0.22), (0.34, -0.08), (0.28, -0.08), (0.24, -0.18)))
     paint(c, hair_line, *((HAIR, turned(one, (0, -0.25), sway)) for one in tails), (HAIR, oval(0, -0.25, 0.245, 0.24)))
     paint(c, SKIN_LINE, *((SKIN, leg) for leg in both(ribbon(0.085, (0.085, 0.3), (0.085, 0.43)))))
     paint(c, line, *((dark, shoe) for shoe in both(oval(0.105, 0.455, 0.085, 0.045))))
     wave = rng.choice((-10, 0, 10))
     arm = turned(ribbon(0.085, (0.12, 0.04), (0.28, 0.05), (0.37, -0.05)), (0.12, 0.04), wave)
-    sleeve = turned(ribbon(0.12, (0.1, 0.04), (0.2, 0.055)), (0.12, 0.04), wave)
+    sleeve = turned(ribbon(0.13, (0.1, 0.04), (0.24, 0.055)), (0.12, 0.04), wave)
     paint(c, SKIN_LINE, (SKIN, arm), (SKIN, ribbon(0.085, (-0.12, 0.04), (-0.25, 0.12), (-0.33, 0.2))))
-    paint(c, line, (base, sleeve), (base, ribbon(0.12, (-0.1, 0.04), (-0.2, 0.09))))
-    dress = mirrored((0, -0.04), (0.12, -0.02), (0.15, 0.1), (0.24, 0.24), (0.35, 0.37), (0.35, 0.37), (0.18, 0.41),
+    paint(c, line, (base, sleeve), (base, ribbon(0.13, (-0.1, 0.04), (-0.23, 0.1))))
+    dress = mirrored((0, -0.04), (0.13, -0.02), (0.18, 0.1), (0.3, 0.24), (0.42, 0.37), (0.42, 0.37), (0.2, 0.41),
                      (0, 0.42))  # fmt: skip
     paint(c, line, (base, dress))
-    fill(c, dark, ribbon(0.04, (-0.145, 0.12), (0, 0.14), (0.145, 0.12)))
-    fill(c, pale(shades), *(oval(x, y, 0.028, 0.028) for x, y in ((-0.14, 0.28), (0.0, 0.24), (0.14, 0.28), (-0.05, 0.35), (0.08, 0.36), (0.24, 0.36), (-0.24, 0.36))))
+    fill(c, dark, ribbon(0.04, (-0.17, 0.12), (0, 0.14), (0.17, 0.12)))
+    fill(
+        c,
+        pale(shades),
+        *(
+            oval(x, y, 0.028, 0.028)
+            for x, y in (
+                (-0.14, 0.28),
+                (0.0, 0.24),
+                (0.14, 0.28),
+                (-0.05, 0.35),
+                (0.08, 0.36),
+                (0.24, 0.36),
+                (-0.24, 0.36),
+            )
+        ),
+    )
     paint(c, SKIN_LINE, (SKIN, oval(0, -0.21, 0.21, 0.19)))
     fringe = soft((-0.24, -0.22), (-0.22, -0.38), (0, -0.49), (0.22, -0.38), (0.24, -0.22), (0.17, -0.26), (0.1, -0.32),
                   (-0.02, -0.29), (-0.15, -0.27))  # fmt: skip
@@ -81,7 +95,12 @@ def robot(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     arms = (turned(ribbon(0.075, (0.24, 0.08), (0.36, 0.1), (0.42, -0.02)), (0.24, 0.08), lift),
             ribbon(0.075, (-0.24, 0.08), (-0.37, 0.14), (-0.4, 0.26)))  # fmt: skip
     paint(c, METAL_LINE, *((METAL, arm) for arm in arms))
-    paint(c, line, (dark, turned(oval(0.43, -0.04, 0.075, 0.075), (0.24, 0.08), lift)), (dark, oval(-0.4, 0.28, 0.075, 0.075)))
+    paint(
+        c,
+        line,
+        (dark, turned(oval(0.43, -0.04, 0.075, 0.075), (0.24, 0.08), lift)),
+        (dark, oval(-0.4, 0.28, 0.075, 0.075)),
+    )
     paint(c, METAL_LINE, *((METAL, leg) for leg in both(ribbon(0.09, (0.12, 0.34), (0.12, 0.42)))),
           (METAL, ribbon(0.12, (0, -0.04), (0, 0.02))))  # fmt: skip
     paint(c, line, *((dark, foot) for foot in both(box(0.03, 0.41, 0.24, 0.48, 0.034))))
@@ -125,6 +144,13 @@ def snowman(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     fill(c, light, oval(-0.11, -0.37, 0.06, 0.035, -35))
     eyes(c, shades, rng, 0, -0.28, 0.2, 0.042)
     blush(c, shades, 0, -0.18, 0.33)
-    fill(c, coal, *(oval(x, y, 0.02, 0.02) for x, y in ((-0.1, -0.125), (-0.052, -0.098), (0, -0.09), (0.052, -0.098), (0.1, -0.125))))
+    fill(
+        c,
+        coal,
+        *(
+            oval(x, y, 0.02, 0.02)
+            for x, y in ((-0.1, -0.125), (-0.052, -0.098), (0, -0.09), (0.052, -0.098), (0.1, -0.125))
+        ),
+    )
     paint(c, (150, 70, 10), ((250, 140, 40), soft((-0.02, -0.26), (-0.02, -0.18), (0.2, -0.19), (0.2, -0.19))))
     return Anchors((0, -0.45), 0.42, (0, -0.28), 0.24, (0, -0.05), 0.4, (0.4, -0.04))

@@ -53,6 +53,10 @@ def is_dark(shades: Shades) -> bool:
     return sum(shades.base) < 240
 
 
+def is_white(shades: Shades) -> bool:
+    return min(shades.base) > 190
+
+
 def edge(shades: Shades) -> RGB:
     """The outline: dark, but light around black, which would be lost by night (and on black) otherwise."""
     return (150, 150, 166) if is_dark(shades) else shades.line
@@ -60,7 +64,7 @@ def edge(shades: Shades) -> RGB:
 
 def pale(shades: Shades) -> RGB:
     """Nearly white, tinted; for bellies and cheeks. On white itself it must be darker to be seen."""
-    return (222, 224, 234) if min(shades.base) > 230 else mix(shades.light, WHITE, 0.55)
+    return (222, 224, 234) if is_white(shades) else mix(shades.light, WHITE, 0.55)
 
 
 def grown(points: tuple[Point, ...], by: float) -> tuple[Point, ...]:
@@ -101,7 +105,9 @@ def _curve(points: tuple[Point, ...]) -> tuple[Point, ...]:
     curve = smooth(points, CURVE_STEPS, closed=True)
     following = (*points[1:], points[0])
     return tuple(
-        point for i, point in enumerate(curve) if points[i // CURVE_STEPS] != following[i // CURVE_STEPS] or i % CURVE_STEPS == 0
+        point
+        for i, point in enumerate(curve)
+        if i % CURVE_STEPS == 0 or points[i // CURVE_STEPS] != following[i // CURVE_STEPS]
     )
 
 

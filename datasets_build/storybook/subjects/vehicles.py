@@ -25,6 +25,7 @@ from datasets_build.storybook.subjects.shapes import (
     poly,
     ribbon,
     soft,
+    turned,
 )
 
 TYRE, HUB = (52, 52, 60), (206, 210, 218)
@@ -41,6 +42,8 @@ def car(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     """A round little car driving to the left."""
     base, light, dark, _ = shades
     line = edge(shades)
+    aerial = turned(ribbon(0.022, (0.34, -0.2), (0.42, -0.42)), (0.34, -0.2), rng.choice((-10, 0, 10)))
+    paint(c, METAL_LINE, (HUB, aerial))
     cabin = soft((-0.36, 0.06), (-0.27, -0.26), (-0.12, -0.42), (0.1, -0.45), (0.3, -0.36), (0.42, -0.1), (0.44, 0.08),
                  (0.0, 0.16))  # fmt: skip
     body = soft((-0.53, 0.2), (-0.5, 0.05), (-0.36, -0.03), (0.0, -0.05), (0.36, -0.04), (0.52, 0.08), (0.53, 0.28),
@@ -66,8 +69,8 @@ def train(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     base, light, dark, _ = shades
     line = edge(shades)
     puff = rng.choice((-0.02, 0.0, 0.02))
-    paint(c, (150, 156, 172), *(((238, 240, 246), oval(x + puff, y, r, r * 0.85))
-                                for x, y, r in ((-0.3, -0.36, 0.07), (-0.2, -0.42, 0.085), (-0.09, -0.38, 0.06))))  # fmt: skip
+    smoke = ((-0.3, -0.36, 0.07), (-0.2, -0.42, 0.085), (-0.09, -0.38, 0.06))
+    paint(c, (150, 156, 172), *(((238, 240, 246), oval(x + puff, y, r, r * 0.85)) for x, y, r in smoke))
     paint(c, line, (dark, poly((-0.36, -0.02), (-0.25, -0.02), (-0.21, -0.26), (-0.4, -0.26))))
     paint(c, line, (GOLD, oval(-0.08, -0.08, 0.075, 0.08)))
     paint(c, line, (base, box(-0.48, -0.06, 0.16, 0.26, 0.1)))
@@ -93,14 +96,35 @@ def sailboat(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     line = edge(shades)
     wave = rng.choice((-0.02, 0.0, 0.02))
     paint(c, (80, 46, 22), (WOOD, box(-0.025, -0.48, 0.025, 0.28, 0.02)))
-    paint(c, line, (dark, soft((0.03, -0.48), (0.03, -0.48), (0.14, -0.455 + wave), (0.23, -0.44), (0.23, -0.44), (0.14, -0.39 + wave), (0.03, -0.37), (0.03, -0.37))))
+    paint(
+        c,
+        line,
+        (
+            dark,
+            soft(
+                (0.03, -0.48),
+                (0.03, -0.48),
+                (0.14, -0.455 + wave),
+                (0.23, -0.44),
+                (0.23, -0.44),
+                (0.14, -0.39 + wave),
+                (0.03, -0.37),
+                (0.03, -0.37),
+            ),
+        ),
+    )
     main = soft((0.05, -0.35), (0.05, -0.35), (0.3, -0.1), (0.47, 0.17), (0.47, 0.17), (0.26, 0.19), (0.05, 0.18),
                 (0.05, 0.18))  # fmt: skip
     jib = soft((-0.06, -0.43), (-0.06, -0.43), (-0.06, 0.18), (-0.06, 0.18), (-0.26, 0.19), (-0.46, 0.17),
                (-0.46, 0.17), (-0.32, -0.1))  # fmt: skip
     paint(c, line, (base, main), (base, jib))
     fill(c, light, soft((-0.1, -0.25), (-0.1, 0.0), (-0.2, 0.02), (-0.24, -0.04)))
-    fill(c, dark, ribbon(0.03, (0.08, 0.06), (0.24, 0.06), (0.37, 0.06)), ribbon(0.03, (-0.09, 0.1), (-0.26, 0.11), (-0.39, 0.1)))
+    fill(
+        c,
+        dark,
+        ribbon(0.03, (0.08, 0.06), (0.24, 0.06), (0.37, 0.06)),
+        ribbon(0.03, (-0.09, 0.1), (-0.26, 0.11), (-0.39, 0.1)),
+    )
     hull = soft((-0.53, 0.25), (-0.53, 0.25), (0, 0.28), (0.53, 0.25), (0.53, 0.25), (0.42, 0.44), (0.24, 0.48),
                 (-0.24, 0.48), (-0.42, 0.44))  # fmt: skip
     paint(c, (80, 46, 22), (WOOD, hull))
@@ -119,7 +143,9 @@ def rocket(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     fin = soft((0.16, 0.04), (0.16, 0.04), (0.34, 0.14), (0.4, 0.38), (0.4, 0.38), (0.26, 0.29), (0.14, 0.28))
     paint(c, line, *((dark, one) for one in both(fin)))
     paint(c, line, (dark, box(-0.13, 0.24, 0.13, 0.32, 0.03)))
-    hull = mirrored((0, -0.48), (0, -0.48), (0.13, -0.34), (0.22, -0.1), (0.22, 0.12), (0.15, 0.27), (0.15, 0.27), (0, 0.28))
+    hull = mirrored(
+        (0, -0.48), (0, -0.48), (0.13, -0.34), (0.22, -0.1), (0.22, 0.12), (0.15, 0.27), (0.15, 0.27), (0, 0.28)
+    )
     paint(c, line, (base, hull))
     nose = mirrored((0, -0.48), (0, -0.48), (0.09, -0.39), (0.155, -0.285), (0.155, -0.285), (0, -0.26))
     fill(c, dark, nose)

@@ -15,6 +15,7 @@ from datasets_build.storybook.subjects.shapes import (
     edge,
     eyes,
     fill,
+    is_white,
     mix,
     oval,
     paint,
@@ -31,7 +32,7 @@ BEAK = (250, 168, 40)
 
 def bird(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     """A round little bird with a crest, a wing and a cocked tail."""
-    base, light, dark, _ = shades
+    base, _, dark, _ = shades
     line = edge(shades)
     leg_line = (150, 84, 10)
     for x in (-0.1, 0.1):
@@ -65,7 +66,7 @@ def fish(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     top = soft((-0.24, -0.26), (-0.1, -0.46), (0.1, -0.48), (0.26, -0.38), (0.26, -0.38), (0.2, -0.2))
     low = soft((-0.12, 0.28), (0.02, 0.46), (0.16, 0.48), (0.16, 0.48), (0.14, 0.24))
     paint(c, line, *((dark, one) for one in (tail, top, low)))
-    fill(c, light, *(turned(ribbon(0.02, (0.34, y), (0.46, 2.2 * y)), (0.26, 0), 0) for y in (-0.08, 0.0, 0.08)))
+    fill(c, light, *(ribbon(0.02, (0.34, y), (0.46, 2.2 * y)) for y in (-0.08, 0.0, 0.08)))
     fill(c, light, *(ribbon(0.02, (x, -0.32), (x + 0.05, -0.43)) for x in (-0.06, 0.04, 0.14)))
     body = soft((-0.53, 0.04), (-0.44, -0.16), (-0.24, -0.31), (0.02, -0.33), (0.24, -0.18), (0.34, 0.0), (0.24, 0.2),
                 (0.02, 0.35), (-0.26, 0.33), (-0.46, 0.2))  # fmt: skip
@@ -87,8 +88,9 @@ def turtle(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     """A high patterned shell on short legs, the head held up at the left."""
     base, light, dark, _ = shades
     line = edge(shades)
-    skin = mix(light, (250, 226, 150), 0.4) if min(base) < 230 else (222, 216, 200)
-    paint(c, line, (skin, ribbon(0.12, (0.44, 0.24), (0.55, 0.3), end=0.03)))
+    skin = mix(light, (250, 226, 150), 0.4) if not is_white(shades) else (222, 216, 200)
+    tail = turned(ribbon(0.12, (0.44, 0.24), (0.55, 0.3), end=0.03), (0.44, 0.24), rng.choice((-24, -8, 8)))
+    paint(c, line, (skin, tail))
     legs = [ribbon(0.16, (x, 0.28), (x + dx, 0.42)) for x, dx in ((-0.14, -0.03), (0.34, 0.03))]
     head = soft((-0.4, -0.38), (-0.25, -0.32), (-0.2, -0.16), (-0.28, -0.02), (-0.42, 0.0), (-0.53, -0.07),
                 (-0.545, -0.22))  # fmt: skip
@@ -129,7 +131,12 @@ def butterfly(c: Canvas, shades: Shades, rng: random.Random) -> Anchors:
     inner = turned(oval(0.36, -0.22, 0.058, 0.07, 40), (0, 0.05), lift)
     centre = turned(oval(0.28, 0.29, 0.045, 0.06, -30), (0, 0.05), -lift)
     fill(c, pale(shades), *(one for shape in (inner, centre, *small) for one in both(shape)))
-    fill(c, line, *both(ribbon(0.026, (0.03, -0.2), (0.07, -0.37), (0.15, -0.46))), *both(oval(0.155, -0.46, 0.035, 0.035)))
+    fill(
+        c,
+        line,
+        *both(ribbon(0.026, (0.03, -0.2), (0.07, -0.37), (0.15, -0.46))),
+        *both(oval(0.155, -0.46, 0.035, 0.035)),
+    )
     body = mix(dark, INK, 0.35)
     paint(c, line, (body, ribbon(0.13, (0, -0.04), (0, 0.16), (0, 0.36), end=0.06)))
     fill(c, light, *(ribbon(0.026, (-0.035, y), (0, y + 0.012), (0.035, y)) for y in (0.08, 0.17, 0.26)))
