@@ -8,6 +8,8 @@ Everything that can be wrong with files on a disk is found here and said in word
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,7 @@ def read_tensors(folder: Path, dtype: torch.dtype, name: str = WEIGHTS) -> dict[
                 for key in file.keys():  # noqa: SIM118 (safe_open is not a dict)
                     tensors[key] = file.get_tensor(key).to(dtype)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{shard} is damaged or was not downloaded to its end ({error}). "
-                                  f"{FETCH_AGAIN}") from error
+            raise damaged(shard, error) from error
     return tensors
 
 
@@ -66,3 +67,35 @@ def write_tensors(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype, 
     unfinished = folder / f"{name}.part"
     save_file(on_disk, unfinished, metadata={"format": "pt"})
     unfinished.replace(folder / name)
+
+
+@contextmanager
+def reading(folder: Path, weights: bool = True) -> Iterator[None]:
+    """Around another library's from_pretrained: checks the files first, and says in words what still goes wrong."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is missing. {FETCH_AGAIN}")
+    if weights:
+        read_json(folder / "config.json")
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise CheckpointError(f"{folder} has no weights (*.safetensors). {FETCH_AGAIN}")
+        for file in files:
+            check_complete(file)
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # another library's loader raises whatever it meets
+        raise CheckpointError(f"{folder} cannot be loaded: {error}. {FETCH_AGAIN}") from error
+
+
+def check_complete(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{file} is damaged or was not downloaded to its end ({error}). {FETCH_AGAIN}")

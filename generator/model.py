@@ -15,13 +15,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generator.checkpoint import FETCH_AGAIN, read_json, read_tensors, write_json, write_tensors
+from generator.checkpoint import read_json, read_tensors, write_json, write_tensors
 from generator.errors import CheckpointError
 from generator.rope import rope_2d, rotate
 
@@ -454,7 +454,7 @@ class HunyuanDiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.pos_embed.proj.weight.data.flatten(1))
-        self.pos_embed.proj.bias.data.zero_()
+        nn.init.zeros_(cast(Tensor, self.pos_embed.proj.bias))
         for linear in (self.time_extra_emb.timestep_embedder.linear_1, self.time_extra_emb.timestep_embedder.linear_2):
             nn.init.normal_(linear.weight, std=0.02)
         for closed in (*(block.norm1.linear for block in self.blocks), self.norm_out.linear, self.proj_out):
@@ -475,7 +475,7 @@ class HunyuanDiT(nn.Module):
         try:
             model.load_state_dict(read_tensors(folder, dtype), assign=True)
         except RuntimeError as error:
-            raise CheckpointError(f"The weights in {folder} do not fit its config.json: {error} {FETCH_AGAIN}") from error
+            raise CheckpointError(f"The weights in {folder} do not fit its config.json: {error}") from error
         return model
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:

@@ -1,0 +1,98 @@
+"""`easel draw`: a prompt in, a PNG out.
+
+    easel draw "a red fox in the snow" -o fox.png --seed 7
+
+The PNG carries everything needed to draw it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL.PngImagePlugin import PngInfo
+
+from generator.errors import RequestError
+from generator.request import DrawRequest
+
+if TYPE_CHECKING:
+    from generator.engine import Drawing, Progress
+    from generator.pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    default = DrawRequest(prompt="-")
+    parser.add_argument("prompt", help="what to draw, in English or Chinese; drawn as it stands")
+    parser.add_argument("-o", "--output", type=Path, default=Path("drawing.png"), help="a .png file (%(default)s)")
+    parser.add_argument("--negative-prompt", default="", help="what not to draw")
+    parser.add_argument("--seed", type=int, default=default.seed, help="same seed, same picture (%(default)s)")
+    parser.add_argument("--size", type=parse_size, default=default.size, help="WIDTHxHEIGHT in pixels (128x128)")
+    parser.add_argument("--steps", type=int, default=default.steps, help="(%(default)s)")
+    parser.add_argument("--guidance", type=float, default=default.guidance, help="how closely to follow (%(default)s)")
+    parser.add_argument("--sampler", default=default.sampler, help="dpmpp or ddim (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the request and the timings as JSON")
+
+
+def run(args: argparse.Namespace, pipeline_source: Callable[[], Pipeline]) -> int:
+    """Draw and save; raises GeneratorError. The request is checked before the model is loaded."""
+    request = DrawRequest(
+        prompt=args.prompt,
+        negative_prompt=args.negative_prompt,
+        seed=args.seed,
+        size=args.size,
+        steps=args.steps,
+        guidance=args.guidance,
+        sampler=args.sampler,
+        owner="easel draw",
+    )
+    check_output(args.output)
+    from generator.engine import Engine
+
+    with Engine(pipeline_source()) as engine:
+        drawing = engine.submit(request, show_progress if sys.stderr.isatty() else None).result()
+    save_png(drawing, args.output)
+    if drawing.truncated:
+        print("The prompt is longer than the model reads: its end was left out.", file=sys.stderr)
+    print(f"{args.output}: {request.size[0]}x{request.size[1]}, seed {request.seed}, {drawing.timings['total']:.1f} s")
+    if args.json:
+        summary = {"output": str(args.output), **request.metadata(), "timings": drawing.timings}
+        print(json.dumps(summary, ensure_ascii=False))
+    return 0
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it like 128x128") from None
+    return width, height
+
+
+def check_output(path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise RequestError(f"{path} is not a .png file name. Choose one that ends in .png.")
+    if not path.parent.is_dir():
+        raise RequestError(f"The folder {path.parent} does not exist. Make it first, or choose another.")
+
+
+def png_info(request: DrawRequest) -> PngInfo:
+    info = PngInfo()
+    for key, value in request.metadata().items():
+        info.add_text(key, value)
+    return info
+
+
+def save_png(drawing: Drawing, path: Path) -> None:
+    try:
+        drawing.image.save(path, format="PNG", pnginfo=png_info(drawing.request))
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written ({error.strerror or error}). Choose another place.") from error
+
+
+def show_progress(progress: Progress) -> None:
+    end = "\n" if progress.step == progress.steps else ""
+    print(f"\rstep {progress.step} of {progress.steps}", end=end, file=sys.stderr, flush=True)

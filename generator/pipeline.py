@@ -1,0 +1,196 @@
+"""A model folder in the diffusers layout, loaded, and the stages of a drawing: begin, advance step by step, decode.
+
+    python -c "from generator.pipeline import load_pipeline; print(load_pipeline('generator/weights/storybook').limits)"
+
+The pipeline keeps nothing of a drawing: that is all in a `Canvas`, so that an engine may have several under way.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from generator import preview, sampling
+from generator.checkpoint import FETCH_AGAIN, read_json, reading
+from generator.errors import CheckpointError, DrawingFailed
+from generator.model import Conditioning, HunyuanDiT
+from generator.request import DrawRequest, Limits
+from generator.sampling import Plan, Schedule
+from generator.text import TextEncoders
+
+PIPELINE_CLASS = "HunyuanDiTPipeline"
+FULL_SIZE = 1024.0  # v1.1 is told the size of the original picture; diffusers says this one
+
+
+@dataclass(eq=False)
+class Canvas:
+    """A drawing under way."""
+
+    request: DrawRequest
+    plan: Plan
+    conditioning: Conditioning  # two rows, negative prompt and prompt; only the prompt's without guidance
+    latents: Tensor  # (1, C, h, w) float32
+    clean: Tensor  # the clean latents that the last step predicted
+    truncated: bool  # the prompt is longer than the encoders read
+    done: int = 0  # steps
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        return self.done == len(self.plan)
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    dit: HunyuanDiT
+    text: TextEncoders
+    vae: Any  # diffusers' AutoencoderKL
+    schedule: Schedule
+    preview_matrix: Tensor | None  # latents to colours, see preview.py
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels per latent, along each side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def limits(self) -> Limits:
+        multiple = self.vae_factor * self.dit.config.patch_size
+        native = self.dit.config.sample_size * self.vae_factor
+        smallest = max(native // 2 // multiple, 1) * multiple
+        return Limits(multiple, smallest, 2 * native, tuple(sampling.SAMPLERS))
+
+    def check(self, request: DrawRequest) -> None:
+        """Raises RequestError, before any work, for what this model cannot draw."""
+        self.limits.check(request)
+        sampling.plan(self.schedule, request.sampler, request.steps)
+
+    @torch.inference_mode()
+    def begin(self, request: DrawRequest) -> Canvas:
+        started = time.perf_counter()
+        plan = sampling.plan(self.schedule, request.sampler, request.steps)
+        prompts = [request.prompt] if request.guidance == 1 else [request.negative_prompt, request.prompt]
+        states = self.text.encode(prompts)
+        encoded = time.perf_counter()
+
+        width, height = (side // self.vae_factor for side in request.size)
+        meta_size = None
+        if self.dit.config.use_style_cond_and_image_meta_size:
+            sizes = [FULL_SIZE, FULL_SIZE, float(request.size[1]), float(request.size[0]), 0.0, 0.0]
+            meta_size = torch.tensor([sizes] * len(prompts), device=self.dit.device)
+        conditioning = self.dit.prepare(
+            states.clip, states.clip_mask, states.t5, states.t5_mask, plan.timesteps, height, width, meta_size=meta_size
+        )
+        noise = sampling.initial_noise(request.seed, (1, self.dit.config.in_channels, height, width))
+        latents = noise.to(self.dit.device)
+        seconds = {"text": encoded - started, "denoise": time.perf_counter() - encoded}
+        return Canvas(request, plan, conditioning, latents, torch.zeros_like(latents), states.truncated[-1], 0, seconds)
+
+    @torch.inference_mode()
+    def advance(self, canvas: Canvas) -> None:
+        """One step."""
+        started = time.perf_counter()
+        request, i = canvas.request, canvas.done
+        output = self.predict(canvas, i, canvas.plan.timesteps[i].item(), request)
+        mix = canvas.plan.mix[i]
+        canvas.latents, canvas.clean = sampling.step(mix, canvas.latents, output, canvas.clean)
+        canvas.done += 1
+        if not torch.isfinite(canvas.latents).all():
+            raise DrawingFailed(
+                f"The model's numbers overflowed at step {canvas.done} of {len(canvas.plan)}. "
+                "Try a lower guidance or another seed; with half precision, float32."
+            )
+        canvas.seconds["denoise"] += time.perf_counter() - started
+
+    def predict(self, canvas: Canvas, i: int, timestep: float, request: DrawRequest) -> Tensor:
+        """The model's word on the latents, guided where guidance applies; (1, C, h, w) float32."""
+        rows, channels = canvas.conditioning.modulation.shape[0], self.dit.config.in_channels
+        latents = canvas.latents.to(self.dit.dtype)
+        if rows == 2 and sampling.guided(self.schedule, timestep, request.guidance, request.guidance_interval):
+            both = self.dit.denoise(latents.expand(2, -1, -1, -1), i, canvas.conditioning)[:, :channels].float()
+            return sampling.guide(both[:1], both[1:], request.guidance)
+        return self.dit.denoise(latents, i, canvas.conditioning.rows(rows - 1, rows))[:, :channels].float()
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Image.Image:
+        """One picture from its latents (1, C, h, w)."""
+        config = self.vae.config
+        latents = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+        return to_image(self.vae.decode(latents.to(self.vae.dtype)).sample)
+
+    @torch.inference_mode()
+    def preview(self, canvas: Canvas) -> Image.Image:
+        """The picture that the last step was heading for, roughly, in the request's size."""
+        if self.preview_matrix is not None:
+            small = to_image(preview.project(canvas.clean, self.preview_matrix))
+        else:
+            small = self.decode(F.avg_pool2d(canvas.clean, 2, ceil_mode=True))
+        return small.resize(canvas.request.size, Image.Resampling.BILINEAR)
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """(1, 3, H, W) in -1...1 -> a picture; rounds as diffusers does."""
+    values = (pixels[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray((values * 255).round().astype(np.uint8))
+
+
+def load_vae(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    from diffusers import AutoencoderKL
+
+    folder = Path(folder)
+    with reading(folder):
+        vae, info = AutoencoderKL.from_pretrained(
+            folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    if info["missing_keys"]:
+        raise CheckpointError(f"The weights in {folder} lack {sorted(info['missing_keys'])[0]}. {FETCH_AGAIN}")
+    return vae.eval().requires_grad_(False)
+
+
+def load_pipeline(
+    folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Pipeline:
+    """Raises CheckpointError, naming the file, for a folder that is missing, incomplete, damaged or of another kind."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no model folder {folder}. {FETCH_AGAIN}")
+    kind = read_json(folder / "model_index.json").get("_class_name")
+    if kind != PIPELINE_CLASS:
+        raise CheckpointError(f"{folder} holds a {kind}; Easel draws with a {PIPELINE_CLASS}. Choose another folder.")
+    schedule = Schedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+    dit = HunyuanDiT.from_pretrained(folder / "transformer", dtype)
+    text = TextEncoders.load(folder, dit.config.text_len, dit.config.text_len_t5, dtype, device)
+    vae = load_vae(folder / "vae", dtype)
+    check_fit(folder, dit, text, vae)
+    return Pipeline(
+        dit=dit.to(device).fuse(),
+        text=text,
+        vae=vae.to(device),
+        schedule=schedule,
+        preview_matrix=preview.load(folder, dit.config.in_channels),
+    )
+
+
+def check_fit(folder: Path, dit: HunyuanDiT, text: TextEncoders, vae: Any) -> None:
+    """The parts of a folder must have been made for one another."""
+    pairs = [
+        ("vae", "latent_channels", vae.config.latent_channels, "in_channels", dit.config.in_channels),
+        ("text_encoder", "hidden_size", text.clip.config.hidden_size,
+         "cross_attention_dim", dit.config.cross_attention_dim),
+        ("text_encoder_2", "d_model", text.t5.config.d_model,
+         "cross_attention_dim_t5", dit.config.cross_attention_dim_t5),
+    ]
+    for part, name, theirs, ours_name, ours in pairs:
+        if theirs != ours:
+            raise CheckpointError(
+                f"The parts of {folder} do not belong together: {part}/config.json has {name} {theirs}, "
+                f"transformer/config.json has {ours_name} {ours}. {FETCH_AGAIN}"
+            )

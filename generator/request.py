@@ -1,0 +1,95 @@
+"""What to draw, and whether it can be drawn. Light: imports no torch.
+
+    python -c "from generator.request import DrawRequest; print(DrawRequest('a red fox', seed=7))"
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from generator.errors import RequestError
+
+LONGEST_PROMPT = 10_000  # characters
+MOST_STEPS = 1_000
+STRONGEST_GUIDANCE = 50.0
+LARGEST_SEED = 2**63 - 1  # the largest integer that SQLite keeps
+
+
+@dataclass(frozen=True)
+class DrawRequest:
+    """One picture to draw. What does not depend on the model is checked on construction, the rest by `Limits.check`."""
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 0
+    size: tuple[int, int] = (128, 128)  # (width, height)
+    steps: int = 20
+    guidance: float = 5.0
+    sampler: str = "dpmpp"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)  # from clean to noise; outside it a step costs half
+    owner: str = ""  # users take turns
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise RequestError("The prompt is empty. Say what to draw.")
+        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt)):
+            if len(text) > LONGEST_PROMPT:
+                raise RequestError(f"The {name} has {len(text):,} characters. Use at most {LONGEST_PROMPT:,}.")
+        if not is_whole(self.seed) or not 0 <= self.seed <= LARGEST_SEED:
+            raise RequestError(f"The seed {self.seed} is out of range. Choose a whole number from 0 to {LARGEST_SEED}.")
+        if not is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
+            raise RequestError(f"{self.steps} steps cannot be drawn. Choose a whole number from 1 to {MOST_STEPS:,}.")
+        if not math.isfinite(self.guidance) or not 1 <= self.guidance <= STRONGEST_GUIDANCE:
+            raise RequestError(
+                f"The guidance {self.guidance} is out of range. Choose 1 (none) to {STRONGEST_GUIDANCE:g}."
+            )
+        start, stop = self.guidance_interval
+        if not 0 <= start <= stop <= 1:
+            raise RequestError(f"The guidance interval is {start} to {stop}. Choose 0 ≤ start ≤ stop ≤ 1.")
+        if len(self.size) != 2 or not all(is_whole(side) for side in self.size):
+            raise RequestError(f"The size {self.size} is not a width and a height in whole pixels.")
+
+    def metadata(self) -> dict[str, str]:
+        """Everything needed to draw it again, as texts for a PNG file."""
+        return {
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "seed": str(self.seed),
+            "size": f"{self.size[0]}x{self.size[1]}",
+            "steps": str(self.steps),
+            "guidance": f"{self.guidance:g}",
+            "guidance_interval": f"{self.guidance_interval[0]:g}-{self.guidance_interval[1]:g}",
+            "sampler": self.sampler,
+        }
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one model can draw."""
+
+    multiple: int  # both sides are multiples of this many pixels
+    smallest: int
+    largest: int
+    samplers: tuple[str, ...]
+
+    def check(self, request: DrawRequest) -> None:
+        width, height = request.size
+        for side in request.size:
+            if not self.smallest <= side <= self.largest:
+                raise RequestError(
+                    f"{width}x{height} is outside what this model draws. "
+                    f"Choose sides from {self.smallest} to {self.largest} pixels."
+                )
+            if side % self.multiple:
+                lower = side // self.multiple * self.multiple
+                raise RequestError(
+                    f"{width}x{height} does not fit: sides must be multiples of {self.multiple}. "
+                    f"Instead of {side} choose {lower} or {lower + self.multiple}."
+                )
+        if request.sampler not in self.samplers:
+            raise RequestError(f"There is no sampler {request.sampler!r}. Choose one of {', '.join(self.samplers)}.")
+
+
+def is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

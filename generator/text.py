@@ -1,0 +1,107 @@
+"""The two text encoders: prompts in, their states for the denoiser out.
+
+    python -c "from generator.text import TextEncoders; print(TextEncoders.load('FOLDER', 77, 256).encode(['a cat']))"
+
+The bilingual CLIP text tower is a BertModel, the other the encoder of a T5; each reads the prompt with its own
+tokenizer, padded to the fixed length that the denoiser was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from generator.checkpoint import FETCH_AGAIN, read_json, reading
+from generator.errors import CheckpointError
+
+ENCODERS = ("BertModel", "T5EncoderModel", "MT5EncoderModel")
+
+
+@dataclass(frozen=True, eq=False)
+class TextStates:
+    clip: Tensor  # (B, text_len, width)
+    clip_mask: Tensor  # (B, text_len), 1 for tokens, 0 for padding
+    t5: Tensor  # (B, text_len_t5, width)
+    t5_mask: Tensor  # (B, text_len_t5)
+    truncated: tuple[bool, ...]  # per prompt: longer than both encoders read
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A tokenizer, its model, and the length that it fills."""
+
+    tokenizer: Any
+    model: nn.Module
+    length: int
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    def ids(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, (B, length) each."""
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        return tokens.input_ids, tokens.attention_mask
+
+    def truncates(self, prompts: Sequence[str]) -> list[bool]:
+        return [len(ids) > self.length for ids in self.tokenizer(list(prompts), verbose=False).input_ids]
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """States (B, length, width) and mask (B, length)."""
+        device = next(self.model.parameters()).device
+        ids, mask = (tensor.to(device) for tensor in self.ids(prompts))
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+
+    @classmethod
+    def load(cls, folder: Path, number: str, length: int, dtype: torch.dtype, device: str | torch.device) -> Encoder:
+        """Encoder "" or "_2" of a model folder."""
+        import transformers
+
+        part = f"text_encoder{number}"
+        name = (read_json(folder / "model_index.json").get(part) or [None, None])[1]
+        if name not in ENCODERS:
+            raise CheckpointError(f"{folder / 'model_index.json'} names a {name} as {part}, not one of {ENCODERS}.")
+        with reading(folder / part):
+            model, info = getattr(transformers, name).from_pretrained(
+                folder / part, dtype=dtype, local_files_only=True, output_loading_info=True
+            )
+        missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]  # a part that nobody asks
+        if missing:
+            raise CheckpointError(f"The weights in {folder / part} lack {sorted(missing)[0]}. {FETCH_AGAIN}")
+        with reading(folder / f"tokenizer{number}", weights=False):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder / f"tokenizer{number}", local_files_only=True)
+        return cls(tokenizer, model.to(device).eval().requires_grad_(False), length)
+
+
+@dataclass(frozen=True, eq=False)
+class TextEncoders:
+    clip: Encoder
+    t5: Encoder
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        text_len: int,
+        text_len_t5: int,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> TextEncoders:
+        folder = Path(folder)
+        return cls(
+            Encoder.load(folder, "", text_len, dtype, device), Encoder.load(folder, "_2", text_len_t5, dtype, device)
+        )
+
+    def encode(self, prompts: Sequence[str]) -> TextStates:
+        clip, clip_mask = self.clip(prompts)
+        t5, t5_mask = self.t5(prompts)
+        pairs = zip(self.clip.truncates(prompts), self.t5.truncates(prompts), strict=True)
+        return TextStates(clip, clip_mask, t5, t5_mask, tuple(a and b for a, b in pairs))
