@@ -73,6 +73,8 @@ class Reply:
     raw: str = ""  # the model's output as received
     draw_probability: float | None = None  # P(<draw>) where the model decided; None if the server did not tell
     timings: dict[str, float] | None = None  # seconds: first_token, total
+    truncated: bool = False  # cut off at max_tokens
+    forgotten: int = 0  # how many of the oldest messages no longer fitted the model's context
 
     @property
     def content(self) -> str:
