@@ -475,7 +475,8 @@ class HunyuanDiT(nn.Module):
         try:
             model.load_state_dict(read_tensors(folder, dtype), assign=True)
         except RuntimeError as error:
-            raise CheckpointError(f"The weights in {folder} do not fit its config.json: {error}") from error
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"The weights in {folder} do not fit its config.json: {reason}") from error
         return model
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:

@@ -143,7 +143,7 @@ def plan(schedule: Schedule, sampler: str, steps: int) -> Plan:
     kept = schedule.alphas_cumprod.double()
     kept_end = 1.0 if schedule.end_clean else kept[0].item()
     if sampler == "dpmpp" or schedule.prediction == "epsilon":  # both divide by the signal's share
-        kept = kept.clamp(min=SMALLEST_SIGNAL)
+        kept[kept == 0] = SMALLEST_SIGNAL
     path = np.append(kept.numpy()[timesteps], kept_end)
     alpha, sigma = np.sqrt(path), np.sqrt(1 - path)  # (steps + 1,)
 

@@ -1,0 +1,204 @@
+"""The loaded folder against diffusers' own pipeline, and every way in which a folder or a request can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generator import preview
+from generator.errors import CheckpointError, DrawingFailed, RequestError
+from generator.pipeline import Pipeline, load_pipeline
+from generator.request import DrawRequest
+from tests.generator.tiny import NATIVE, make_folder
+
+FOX = DrawRequest("a red fox 红狐狸", negative_prompt="bad", seed=3, size=(NATIVE, NATIVE), steps=5, sampler="ddim")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    return folder, make_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def pipeline(both: tuple[Path, Any]) -> Pipeline:
+    return load_pipeline(both[0])
+
+
+def draw(pipeline: Pipeline, request: DrawRequest) -> Image.Image:
+    pipeline.check(request)
+    canvas = pipeline.begin(request)
+    while not canvas.finished:
+        pipeline.advance(canvas)
+    return pipeline.decode(canvas.latents)
+
+
+def diffusers_draw(pipeline: Any, request: DrawRequest) -> Image.Image:
+    width, height = request.size
+    return pipeline(
+        request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=width,
+        height=height,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance,
+        generator=torch.Generator().manual_seed(request.seed),
+        use_resolution_binning=False,
+    ).images[0]
+
+
+def difference(one: Image.Image, other: Image.Image) -> int:
+    """The largest, in steps of 1/255."""
+    assert one.size == other.size
+    return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
+
+
+@pytest.mark.parametrize("change", [{}, {"guidance": 1.0}, {"seed": 4}, {"negative_prompt": ""}, {"steps": 11}])
+def test_same_seed_same_picture_as_diffusers(both: tuple[Path, Any], pipeline: Pipeline, change: Any) -> None:
+    request = replace(FOX, **change)
+    picture = draw(pipeline, request)
+    assert np.asarray(picture).std() > 3
+    assert difference(picture, diffusers_draw(both[1], request)) <= 1
+
+
+def test_size_and_style_conditioning_of_v11(tmp_path: Path) -> None:
+    theirs = make_folder(tmp_path / "v11", use_style_cond_and_image_meta_size=True)
+    assert difference(draw(load_pipeline(tmp_path / "v11"), FOX), diffusers_draw(theirs, FOX)) <= 1
+
+
+def test_the_request_matters(pipeline: Pipeline) -> None:
+    picture = draw(pipeline, FOX)
+    assert difference(picture, draw(pipeline, FOX)) == 0
+    for change in ({"prompt": "snow"}, {"seed": 4}, {"guidance": 2.0}, {"guidance_interval": (0.3, 0.6)}):
+        assert difference(picture, draw(pipeline, replace(FOX, **change))) > 0, change
+    assert draw(pipeline, replace(FOX, size=(96, 48))).size == (96, 48)
+
+
+def test_a_latents_shift_is_added(pipeline: Pipeline) -> None:
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = pipeline.decode(latents + 0.5 * 0.7)
+    try:
+        pipeline.vae.register_to_config(shift_factor=0.5)
+        assert difference(pipeline.decode(latents), expected) <= 1
+    finally:
+        pipeline.vae.register_to_config(shift_factor=None)
+
+
+def test_long_prompts_are_reported(pipeline: Pipeline) -> None:
+    assert not pipeline.begin(FOX).truncated
+    assert pipeline.begin(replace(FOX, prompt="fox " * 200)).truncated
+
+
+def test_overflow_is_an_error(pipeline: Pipeline) -> None:
+    canvas = pipeline.begin(FOX)
+    canvas.latents = canvas.latents * float("nan")
+    with pytest.raises(DrawingFailed, match="overflowed at step 1 of 5"):
+        pipeline.advance(canvas)
+
+
+def test_preview_by_matrix_and_without(pipeline: Pipeline, tmp_path: Path) -> None:
+    canvas = pipeline.begin(FOX)
+    pipeline.advance(canvas)
+    assert pipeline.preview_matrix is None
+    assert pipeline.preview(canvas).size == FOX.size
+    # latents that are colours: the fitted matrix finds them again
+    colours = torch.rand(4, 3, 8, 8) * 2 - 1
+    latents = torch.cat([colours * 0.5 + 0.1, torch.randn(4, 1, 8, 8)], dim=1)
+    preview.save(tmp_path, preview.fit(latents, colours.repeat_interleave(8, 2).repeat_interleave(8, 3)))
+    matrix = preview.load(tmp_path, 4)
+    assert matrix is not None
+    torch.testing.assert_close(preview.project(latents, matrix), colours, atol=1e-3, rtol=0)
+    assert replace(pipeline, preview_matrix=matrix).preview(canvas).size == FOX.size
+    with pytest.raises(CheckpointError, match=r"preview\.json is made for other latents"):
+        preview.load(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": "  \n"}, "prompt is empty. Say what to draw"),
+        ({"prompt": "x" * 10_001}, "10,001 characters"),
+        ({"negative_prompt": "x" * 10_001}, "negative prompt has 10,001"),
+        ({"steps": 0}, "from 1 to 1,000"),
+        ({"steps": 1001}, "from 1 to 1,000"),
+        ({"steps": 2.5}, "whole number"),
+        ({"steps": 1000}, "too many"),
+        ({"guidance": float("nan")}, "guidance"),
+        ({"guidance": float("inf")}, "guidance"),
+        ({"guidance": 0.5}, "guidance"),
+        ({"guidance_interval": (0.8, 0.2)}, "interval"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"size": (64, 72)}, "multiples of 16. Instead of 72 choose 64 or 80"),
+        ({"size": (64, 16)}, "from 32 to 128"),
+        ({"size": (1024, 1024)}, "from 32 to 128"),
+        ({"size": (64.0, 64)}, "whole pixels"),
+        ({"sampler": "euler"}, "dpmpp, ddim"),
+    ],
+)
+def test_impossible_requests_are_refused(pipeline: Pipeline, change: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        pipeline.check(replace(FOX, **change))
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no folder": (shutil.rmtree, "There is no model folder"),
+    "no index": (lambda f: (f / "model_index.json").unlink(), r"model_index\.json is missing"),
+    "another pipeline": (
+        lambda f: edit_json(f / "model_index.json", _class_name="FluxPipeline"), "holds a FluxPipeline"
+    ),
+    "another encoder": (
+        lambda f: edit_json(f / "model_index.json", text_encoder=["transformers", "CLIPTextModel"]), "CLIPTextModel"
+    ),
+    "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), r"scheduler_config\.json is missing"),
+    "no denoiser": (lambda f: (f / "transformer" / WEIGHTS).unlink(), rf"transformer/{WEIGHTS} is missing"),
+    "half a denoiser": (lambda f: cut(f / "transformer" / WEIGHTS), rf"transformer/{WEIGHTS} is damaged"),
+    "half a vae": (lambda f: cut(f / "vae" / WEIGHTS), rf"vae/{WEIGHTS} is damaged"),
+    "no vae": (lambda f: shutil.rmtree(f / "vae"), "vae is missing"),
+    "no vae weights": (lambda f: (f / "vae" / WEIGHTS).unlink(), "vae has no weights"),
+    "half an encoder": (lambda f: cut(f / "text_encoder_2/model.safetensors"), "text_encoder_2/model.* is damaged"),
+    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer is missing"),
+    "an empty tokenizer": (
+        lambda f: [file.unlink() for file in (f / "tokenizer_2").iterdir()], "tokenizer_2 cannot be loaded"
+    ),
+    "broken json": (lambda f: (f / "vae" / "config.json").write_text("{"), r"vae/config\.json cannot be read as JSON"),
+    "other widths": (
+        lambda f: edit_json(f / "transformer" / "config.json", cross_attention_dim=40), "do not fit its config"
+    ),
+    "other latents": (
+        lambda f: edit_json(f / "vae" / "config.json", latent_channels=8), "vae.*(cannot be loaded|latent_channels)"
+    ),
+    "a foreign setting": (
+        lambda f: edit_json(f / "scheduler" / "scheduler_config.json", use_flow_sigmas=True), "use_flow_sigmas"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_wrong_with_a_folder_is_said(name: str, both: tuple[Path, Any], tmp_path: Path) -> None:
+    damage, message = DAMAGE[name]
+    folder = tmp_path / "model"
+    shutil.copytree(both[0], folder)
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_pipeline(folder)
+    assert str(folder) in str(caught.value) or "scheduler" in str(caught.value)
