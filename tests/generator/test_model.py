@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,10 @@ from generator.model import HunyuanDiT, HunyuanDiTConfig
 from generator.rope import centred_span, rope_2d
 from tests.generator.tiny import DIT, diffusers_dit
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "v1.2": {},
     "v1.1": {"use_style_cond_and_image_meta_size": True},
-    "deep": {"num_layers": 6, "mlp_ratio": 4.3637, "num_attention_heads": 3, "attention_head_dim": 32, "hidden_size": 96},
+    "deep": {"num_layers": 6, "mlp_ratio": 4.3637, "attention_head_dim": 24, "hidden_size": 96},
     "two layers, no variance": {"num_layers": 2, "learn_sigma": False, "in_channels": 8},
     "patches of one": {"patch_size": 1, "text_len": 5, "text_len_t5": 7},
 }
@@ -44,7 +45,7 @@ def inputs(config: HunyuanDiTConfig, height: int, width: int, batch: int = 3) ->
     }
 
 
-def oracle(theirs: HunyuanDiT2DModel, ours: HunyuanDiT, x: Inputs, height: int, width: int) -> Tensor:
+def oracle(theirs: Any, ours: HunyuanDiT, x: Inputs, height: int, width: int) -> Tensor:
     rope = ours.rope(height, width)
     with torch.no_grad():
         return theirs(
@@ -62,8 +63,8 @@ def oracle(theirs: HunyuanDiT2DModel, ours: HunyuanDiT, x: Inputs, height: int, 
 
 def denoise(model: HunyuanDiT, x: Inputs, height: int, width: int) -> Tensor:
     """The inference path, each row at a step of its own."""
-    text = [x[name] for name in ("clip_states", "clip_mask", "t5_states", "t5_mask")]
-    conditioning = model.prepare(*text, x["timestep"], height, width, x["style"], x["meta_size"])
+    text = {name: value for name, value in x.items() if name not in ("latents", "timestep")}
+    conditioning = model.prepare(**text, timesteps=x["timestep"], height=height, width=width)
     return model.denoise(x["latents"], torch.arange(len(x["latents"])), conditioning)
 
 
@@ -86,6 +87,7 @@ def test_checkpoints_go_both_ways(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path / "theirs")
     ours = HunyuanDiT.from_pretrained(tmp_path / "theirs").fuse()
     ours.save_pretrained(tmp_path / "ours")
+    again: Any
     again, info = HunyuanDiT2DModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     for key, value in theirs.state_dict().items():
@@ -106,7 +108,7 @@ def test_shards_are_read(tmp_path: Path) -> None:
     ours = HunyuanDiT.from_pretrained(tmp_path)
     assert torch.equal(ours.proj_out.weight, theirs.proj_out.weight)
     sorted(tmp_path.glob("*.safetensors"))[0].unlink()
-    with pytest.raises(CheckpointError, match="00001-of-.* is missing"):
+    with pytest.raises(CheckpointError, match=r"00001-of-.* is missing"):
         HunyuanDiT.from_pretrained(tmp_path)
 
 
@@ -133,7 +135,8 @@ def test_training_reaches_every_weight_and_starts_from_zero() -> None:
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
     for name in ("pos_embed.proj.weight", "text_embedding_padding", "text_embedder.linear_1.weight",
                  "time_extra_emb.pooler.v_proj.weight", "blocks.3.skip_linear.weight"):  # fmt: skip
-        assert gradients[name].any(), name
+        gradient = gradients[name]
+        assert gradient is not None and gradient.any(), name
 
 
 def test_autocast_stays_near_float32() -> None:

@@ -159,6 +159,11 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def empty_tokenizer(folder: Path) -> None:
+    for file in (folder / "tokenizer_2").iterdir():
+        file.unlink()
+
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no folder": (shutil.rmtree, "There is no model folder"),
@@ -177,9 +182,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no vae weights": (lambda f: (f / "vae" / WEIGHTS).unlink(), "vae has no weights"),
     "half an encoder": (lambda f: cut(f / "text_encoder_2/model.safetensors"), "text_encoder_2/model.* is damaged"),
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer is missing"),
-    "an empty tokenizer": (
-        lambda f: [file.unlink() for file in (f / "tokenizer_2").iterdir()], "tokenizer_2 cannot be loaded"
-    ),
+    "an empty tokenizer": (empty_tokenizer, "tokenizer_2 cannot be loaded"),
     "broken json": (lambda f: (f / "vae" / "config.json").write_text("{"), r"vae/config\.json cannot be read as JSON"),
     "other widths": (
         lambda f: edit_json(f / "transformer" / "config.json", cross_attention_dim=40), "do not fit its config"

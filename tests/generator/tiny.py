@@ -1,4 +1,4 @@
-"""A Hunyuan-DiT folder of a few hundred kilobytes with random weights, made by diffusers and transformers themselves."""
+"""A tiny Hunyuan-DiT folder with random weights, made by diffusers and transformers themselves."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ SCHEDULER: dict[str, Any] = {
 }
 
 
-def stirred(module: torch.nn.Module) -> Any:
+def stirred(module: Any) -> Any:
     """With every weight away from its initial value: zeros and ones hide mistakes."""
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)
+            parameter.add_(0.02 * torch.randn_like(parameter))
     return module.eval()
 
 
-def diffusers_dit(**changes: Any) -> HunyuanDiT2DModel:
+def diffusers_dit(**changes: Any) -> Any:
     torch.manual_seed(0)
     return stirred(HunyuanDiT2DModel(**{**DIT, **changes}))
 
 
-def diffusers_pipeline(**dit_changes: Any) -> HunyuanDiTPipeline:
+def diffusers_pipeline(**dit_changes: Any) -> Any:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in LETTERS)]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
@@ -85,7 +85,7 @@ def diffusers_pipeline(**dit_changes: Any) -> HunyuanDiTPipeline:
     )
 
 
-def make_folder(folder: Path, **dit_changes: Any) -> HunyuanDiTPipeline:
+def make_folder(folder: Path, **dit_changes: Any) -> Any:
     """Writes the folder, and gives diffusers' own pipeline on the same weights."""
     pipeline = diffusers_pipeline(**dit_changes)
     pipeline.save_pretrained(folder)
