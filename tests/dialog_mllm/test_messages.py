@@ -159,5 +159,6 @@ def test_records_read_back(tmp_path: Path) -> None:
 
 
 def test_messages_and_client_are_light() -> None:
-    code = "import sys, dialog_mllm.client, dialog_mllm.server; print({'torch', 'vllm', 'transformers'} & set(sys.modules))"
+    heavy = "{'torch', 'vllm', 'transformers'}"
+    code = f"import sys, dialog_mllm.client, dialog_mllm.server; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 
@@ -16,7 +17,7 @@ def parse(output: str, cuts: list[int] | None = None, may_draw: bool = True) -> 
     parser = Parser(may_draw)
     events = []
     places = [0, *sorted(cuts or []), len(output)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         events += parser.feed(output[start:end])
     last, reply = parser.finish()
     events += last

@@ -1,0 +1,35 @@
+"""The tiny checkpoint, and one real vLLM that serves it to all tests of the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dialog_mllm.server import ServerSettings, VllmServer
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    base: Path
+    adapter: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    from tests.dialog_mllm.tiny import build_adapter, build_base
+
+    folder = tmp_path_factory.mktemp("tiny")
+    base = build_base(folder / "base")
+    return TinyModel(base, build_adapter(base, folder / "adapter"))
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """Base and adapter of the tiny model. Tests may read its state, not change it."""
+    settings = ServerSettings(threads=1, kv_cache_mb=64)
+    with VllmServer(tiny_model.base, tiny_model.adapter, settings, tmp_path_factory.mktemp("logs")) as server:
+        server.wait_ready(300)
+        yield server
