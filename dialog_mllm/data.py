@@ -1,0 +1,290 @@
+"""Canonical dialogue records -> what the training loop eats: token ids, loss weights, pictures, batches.
+
+    samples, pictures = load_samples(["data/train.jsonl"], processor, cache="runs/base/pictures")
+
+A record becomes exactly the tokens that serving makes of it: `messages.arrange` moves and thins the pictures, the
+tokenizer's own chat template renders, and the processor's own expansion stands for each picture. Where a long
+conversation shows the model only its newest pictures, the record is cut into one sample per such view.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Idefics3Processor
+
+from dialog_mllm.errors import MessageError
+from dialog_mllm.messages import MAX_IMAGES, ImageBlock, Message, TextBlock, arrange
+from dialog_mllm.protocol import DRAW, SWITCH
+from dialog_mllm.records import DataError, read_records
+from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_chat
+
+CHUNK = 64  # batches that are sorted by length together
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where a reply chooses: the token at `position` (behind an optional <switch>) is <draw>, or it is not."""
+
+    position: int
+    draws: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    ids: np.ndarray  # int32 (T,)
+    weights: np.ndarray  # float32 (T,): how much the prediction of each token counts
+    pictures: tuple[int, ...]  # rows of the picture cache, in order of appearance
+    decisions: tuple[Decision, ...]
+    language: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    ids: torch.Tensor  # int64 (B, T), padded on the right
+    weights: torch.Tensor  # float32 (B, T)
+    pixels: torch.Tensor | None  # float32 (P, 3, H, W)
+    decisions: tuple[tuple[int, Decision], ...]  # row, decision
+
+    def to(self, device: torch.device) -> Batch:
+        pixels = None if self.pixels is None else self.pixels.to(device)
+        return Batch(self.ids.to(device), self.weights.to(device), pixels, self.decisions)
+
+    @property
+    def tokens(self) -> int:
+        return int((self.ids != 0).sum())
+
+
+def chat_parts(messages: Sequence[Message], max_images: int = MAX_IMAGES) -> tuple[list[dict], list[ImageBlock]]:
+    """The chat as the template sees it inside the server, where pictures are plain placeholders, and the pictures."""
+    chat: list[dict] = []
+    pictures: list[ImageBlock] = []
+    for message in arrange(messages, max_images):
+        if message.role != "user":
+            chat.append({"role": message.role, "content": message.text})
+            continue
+        parts = []
+        for block in message.content:
+            if isinstance(block, TextBlock):
+                parts.append({"type": "text", "text": block.text})
+            else:
+                parts.append({"type": "image"})
+                pictures.append(block)
+        chat.append({"role": "user", "content": parts})
+    return chat, pictures
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Text and ids for one tokenizer, in training and in offline evaluation."""
+
+    processor: Idefics3Processor
+    max_images: int = MAX_IMAGES
+
+    @property
+    def picture_text(self) -> str:
+        return self.processor.replace_image_token({"rows": [[0]], "cols": [[0]]}, 0)
+
+    def token(self, text: str) -> int:
+        return self.processor.tokenizer.convert_tokens_to_ids(text)
+
+    def ids(self, messages: Sequence[Message], reply: bool = False) -> tuple[list[int], list[ImageBlock]]:
+        """Token ids of a conversation; with `reply`, up to where the assistant begins to speak."""
+        chat, pictures = chat_parts(messages, self.max_images)
+        text = render_chat(self.processor.tokenizer, chat, add_generation_prompt=reply)
+        text = text.replace(IMAGE, self.picture_text)  # arrange() lets no other <image> through
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"], pictures
+
+    def views(self, messages: Sequence[Message]) -> Iterator[tuple[int, int]]:
+        """(first, last) assistant turns that see the same pictures; the last one's history holds all the others'."""
+        turns = sum(message.role == "assistant" for message in messages)
+        first, dropped = 0, 0
+        seen = 0
+        for turn in range(turns):
+            seen += len(messages[2 * turn].images)
+            surplus = max(0, seen - self.max_images)
+            if surplus != dropped and turn > first:
+                yield first, turn - 1
+                first = turn
+            dropped = surplus
+            seen += len(messages[2 * turn + 1].images)
+        yield first, turns - 1
+
+    def samples(
+        self, messages: Sequence[Message], picture_row: Callable[[ImageBlock], int], text_weight: float, language: str
+    ) -> Iterator[Sample]:
+        for first, last in self.views(messages):
+            ids, pictures = self.ids(messages[: 2 * last + 2])
+            if len(ids) > CONTEXT:
+                raise DataError(f"a conversation has {len(ids)} tokens; the model reads {CONTEXT}")
+            weights, decisions = self._loss(np.array(ids, np.int32), first, text_weight)
+            rows = tuple(picture_row(block) for block in pictures)
+            yield Sample(np.array(ids, np.int32), weights, rows, decisions, language)
+
+    def _loss(self, ids: np.ndarray, first: int, text_weight: float) -> tuple[np.ndarray, tuple[Decision, ...]]:
+        """Weight 1 on what the assistant says from turn `first` on, its end included; `text_weight` on users' words."""
+        weights = np.zeros(len(ids), np.float32)
+        starts = np.flatnonzero(ids == self.token(ASSISTANT))
+        ends = np.flatnonzero(ids == self.token(END))
+        if text_weight:
+            begin = 0 if first == 0 else ends[2 * first - 1] + 1
+            given = [USER, ASSISTANT, "<fake_token_around_image>", "<global-img>", IMAGE]
+            said = ~np.isin(ids, [self.token(token) for token in given])
+            weights[begin:] = text_weight * said[begin:]
+        decisions = []
+        for start in starts[first:]:
+            end = ends[np.searchsorted(ends, start)]
+            weights[start + 1 : end + 1] = 1.0
+            position = start + 1 + int(ids[start + 1] == self.token(SWITCH))
+            decisions.append(Decision(int(position), bool(ids[position] == self.token(DRAW))))
+        return weights, tuple(decisions)
+
+
+class PictureCache:
+    """Every picture once, as the processor resizes it, uint8 on disk. Rows are given out in order of first use."""
+
+    def __init__(self, processor: Idefics3Processor) -> None:
+        self._processor = processor.image_processor
+        self.size: int = self._processor.max_image_size["longest_edge"]
+        self._rows: dict[str, int] = {}
+        self._blocks: list[ImageBlock] = []
+        self.pixels: np.ndarray = np.zeros((0, self.size, self.size, 3), np.uint8)
+
+    def row(self, block: ImageBlock) -> int:
+        key = block.sha256 or hashlib.sha256(block.data or str(block.path).encode()).hexdigest()
+        if key not in self._rows:
+            self._rows[key] = len(self._blocks)
+            self._blocks.append(block)
+        return self._rows[key]
+
+    def fill(self, folder: Path | str) -> None:
+        """Read all pictures given out so far. A cache of the same pictures in the folder is used again."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(f"{self.size} {list(self._rows)}".encode()).hexdigest()[:16]
+        file = folder / f"{name}.npy"
+        shape = (len(self._blocks), self.size, self.size, 3)
+        if not file.is_file() and self._blocks:
+            partial_file = file.with_suffix(".partial")
+            array = np.lib.format.open_memmap(partial_file, "w+", np.uint8, shape)
+            for row, block in enumerate(self._blocks):
+                array[row] = self.prepare(block)
+            array.flush()
+            partial_file.rename(file)
+        self.pixels = np.load(file, mmap_mode="r") if self._blocks else np.zeros(shape, np.uint8)
+
+    def prepare(self, block: ImageBlock) -> np.ndarray:
+        try:
+            picture = block.open()
+        except MessageError as error:
+            raise DataError(f"{block.path}: {error}") from error
+        if picture.size == (self.size, self.size):
+            return np.asarray(picture)
+        resized = self._processor(
+            picture, do_rescale=False, do_normalize=False, do_pad=False, return_tensors="np", input_data_format=None
+        )["pixel_values"][0][0]
+        return np.asarray(resized).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+    def normalised(self, pixels: np.ndarray) -> torch.Tensor:
+        """uint8 (P, H, W, 3) -> the processor's float32 (P, 3, H, W)."""
+        mean = torch.tensor(self._processor.image_mean).view(1, 3, 1, 1)
+        std = torch.tensor(self._processor.image_std).view(1, 3, 1, 1)
+        values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)  # (P, 3, H, W)
+        return (values.to(torch.float32) * self._processor.rescale_factor - mean) / std
+
+
+def load_samples(
+    files: Iterable[Path | str],
+    processor: Idefics3Processor,
+    cache: Path | str,
+    text_weight: float = 0.0,
+    limit: int | None = None,
+) -> tuple[list[Sample], PictureCache]:
+    encoder, pictures = Encoder(processor), PictureCache(processor)
+    samples: list[Sample] = []
+    for number, (record, root) in enumerate(read_records(files, limit)):
+        try:
+            messages = [Message.from_json(message, root) for message in record["messages"]]
+            samples.extend(encoder.samples(messages, pictures.row, text_weight, record.get("language", "en")))
+        except (DataError, MessageError, KeyError) as error:
+            raise DataError(f"record {record.get('id', number)}: {error}") from error
+    if not samples:
+        raise DataError("there is no dialogue in the data: make some with `easel data mix`")
+    pictures.fill(cache)
+    return samples, pictures
+
+
+def plan_batches(lengths: Sequence[int], budget: int, seed: int, epoch: int) -> list[list[int]]:
+    """One epoch's batches: samples of similar length, at most `budget` padded tokens each, in a seeded order."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    mean = max(1, int(np.mean(lengths)))
+    chunk = CHUNK * max(1, budget // mean)
+    batches: list[list[int]] = []
+    for start in range(0, len(order), chunk):
+        batch: list[int] = []
+        for index in sorted(order[start : start + chunk].tolist(), key=lambda i: lengths[i]):
+            if batch and lengths[index] * (len(batch) + 1) > budget:
+                batches.append(batch)
+                batch = []
+            batch.append(index)
+        batches.append(batch)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def collate(samples: Sequence[Sample], pictures: PictureCache) -> Batch:
+    longest = max(len(sample.ids) for sample in samples)
+    ids = np.zeros((len(samples), longest), np.int64)  # the pad token is id 0
+    weights = np.zeros((len(samples), longest), np.float32)
+    for row, sample in enumerate(samples):
+        ids[row, : len(sample.ids)] = sample.ids
+        weights[row, : len(sample.ids)] = sample.weights
+    rows = [picture for sample in samples for picture in sample.pictures]
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(weights),
+        pictures.normalised(pictures.pixels[rows]) if rows else None,
+        tuple((row, decision) for row, sample in enumerate(samples) for decision in sample.decisions),
+    )
+
+
+@dataclass
+class Batches:
+    """An endless, exactly resumable stream of batches: `position` is all of its state."""
+
+    samples: Sequence[Sample]
+    pictures: PictureCache
+    budget: int
+    seed: int = 0
+    position: tuple[int, int] = (0, 0)  # epoch, batch
+
+    def __post_init__(self) -> None:
+        self._plan = partial(plan_batches, [len(sample.ids) for sample in self.samples], self.budget, self.seed)
+        self.seek(*self.position)
+
+    def seek(self, epoch: int, batch: int) -> None:
+        self.position = (epoch, batch)
+        self._epoch = self._plan(epoch)
+
+    @property
+    def per_epoch(self) -> int:
+        return len(self._plan(0))
+
+    def next(self) -> Batch:
+        epoch, index = self.position
+        if index >= len(self._epoch):
+            epoch, index = epoch + 1, 0
+            self.seek(epoch, index)
+        self.position = (epoch, index + 1)
+        return collate([self.samples[i] for i in self._epoch[index]], self.pictures)
+
+    def once(self) -> Iterator[Batch]:
+        """Each sample once."""
+        for batch in self._plan(0):
+            yield collate([self.samples[i] for i in batch], self.pictures)

@@ -1,0 +1,257 @@
+"""How good the dialog model is, on held-out dialogues: DialogBen's question (draw or talk?) and the refined prompts.
+
+    scores = evaluate(read_records(["data/test.jsonl"]), DialogClient(url, key, "dialog"), judge_prompt)
+
+Every assistant turn is asked for on its own, after the record's true history, many at once. Whether a prompt holds what
+was asked and keeps what was not is for `judge_prompt` to say: this package does not know the picture-book world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dialog_mllm.client import DialogClient
+from dialog_mllm.errors import ProtocolError
+from dialog_mllm.messages import Message
+from dialog_mllm.protocol import DRAW, SWITCH, Parser, Reply
+from dialog_mllm.records import DataError, Record
+
+if TYPE_CHECKING:
+    from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
+
+CONCURRENCY = 32
+# (the record's turn, the refined prompt, the prompt before it or None) -> is the prompt right?
+JudgePrompt = Callable[[dict[str, Any], str, str | None], bool]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One assistant turn: what it is asked with, what the record answers, and what the model answered."""
+
+    record: str
+    index: int
+    language: str
+    turn: dict[str, Any]
+    history: tuple[Message, ...]
+    wanted: str  # the record's reply
+    previous_prompt: str | None
+    reply: Reply | None = None  # None: the output was no reply
+
+    @property
+    def draws(self) -> bool:
+        return self.wanted.removeprefix(SWITCH).startswith(DRAW)
+
+    @property
+    def drew(self) -> bool | None:
+        return None if self.reply is None else self.reply.kind == "draw"
+
+    @property
+    def wanted_prompt(self) -> str:
+        return self.wanted.removeprefix(SWITCH).removeprefix(DRAW)
+
+    @property
+    def operation(self) -> str:
+        return (self.turn.get("request") or {}).get("op", "talk")
+
+
+def turns_of(records: Iterable[tuple[Record, Path]]) -> Iterator[Turn]:
+    for record, root in records:
+        messages = [Message.from_json(message, root) for message in record["messages"]]
+        previous = None
+        if len(messages) != 2 * len(record.get("turns", ())):
+            raise DataError(f"record {record.get('id')}: it needs one entry in `turns` for each reply.")
+        for index, turn in enumerate(record["turns"]):
+            wanted = messages[2 * index + 1].text
+            made = Turn(
+                record=str(record.get("id")),
+                index=index,
+                language=record.get("language", "en"),
+                turn=turn,
+                history=tuple(messages[: 2 * index + 1]),
+                wanted=wanted,
+                previous_prompt=previous,
+            )
+            yield made
+            if made.draws:
+                previous = made.wanted_prompt
+
+
+def evaluate(
+    records: Iterable[tuple[Record, Path]],
+    client: DialogClient,
+    judge_prompt: JudgePrompt,
+    concurrency: int = CONCURRENCY,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Ask the server for every turn. A server that is away raises; an output that is no reply counts as wrong."""
+    return score(asyncio.run(ask_all(list(turns_of(records)), client, concurrency, on_progress)), judge_prompt)
+
+
+async def ask_all(
+    turns: Sequence[Turn],
+    client: DialogClient,
+    concurrency: int = CONCURRENCY,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Turn]:
+    slots = asyncio.Semaphore(concurrency)
+    done = 0
+
+    async def ask(turn: Turn) -> Turn:
+        nonlocal done
+        async with slots:
+            reply = None
+            try:
+                async for event in client.reply(turn.history):
+                    if isinstance(event, Reply):
+                        reply = event
+            except ProtocolError:
+                reply = None
+        done += 1
+        if on_progress:
+            on_progress(done, len(turns))
+        return replace(turn, reply=reply)
+
+    async with asyncio.TaskGroup() as group:  # one failure stops the others
+        tasks = [group.create_task(ask(turn)) for turn in turns]
+    return [task.result() for task in tasks]
+
+
+def evaluate_offline(
+    records: Iterable[tuple[Record, Path]],
+    model: Idefics3ForConditionalGeneration,
+    processor: Idefics3Processor,
+    judge_prompt: JudgePrompt,
+    batch: int = 64,
+) -> dict[str, Any]:
+    """The same measurement without a server, by transformers' greedy generation."""
+    return score(answer_offline(list(turns_of(records)), model, processor, batch), judge_prompt)
+
+
+def answer_offline(
+    turns: Sequence[Turn],
+    model: Idefics3ForConditionalGeneration,
+    processor: Idefics3Processor,
+    batch: int = 64,
+    max_tokens: int = 128,
+) -> list[Turn]:
+    import torch
+
+    from dialog_mllm.data import Encoder, PictureCache
+
+    encoder, pictures = Encoder(processor), PictureCache(processor)
+    asked = [encoder.ids(turn.history, reply=True) for turn in turns]
+    answered: dict[int, Turn] = {}
+    order = sorted(range(len(turns)), key=lambda i: len(asked[i][0]))
+    pad = processor.tokenizer.pad_token_id
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        longest = max(len(asked[i][0]) for i in rows)
+        ids = torch.full((len(rows), longest), pad)
+        shown = max(len(asked[i][1]) for i in rows)
+        pixels = torch.zeros(len(rows), shown, 3, pictures.size, pictures.size)  # all-zero pictures are padding
+        for row, i in enumerate(rows):
+            ids[row, longest - len(asked[i][0]) :] = torch.tensor(asked[i][0])
+            for column, block in enumerate(asked[i][1]):
+                pixels[row, column] = pictures.normalised(pictures.prepare(block)[None])[0]
+        with torch.inference_mode():
+            said = model.generate(
+                input_ids=ids,
+                attention_mask=(ids != pad).long(),
+                pixel_values=pixels if shown else None,
+                max_new_tokens=max_tokens,
+                do_sample=False,
+            )[:, longest:]
+        for i, tokens in zip(rows, said.tolist(), strict=True):
+            tokens = [token for token in tokens if token != pad]
+            answered[i] = replace(turns[i], reply=read_reply(processor.tokenizer.decode(tokens)))
+    return [answered[i] for i in range(len(turns))]
+
+
+def read_reply(raw: str) -> Reply | None:
+    parser = Parser()
+    parser.feed(raw)
+    try:
+        return parser.finish()[1]
+    except ProtocolError:
+        return None
+
+
+def score(turns: Sequence[Turn], judge_prompt: JudgePrompt) -> dict[str, Any]:
+    """Flat keys for the whole, and the same under `by_type` and `by_language`. A share of nothing is None."""
+    if not turns:
+        raise DataError("there is no dialogue to measure on: make some with `easel data mix`")
+    judged = [_judge(turn, judge_prompt) for turn in turns]
+    return {
+        "n": len({turn.record for turn in turns}),
+        **_shares(judged),
+        "by_type": {key: _shares(of) for key, of in _grouped(turns, judged, lambda turn: turn.turn["type"])},
+        "by_language": {key: _shares(of) for key, of in _grouped(turns, judged, lambda turn: turn.language)},
+    }
+
+
+# What each turn can be right or wrong in; a key is absent where the turn does not bear on it.
+def _judge(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, bool]:
+    right: dict[str, bool] = {"switch_accuracy": turn.drew == turn.draws, "no_reply": turn.reply is None}
+    reply = turn.reply
+    if turn.draws:
+        prompt = reply.prompt if reply is not None and turn.drew else ""
+        right["missed_draw"] = turn.drew is not True
+        right["prompt_correct"] = bool(prompt) and judge_prompt(turn.turn, prompt, turn.previous_prompt)
+        right["prompt_exact"] = prompt == turn.wanted_prompt
+        if turn.operation == "edit" and turn.previous_prompt:
+            most = _changed_words(turn.previous_prompt, turn.wanted_prompt)
+            right["minimal_change"] = bool(prompt) and _changed_words(turn.previous_prompt, prompt) <= most
+    else:
+        right["false_draw"] = turn.drew is True
+    if reply is not None:
+        right["topic_accuracy"] = reply.switched == turn.wanted.startswith(SWITCH)
+    if turn.operation == "answer":
+        said = reply.text if reply is not None and not turn.drew else ""
+        right["question_accuracy"] = any(_mentions(said, answer) for answer in turn.turn["request"]["accept"])
+    if turn.operation == "refuse":
+        right["refusal_accuracy"] = turn.drew is False
+    return right
+
+
+_KEYS = ("switch_accuracy", "false_draw", "missed_draw", "prompt_correct", "prompt_exact", "minimal_change",
+         "question_accuracy", "refusal_accuracy", "topic_accuracy", "no_reply")  # fmt: skip
+
+
+def _shares(judged: Sequence[dict[str, bool]]) -> dict[str, Any]:
+    shares: dict[str, Any] = {"turns": len(judged)}
+    for key in _KEYS:
+        values = [right[key] for right in judged if key in right]
+        shares[key] = round(sum(values) / len(values), 4) if values else None
+    return shares
+
+
+def _grouped(
+    turns: Sequence[Turn], judged: Sequence[dict[str, bool]], key: Callable[[Turn], str]
+) -> list[tuple[str, list[dict[str, bool]]]]:
+    groups: dict[str, list[dict[str, bool]]] = {}
+    for turn, right in zip(turns, judged, strict=True):
+        groups.setdefault(key(turn), []).append(right)
+    return sorted(groups.items())
+
+
+def _words(text: str) -> list[str]:
+    """Words, and Chinese characters one by one."""
+    return re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
+
+
+def _changed_words(before: str, after: str) -> int:
+    a, b = _words(before), _words(after)
+    edits = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    return sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in edits if tag != "equal")
+
+
+def _mentions(text: str, answer: str) -> bool:
+    """The answer's words in a row: "red" is not in "bored"."""
+    said, sought = _words(text), _words(answer)
+    return any(said[i : i + len(sought)] == sought for i in range(len(said) - len(sought) + 1)) if sought else False

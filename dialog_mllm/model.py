@@ -1,0 +1,221 @@
+"""The bundled dialog model: Idefics3 (a SigLIP-style vision tower, pixel shuffle, a Llama decoder) at about 13 M parameters.
+
+    model, processor = build_base(tokenizer); save_base(model, processor, "weights/base")
+
+A picture of 128 px becomes 8 x 8 patches and, after the pixel shuffle, 16 tokens. The folder is one that both
+transformers and vLLM load without any code of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+from dialog_mllm.tokenizer import CONTEXT, IMAGE, SPECIAL_TOKENS
+
+ATTENTION_BLOCK = 128  # queries that are computed together
+
+
+class ModelFolderError(ValueError):
+    """A folder that should hold a dialog model does not."""
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Sizes of the bundled model."""
+
+    picture_size: int = 128
+    patch_size: int = 16
+    pixel_shuffle: int = 2
+    vision_hidden: int = 192
+    vision_layers: int = 4
+    vision_heads: int = 3
+    hidden: int = 320
+    layers: int = 8
+    heads: int = 5
+    intermediate: int = 864
+    positions: int = CONTEXT
+
+    def __post_init__(self) -> None:
+        side = self.picture_size // self.patch_size
+        if self.picture_size % self.patch_size or side % self.pixel_shuffle:
+            raise ValueError("picture_size must be a multiple of patch_size * pixel_shuffle")
+        if self.hidden % self.heads or self.vision_hidden % self.vision_heads:
+            raise ValueError("hidden sizes must be multiples of their numbers of heads")
+
+    @property
+    def picture_tokens(self) -> int:
+        return (self.picture_size // self.patch_size // self.pixel_shuffle) ** 2
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast, config: BaseConfig) -> Idefics3Processor:
+    edge = {"longest_edge": config.picture_size}
+    pictures = Idefics3ImageProcessorPil(
+        do_image_splitting=False,
+        size=edge,
+        max_image_size=edge,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    return Idefics3Processor(
+        pictures, tokenizer, image_seq_len=config.picture_tokens, chat_template=tokenizer.chat_template
+    )
+
+
+def build_base(
+    tokenizer: PreTrainedTokenizerFast, config: BaseConfig | None = None, seed: int = 0
+) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
+    """A model with fresh weights and the processor that goes with it."""
+    config = config or BaseConfig()
+    missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
+    if missing:
+        raise ValueError(f"the tokenizer lacks {', '.join(missing)}: train it with dialog_mllm.tokenizer")
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    text = LlamaConfig(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        hidden_size=config.hidden,
+        intermediate_size=config.intermediate,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        head_dim=config.hidden // config.heads,
+        max_position_embeddings=config.positions,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        pad_token_id=pad,
+        bos_token_id=None,
+        eos_token_id=end,
+    )
+    vision = Idefics3VisionConfig(
+        hidden_size=config.vision_hidden,
+        intermediate_size=4 * config.vision_hidden,
+        num_hidden_layers=config.vision_layers,
+        num_attention_heads=config.vision_heads,
+        image_size=config.picture_size,
+        patch_size=config.patch_size,
+    )
+    torch.manual_seed(seed)
+    model = Idefics3ForConditionalGeneration(
+        Idefics3Config(
+            text_config=text,
+            vision_config=vision,
+            scale_factor=config.pixel_shuffle,
+            image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+            pad_token_id=pad,
+            bos_token_id=None,
+            eos_token_id=end,
+            tie_word_embeddings=True,
+        )
+    )
+    model.generation_config = GenerationConfig(pad_token_id=pad, eos_token_id=end, do_sample=False)
+    return model, build_processor(tokenizer, config)
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def save_base(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, folder: Path | str) -> None:
+    """Write the folder beside its place and rename it, so that a half-written model is never loaded. Weights as fp16."""
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().to(torch.float16) for name, tensor in model.state_dict().items()}
+    model.save_pretrained(partial, state_dict=weights)
+    processor.save_pretrained(partial)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
+
+
+def load_base(folder: Path | str) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
+    """The model in float32 and its processor, from a folder that `save_base` wrote."""
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder} is no dialog model: {name} is missing. Make one with `easel train mllm`.")
+    try:
+        model = Idefics3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelFolderError(f"the dialog model in {folder} cannot be read: {error}") from error
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    vision, text = model.config.vision_config, model.config.text_config
+    config = BaseConfig(
+        picture_size=vision.image_size,
+        patch_size=vision.patch_size,
+        pixel_shuffle=model.config.scale_factor,
+        vision_hidden=vision.hidden_size,
+        vision_heads=vision.num_attention_heads,
+        hidden=text.hidden_size,
+        heads=text.num_attention_heads,
+    )
+    return model, build_processor(tokenizer, config)
+
+
+def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor) -> Tensor:
+    """What `model.model.text_model` computes of (B, T, hidden) embeddings, in about half its time in bf16 training.
+
+    transformers casts each normed state once per matrix, rotates in float32, and its fused attention's backward pass is
+    slow on CPUs. Padding must be on the right: attention is causal and knows no other mask.
+    """
+    text = model.model.text_model
+    kind = embeddings.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else embeddings.dtype
+    batch, length, _ = embeddings.shape
+    positions = torch.arange(length, device=embeddings.device).unsqueeze(0)
+    cos, sin = (half[..., : half.shape[-1] // 2].to(dtype) for half in text.rotary_emb(embeddings, positions))
+    states = embeddings  # (B, T, hidden), the residual stream, not rounded to bf16
+    for layer in text.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        normed = _rms_norm(states, layer.input_layernorm).to(dtype)
+        q, k, v = (
+            projection(normed).view(batch, length, -1, attention.head_dim).transpose(1, 2)  # (B, heads, T, head)
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        seen = _causal_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)  # (B, heads, T, head)
+        states = states + attention.o_proj(seen.transpose(1, 2).reshape(batch, length, -1))
+        normed = _rms_norm(states, layer.post_attention_layernorm).to(dtype)
+        states = states + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+    return _rms_norm(states, text.norm)
+
+
+def _rms_norm(states: Tensor, norm: nn.Module) -> Tensor:
+    scale = torch.rsqrt(states.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+    return states * scale * norm.weight
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)  # (B, heads, T, head / 2)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Matrix products block by block of queries: no work on keys that lie wholly in a block's future."""
+    batch, heads, length, size = q.shape
+    q, k, v = (x.reshape(batch * heads, length, size) for x in (q, k, v))
+    blocks = []
+    for start in range(0, length, ATTENTION_BLOCK):
+        end = min(start + ATTENTION_BLOCK, length)
+        future = torch.full((end - start, end), float("-inf"), dtype=q.dtype, device=q.device).triu(start + 1)
+        scores = torch.baddbmm(future, q[:, start:end], k[:, :end].transpose(1, 2), alpha=size**-0.5)
+        blocks.append(torch.bmm(scores.softmax(-1, dtype=scores.dtype), v[:, :end]))  # (B heads, block, head)
+    return torch.cat(blocks, dim=1).view(batch, heads, length, size)

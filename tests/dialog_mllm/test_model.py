@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dialog_mllm.model import (
+    BaseConfig,
+    ModelFolderError,
+    build_base,
+    load_base,
+    parameter_count,
+    save_base,
+    text_states,
+)
+from dialog_mllm.tokenizer import train_tokenizer
+from tests.dialog_mllm.toy import SMALL
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["draw a red fox in the snow", "画一只红色的狐狸"], 300)
+
+
+@pytest.fixture(scope="module")
+def small(tokenizer):
+    return build_base(tokenizer, SMALL)
+
+
+def test_size_of_the_bundled_model(tokenizer):
+    model, _ = build_base(tokenizer)
+    assert 10e6 < parameter_count(model) < 15e6
+    assert BaseConfig().picture_tokens == 16
+
+
+@pytest.mark.parametrize("length", [1, 7, 128, 300])
+def test_lean_decoder_computes_what_transformers_computes(small, length):
+    model, _ = small
+    embeddings = torch.randn(2, length, SMALL.hidden, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    ours = text_states(model, embeddings)
+    theirs = model.model.text_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    (ours_gradient,) = torch.autograd.grad(ours.square().sum(), embeddings)
+    (theirs_gradient,) = torch.autograd.grad(theirs.square().sum(), embeddings)
+    torch.testing.assert_close(ours_gradient, theirs_gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_saved_model_is_the_same_in_half_precision(small, tmp_path):
+    model, processor = small
+    save_base(model, processor, tmp_path / "base")
+    again, again_processor = load_base(tmp_path / "base")
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor.half().float())
+    text = "<|user|>画一只 fox<end_of_utterance>"
+    assert again_processor.tokenizer(text)["input_ids"] == processor.tokenizer(text)["input_ids"]
+    assert again_processor.image_seq_len == SMALL.picture_tokens
+    assert again_processor.tokenizer.chat_template == processor.tokenizer.chat_template
+    assert not (tmp_path / "base.partial").exists()
+
+
+def test_saving_again_replaces(small, tmp_path):
+    for _ in range(2):
+        save_base(*small, tmp_path / "base")
+    load_base(tmp_path / "base")
+
+
+def test_missing_and_truncated_folders_say_so(small, tmp_path):
+    with pytest.raises(ModelFolderError, match="easel train mllm"):
+        load_base(tmp_path)
+    save_base(*small, tmp_path / "base")
+    weights = tmp_path / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelFolderError, match="cannot be read"):
+        load_base(tmp_path / "base")
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match="multiple"):
+        replace(SMALL, picture_size=120)
+    with pytest.raises(ValueError, match="heads"):
+        replace(SMALL, heads=3)
