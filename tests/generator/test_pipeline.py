@@ -75,6 +75,12 @@ def test_size_and_style_conditioning_of_v11(tmp_path: Path) -> None:
     assert difference(draw(load_pipeline(tmp_path / "v11"), FOX), diffusers_draw(theirs, FOX)) <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_draws_nearly_the_same(both: tuple[Path, Any], pipeline: Pipeline, dtype: torch.dtype) -> None:
+    picture = draw(load_pipeline(both[0], dtype=dtype), FOX)
+    assert difference(picture, draw(pipeline, FOX)) <= 16
+
+
 def test_the_request_matters(pipeline: Pipeline) -> None:
     picture = draw(pipeline, FOX)
     assert difference(picture, draw(pipeline, FOX)) == 0
