@@ -1,0 +1,76 @@
+"""Reading the captioned picture shards that `easel data pictures` wrote.
+
+    shards = PictureShards(Path("runs/pictures")); pixels = shards.pixels([0, 1, 2])
+
+The pictures stay on disk (memory-mapped); scenes and captions are read once.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generator.errors import GeneratorError
+
+
+class PictureShards:
+    """All pictures of one folder. Raises GeneratorError when the folder is not a finished set of shards."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest_path = Path(folder) / "manifest.json"
+        if not manifest_path.is_file():
+            raise GeneratorError(
+                f"{folder} holds no manifest.json, so the pictures in it are not complete. "
+                f"Make them with: easel data pictures --out {folder}"
+            )
+        self.manifest: dict[str, Any] = json.loads(manifest_path.read_text())
+        self.size: int = self.manifest["size"]
+        self.labels: dict[str, list[str]] = self.manifest["labels"]
+        self.arrays: list[np.ndarray] = []
+        self.records: list[dict[str, Any]] = []
+        for shard in self.manifest["shards"]:
+            name = shard["name"]
+            self.arrays.append(np.load(Path(folder) / f"{name}.npy", mmap_mode="r"))
+            with (Path(folder) / f"{name}.jsonl").open(encoding="utf-8") as lines:
+                self.records.extend(json.loads(line) for line in lines)
+        self.starts = np.cumsum([0] + [len(array) for array in self.arrays])
+        if len(self.records) != self.starts[-1]:
+            raise GeneratorError(f"{folder}: {self.starts[-1]} pictures but {len(self.records)} records; make it anew")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def pixels(self, indices: Sequence[int]) -> Tensor:
+        """The pictures at `indices` as float32 (n, 3, size, size) in -1 ... 1."""
+        rows = []
+        for index in indices:
+            shard = int(np.searchsorted(self.starts, index, side="right")) - 1
+            rows.append(self.arrays[shard][index - self.starts[shard]])
+        return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+    def caption(self, index: int, rng: random.Random, refined_share: float) -> str:
+        """One text of the picture: its refined prompt with probability `refined_share`, else a looser caption."""
+        record = self.records[index]
+        language = rng.choice(("en", "zh"))
+        if rng.random() < refined_share:
+            return str(record["prompt"][language])
+        return str(rng.choice(record["captions"][language]))
+
+
+def epochs(n: int, batch: int, seed: int, start: int = 0) -> Any:
+    """Endless batches of indices: every picture once an epoch, in an order that `seed` fixes; begins at batch `start`."""
+    per_epoch = n // batch
+    step = start
+    while True:
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng((seed, epoch)).permutation(n)
+        for k in range(place, per_epoch):
+            yield order[k * batch : (k + 1) * batch]
+            step += 1
