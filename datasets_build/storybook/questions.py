@@ -1,0 +1,391 @@
+"""Questions that a scene answers about itself: colour, kind, accessories, count, place, background, sky, style, yes/no.
+
+    python -c "
+    import random
+    from datasets_build.storybook.questions import ask; from datasets_build.storybook.scene import sample_scene
+    rng = random.Random(2); scene = sample_scene(rng); print(scene); print(*ask(scene, 'en', rng, 'train'), sep='\\n')"
+
+A question names nothing by a word that hides the answer, and is only asked where it has one answer. Answers are short
+sentences with canonical words; `accept` lists keywords, lower case, any of which stands, as whole words, in
+every right answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase
+from datasets_build.storybook.scene import (
+    ACCESSORIES,
+    COLOURS,
+    KINDS,
+    SKIES,
+    Accessory,
+    Scene,
+    Subject,
+)
+from datasets_build.storybook.vocabulary import MEASURES, NAMES, UNDERSTOOD, VERBS, name, of_split, phrase
+
+QuestionAnswer = tuple[str, str, list[str]]
+
+ANIMALS = ("cat", "dog", "rabbit", "fox", "bear", "panda", "bird", "fish", "turtle", "butterfly")
+
+# {x}: the subject, definite ("the fox" / "狐狸"); {a}: an accessory's noun; {p}: a position.
+_QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "colour": (
+            "What colour is {x}?", "What color is {x}?", "Which colour is {x}?", "what colour is {x}",
+            "Tell me the colour of {x}.", "What is the colour of {x}?", "Which colour does {x} have?",
+            "{X} is what colour?", "Can you tell me what colour {x} is?",
+        ),
+        "animal": (
+            "What animal is it?", "Which animal is this?", "What animal do you see?", "What kind of animal is it?",
+            "what animal is in the picture?", "Which animal is in the picture?", "What sort of animal is that?",
+        ),
+        "content": (
+            "What is in the picture?", "What do you see?", "What can you see in the picture?", "What is it?",
+            "What does the picture show?", "What is shown here?", "What's in this picture?", "who is in the picture?",
+            "What did you draw?",
+        ),
+        "wears": (
+            "What does {x} have on or with it?", "What is {x} wearing or holding?", "What accessory does {x} have?",
+            "What is {x} wearing or carrying?", "which accessory does {x} have?", "What has {x} got on or with it?",
+        ),
+        "accessory colour": (
+            "What colour {is} its {a}?", "What color {is} the {a}?", "Which colour {is} the {a}?",
+            "what colour {is} {x}'s {a}?", "What colour {is} the {a} of {x}?", "What is the colour of the {a}?",
+            "Tell me the colour of the {a}.", "What colour {is} {x}'s {a}?", "what color {is} its {a}",
+        ),
+        "accessory colour of": (
+            "What colour {is} the {a} of {x}?", "Which colour {is} the {a} of {x}?",
+            "What color {is} the {a} of {x}?",
+            "what colour {is} the {a} of {x}", "Tell me the colour of the {a} of {x}.",
+            "In what colour {is} the {a} of {x}?",
+        ),
+        "count": (
+            "How many things are in the picture?", "How many characters do you see?",
+            "How many subjects are there?",
+            "how many are in the picture?", "One or two?", "How many figures can you count?",
+            "Is there one character or are there two?",
+        ),
+        "position": (
+            "Where is {x}?", "On which side is {x}?", "Where in the picture is {x}?", "Where do you see {x}?",
+            "where is {x}", "In which part of the picture is {x}?",
+            "Is {x} on the left, in the middle or on the right?",
+        ),
+        "who": (
+            "What is {p}?", "Who is {p}?", "What do you see {p}?", "what's {p}?", "Which one is {p}?",
+            "What stands {p}?",
+        ),
+        "background": (
+            "Where does the picture take place?", "What is the background?", "What place is this?",
+            "What is in the background?", "Where are we?", "What kind of place does the picture show?",
+            "what's the background?", "Which place is it?",
+        ),
+        "sky": (
+            "What time of day or weather is it?", "Is it day, night, sunset or rain?",
+            "What is the weather or time like?", "Day, night, sunset or rain?", "What is the sky like?",
+            "What does the sky look like?",
+            "how does the sky look?",
+        ),
+        "style": (
+            "What style is it?", "In which style is the picture?", "What style is the picture drawn in?",
+            "How is it drawn?", "what is the style?", "Which drawing style is that?", "What art style is this?",
+        ),
+        "has": (
+            "Does {x} have {an}?", "Has {x} got {an}?", "Is there {an} on or with {x}?", "does {x} have {an}",
+            "Do you see {an} on {x}?", "Can you see {an} on {x}?",
+        ),
+        "is colour": (
+            "Is {x} {c}?", "is {x} {c}", "Is the colour of {x} {c}?", "Is {x} {c} in colour?", "{X} is {c}, right?",
+            "Would you say {x} is {c}?",
+        ),
+        "is sky": (
+            "Is it {s}?", "Is it {s} in the picture?", "is it {s}", "Is it {s} right now?",
+            "Is it {s} there?", "Would you say it is {s}?",
+        ),
+        "is kind": (
+            "Is there {k} in the picture?", "Is {k} in the picture?", "Do you see {k}?", "is there {k}",
+            "Can you see {k}?", "Does the picture show {k}?",
+        ),
+    },
+    "zh": {
+        "colour": (
+            "{x}是什么颜色的？", "{x}是什么颜色？", "{x}什么颜色？", "请问{x}是什么颜色的？", "{x}的颜色是什么？",
+            "你看{x}是哪种颜色？", "{x}是哪种颜色的？", "告诉我{x}是什么颜色。",
+        ),
+        "animal": (
+            "这是什么动物？", "图里是什么动物？", "画的是什么动物？", "你看到了什么动物？", "它是什么动物？",
+            "图片里的动物是什么？",
+        ),
+        "content": (
+            "图里有什么？", "画里有什么？", "你看到了什么？", "这张图画的是什么？", "图片里是什么？",
+            "这幅画上有些什么？", "你画了什么？", "画面里有谁？",
+        ),
+        "wears": (
+            "{x}戴着或拿着什么？", "{x}身上有什么？", "{x}有什么配饰？", "{x}带着什么？", "{x}身上戴着或拿着什么东西？",
+            "{x}有哪种配饰？",
+        ),
+        "accessory colour": (
+            "{x}的{a}是什么颜色的？", "{a}是什么颜色？", "它的{a}是什么颜色的？", "{a}什么颜色？", "{x}的{a}什么颜色？",
+            "那{m}{a}是哪种颜色？", "{a}是什么颜色的？",
+        ),
+        "accessory colour of": (
+            "{x}的{a}是什么颜色的？", "{x}的{a}是什么颜色？", "{x}的{a}什么颜色？", "请问{x}的{a}是什么颜色的？",
+            "告诉我{x}的{a}是什么颜色。", "{x}的{a}是哪种颜色的？",
+        ),
+        "count": (
+            "图里有几个主体？", "画面里有几个？", "一共有几个角色？", "图里有几个角色？", "有几个主角？",
+            "数一数有几个主体？",
+        ),
+        "position": (
+            "{x}在哪里？", "{x}在哪边？", "{x}在画面的哪个位置？", "{x}在什么位置？", "{x}在左边、中间还是右边？",
+            "{x}位于画面的哪一边？",
+        ),
+        "who": (
+            "{p}是什么？", "{p}是谁？", "{p}有什么？", "{p}的是什么？", "画面{p}是什么？", "你看{p}是什么？",
+        ),
+        "background": (
+            "背景是什么？", "背景是哪里？", "这是在哪里？", "画的是什么地方？", "背景是什么地方？",
+            "画面发生在什么地方？",
+            "这是什么地方？",
+        ),
+        "sky": (
+            "图里是什么时间或天气？", "天空是什么样的？", "是白天、夜晚、日落还是雨天？", "现在是什么时候或天气？",
+            "白天还是夜晚，日落还是下雨？", "画里的天色怎么样？",
+        ),
+        "style": (
+            "这是什么风格？", "画的是什么风格？", "是什么画风？", "这幅画是什么风格的？", "用的是什么风格？",
+            "图片属于哪种风格？", "画风是什么？",
+        ),
+        "has": (
+            "{x}有{a}吗？", "{x}有没有{a}？", "{x}{v}{a}吗？", "{x}身上有{a}吗？", "你看{x}有{a}吗？",
+            "能看到{x}的{a}吗？",
+        ),
+        "is colour": (
+            "{x}是{c}的吗？", "{x}是{c}吗？", "{x}是不是{c}的？", "{x}的颜色是{c}吗？", "{x}是{c}的，对吗？",
+            "你看{x}是{c}的吗？",
+        ),
+        "is sky": (
+            "现在是{s}吗？", "图里是{s}吗？", "是{s}吗？", "画的是{s}吗？", "是不是{s}？", "画面里是{s}吗？",
+        ),
+        "is kind": (
+            "图里有{k}吗？", "画里有{k}吗？", "有{k}吗？", "有没有{k}？", "你看到{k}了吗？", "图里能看到{k}吗？",
+        ),
+    },
+}  # fmt: skip
+
+
+def ask(scene: Scene, language: str, rng: random.Random, split: str) -> QuestionAnswer:
+    """A question about `scene` in a phrasing that `split` may use, its answer, and keywords of right answers."""
+    while True:
+        topic = rng.choice(tuple(_TOPICS))
+        asked = _TOPICS[topic](scene, language, rng)
+        if asked is None:
+            continue
+        slots, answer, accept = asked
+        key = slots.pop("key", topic)
+        question = rng.choice(of_split(_QUESTIONS[language][key], split))
+        question = question.replace("{X}", slots.get("x", "")[:1].upper() + slots.get("x", "")[1:])
+        for slot, words in slots.items():
+            question = question.replace(f"{{{slot}}}", words)
+        return question, answer[:1].upper() + answer[1:], accept
+
+
+_Topic = tuple[dict[str, str], str, list[str]] | None
+
+
+def _accept(attribute: str, value: str) -> list[str]:
+    """Every word, in both languages, that says `value`."""
+    words = [
+        word.lower()
+        for table in (NAMES, UNDERSTOOD)
+        for language in ("en", "zh")
+        for word in table[language].get(attribute, {}).get(value, ())
+    ]
+    return list(dict.fromkeys(words))
+
+
+def _the(scene: Scene, subject: Subject, language: str) -> str:
+    """The subject as a question names it: by kind, and by place where two are of one kind."""
+    twins = sum(other.kind == subject.kind for other in scene.subjects) > 1
+    noun = name(subject.kind, language)
+    if language == "zh":
+        return f"{name(subject.position, 'zh')}的{noun}" if twins else noun
+    return f"the {noun} {name(subject.position, 'en')}" if twins else f"the {noun}"
+
+
+def _colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    subject = rng.choice(scene.subjects)
+    the, colour = _the(scene, subject, language), name(subject.colour, language)
+    if subject.kind == "girl":  # a girl's colour is her dress's
+        the = f"{the}的衣服" if language == "zh" else f"the dress of {the}"
+    answer = f"{the}是{colour}的。" if language == "zh" else f"It is {colour}."
+    return {"x": the}, answer, _accept("colour", subject.colour)
+
+
+def _animal(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    subject = scene.subjects[0]
+    if len(scene.subjects) > 1 or subject.kind not in ANIMALS:
+        return None
+    said = noun_phrase({"kind": subject.kind}, language)
+    return {}, f"这是{said}。" if language == "zh" else f"It is {said}.", _accept("kind", subject.kind)
+
+
+def _content(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    said = describe_subjects([{"kind": s.kind, "colour": s.colour} for s in scene.subjects], language)
+    accept = [word for subject in scene.subjects for word in _accept("kind", subject.kind)]
+    return {}, f"图里是{said}。" if language == "zh" else f"I see {said}.", accept
+
+
+def _worn(scene: Scene, rng: random.Random) -> tuple[Subject, Accessory] | None:
+    choices = [(subject, accessory) for subject in scene.subjects for accessory in subject.accessories]
+    return rng.choice(choices) if choices else None
+
+
+def _wears(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    subject = rng.choice(scene.subjects)
+    if len(subject.accessories) != 1:
+        return None
+    accessory = subject.accessories[0]
+    said, the = accessory_phrase(accessory, language), _the(scene, subject, language)
+    verb = VERBS[language][accessory.kind][0]
+    answer = f"{the}{verb}{said}。" if language == "zh" else f"It is {verb} {said}."
+    return {"x": the}, answer, _accept("accessory", accessory.kind)
+
+
+def _accessory_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    found = _worn(scene, rng)
+    if found is None:
+        return None
+    subject, accessory = found
+    the, noun, colour = _the(scene, subject, language), name(accessory.kind, language), name(accessory.colour, language)
+    plural = accessory.kind == "glasses"
+    slots = {"x": the, "a": noun, "is": "are" if plural else "is", "m": MEASURES[accessory.kind]}
+    if len(scene.subjects) > 1:
+        slots["key"] = "accessory colour of"
+    if language == "zh":
+        return slots, f"{noun}是{colour}的。", _accept("colour", accessory.colour)
+    return slots, f"{'They are' if plural else 'It is'} {colour}.", _accept("colour", accessory.colour)
+
+
+def _count(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    said = describe_subjects([{"kind": s.kind} for s in scene.subjects], language)
+    if len({s.kind for s in scene.subjects}) < len(scene.subjects):  # "a fox and a fox" needs the colours
+        said = describe_subjects([{"kind": s.kind, "colour": s.colour} for s in scene.subjects], language)
+    one = len(scene.subjects) == 1
+    accept = ["one", "1", "一个"] if one else ["two", "2", "两个", "二"]
+    if language == "zh":
+        return {}, f"{'一' if one else '两'}个：{said}。", accept
+    return {}, f"{'One' if one else 'Two'}: {said}.", accept
+
+
+def _position(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    subject = rng.choice(scene.subjects)
+    if sum(other.kind == subject.kind for other in scene.subjects) > 1:
+        colour = name(subject.colour, language)
+        the = noun_phrase({"kind": subject.kind, "colour": subject.colour}, language, article="the")
+        the = the if language == "en" else f"{colour}的{name(subject.kind, language)}"
+    else:
+        the = _the(scene, subject, language)
+    where = name(subject.position, language)
+    accept = [word.rpartition(" ")[2] for word in _accept("position", subject.position)]
+    accept = [word for word in dict.fromkeys(accept) if word != "side"]
+    return {"x": the}, f"{the}在{where}。" if language == "zh" else f"It is {where}.", accept
+
+
+def _who(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    if len(scene.subjects) == 1:
+        return None
+    subject = rng.choice(scene.subjects)
+    said = noun_phrase({"kind": subject.kind, "colour": subject.colour}, language)
+    where = name(subject.position, language)
+    accept = _accept("kind", subject.kind)
+    return {"p": where}, f"{where}是{said}。" if language == "zh" else f"It is {said}.", accept
+
+
+def _background(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    where, accept = phrase("background", scene.background, language), _accept("background", scene.background)
+    return {}, f"在{where}。" if language == "zh" else f"It is {where}.", accept
+
+
+def _sky(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    return {}, _sky_answer(scene.sky, language), _accept("sky", scene.sky)
+
+
+def _sky_answer(sky: str, language: str) -> str:
+    if language == "zh":
+        return f"是{name(sky, 'zh')}。"
+    return {"day": "It is day.", "night": "It is night.", "sunset": "It is sunset.", "rain": "It is raining."}[sky]
+
+
+def _style(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    style, accept = name(scene.style, language), _accept("style", scene.style)
+    return {}, f"是{style}风格。" if language == "zh" else f"It is in {style} style.", accept
+
+
+def _yes(truth: bool, yes: str, no: str, language: str) -> tuple[str, list[str]]:
+    """A yes/no answer with its reason, and what is accepted for it."""
+    if language == "zh":
+        return (f"是的，{yes}。", ["是的"]) if truth else (f"不，{no}。", ["不", "没有"])
+    return (f"Yes, {yes}.", ["yes"]) if truth else (f"No, {no}.", ["no"])
+
+
+def _either(truth: str, others: Sequence[str], rng: random.Random) -> str:
+    """The true value half of the time, else another one."""
+    return truth if rng.random() < 0.5 else rng.choice([other for other in others if other != truth])
+
+
+def _has(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    subject = rng.choice(scene.subjects)
+    worn = [accessory.kind for accessory in subject.accessories]
+    others = [kind for kind in ACCESSORIES if kind not in worn]
+    kind = _either(rng.choice(worn), others, rng) if worn else rng.choice(ACCESSORIES)
+    a, the = name(kind, language), _the(scene, subject, language)
+    an = accessory_phrase({"kind": kind}, language)
+    verb = VERBS[language][kind][0]
+    if language == "zh":
+        answer, accept = _yes(kind in worn, f"{the}{verb}{a}", f"{the}没有{a}", language)
+    else:
+        answer, accept = _yes(kind in worn, f"it is {verb} {an}", f"it has no {a}", language)
+    return {"x": the, "a": a, "an": an, "v": verb}, answer, accept
+
+
+def _is_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    subject = rng.choice(scene.subjects)
+    value = _either(subject.colour, COLOURS, rng)
+    the, c, true = _the(scene, subject, language), name(value, language), name(subject.colour, language)
+    if subject.kind == "girl":
+        the = f"{the}的衣服" if language == "zh" else f"the dress of {the}"
+    told = f"{the}是{true}的" if language == "zh" else f"it is {true}"
+    answer, accept = _yes(value == subject.colour, told, told, language)
+    return {"x": the, "c": c}, answer, accept
+
+
+def _is_sky(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    value = _either(scene.sky, SKIES, rng)
+    said = name(value, language) if language == "zh" or value != "rain" else "raining"
+    told = _sky_answer(scene.sky, language).rstrip(".。")
+    told = told[0].lower() + told[1:]
+    answer, accept = _yes(value == scene.sky, told, told, language)
+    return {"s": said}, answer, accept
+
+
+def _is_kind(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    kinds = [subject.kind for subject in scene.subjects]
+    kind = _either(rng.choice(kinds), [other for other in KINDS if other not in kinds], rng)
+    said = noun_phrase({"kind": kind}, language, article="a" if language == "en" else "")
+    seen = describe_subjects([{"kind": k} for k in dict.fromkeys(kinds)], language)
+    if language == "zh":
+        answer, accept = _yes(kind in kinds, f"有{said}", f"图里是{seen}", language)
+    else:
+        answer, accept = _yes(kind in kinds, f"there is {said}", f"I see {seen}", language)
+    return {"k": said}, answer, accept
+
+
+_TOPICS: dict[str, Callable[[Scene, str, random.Random], _Topic]] = {
+    "colour": _colour, "animal": _animal, "content": _content, "wears": _wears, "accessory colour": _accessory_colour,
+    "count": _count, "position": _position, "who": _who, "background": _background, "sky": _sky, "style": _style,
+    "has": _has, "is colour": _is_colour, "is sky": _is_sky, "is kind": _is_kind,
+}  # fmt: skip
