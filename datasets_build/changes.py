@@ -1,0 +1,128 @@
+"""How users ask for a change of the picture: from an edit (see storybook/edits.py) to their words.
+
+    python -c "
+    import random; from datasets_build.banks import Speaker; from datasets_build.changes import edit_text
+    from datasets_build.storybook.edits import sample_edit; from datasets_build.storybook.scene import sample_scene
+    rng = random.Random(1); scene = sample_scene(rng); edit = sample_edit(scene, rng)
+    print(edit, edit_text(scene, edit, Speaker('en', 'train', rng)))"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from datasets_build.banks import Speaker, bank
+from datasets_build.references import refer
+from datasets_build.requests import wear_phrase
+from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase
+from datasets_build.storybook.scene import Scene, Subject
+from datasets_build.storybook.vocabulary import name, phrase
+from datasets_build.surface import sentence
+
+_NAMED = ("{it}", "{sub}", "{its}")
+
+
+def edit_text(scene: Scene, edit: Mapping[str, Any], speaker: Speaker, other: Scene | None = None) -> str:
+    """A request that means `edit`, made of `scene`; `other` is the older picture of a "combine"."""
+    op, language = edit["op"], speaker.language
+    path = _path(scene, edit, speaker)
+    values = _values(scene, edit, speaker, other, path)
+    of_subject = "subject" in edit and op != "combine"
+    crowded = of_subject and len(scene.subjects) > 1 and not _told_apart(scene, edit)
+
+    def fits(frame: str) -> bool:
+        # In a picture of two, a change that could be meant for either has to name its thing.
+        return not crowded or any(slot in frame for slot in _NAMED)
+
+    text = speaker.pick("edits", *path, fits=fits).format_map(values)
+    return sentence(text) if language == "en" else text
+
+
+def join_edits(first: str, second: str, speaker: Speaker) -> str:
+    """Two requests in one message."""
+    one, two = (re.sub(r"[.!?。！？]+$", "", text) for text in (first, second))
+    frame = speaker.pick("edits", "both")
+    if not frame.startswith("{one}. ") and not two.startswith(("I ", "I'")):
+        two = two[:1].lower() + two[1:]
+    return frame.format(one=one, two=two)
+
+
+def _path(scene: Scene, edit: Mapping[str, Any], speaker: Speaker) -> tuple[str, ...]:
+    """Where in the bank the phrasings of this edit stand."""
+    op, rng = edit["op"], speaker.rng
+    if op == "sky":
+        return ("sky", edit["value"])
+    if op == "shot":
+        steps = ("wide", "normal", "close-up")
+        step = steps.index(edit["value"]) - steps.index(scene.shot)
+        if abs(step) == 1 and rng.random() < 0.35:
+            return ("shot", "in" if step > 0 else "out")
+        return ("shot", edit["value"])
+    if speaker.language == "zh":
+        if op == "resize" and edit["size"] == "normal" and rng.random() < 0.4:
+            return ("resize_normal",)
+        if op == "resize" and edit["size"] != "normal":
+            far = scene.subjects[edit["subject"]].size != "normal" or rng.random() < 0.5
+            return ("resize_far",) if far else ("resize",)
+        if op == "add_subject" and edit.get("position"):
+            return ("add_subject_at",)
+    return (op,)
+
+
+def _told_apart(scene: Scene, edit: Mapping[str, Any]) -> bool:
+    """Whether the edit can be meant for one of the subjects only: nobody else wears what it speaks of."""
+    worn = edit.get("old") or (edit.get("kind") if edit["op"] in ("remove_accessory", "recolour_accessory") else None)
+    return worn is not None and sum(worn == a.kind for s in scene.subjects for a in s.accessories) == 1
+
+
+def _values(
+    scene: Scene, edit: Mapping[str, Any], speaker: Speaker, other: Scene | None, path: tuple[str, ...]
+) -> dict[str, str]:
+    op, language, rng = edit["op"], speaker.language, speaker.rng
+    words = bank("edits", language)
+    index = edit.get("subject", rng.randrange(len(scene.subjects)))
+    values = refer(scene, index, language, rng, dress=op == "recolour")
+    if op in ("background", "add_subject", "shot") and len(scene.subjects) > 1 and rng.random() < 0.5:
+        them = "them" if language == "en" else "它们"
+        values = {"it": them, "sub": "they" if language == "en" else them, "its": "their" if language == "en" else them}
+    if "colour" in edit and op in ("recolour", "recolour_accessory"):
+        values["colour"] = name(edit["colour"], language, rng, "colour")
+    if op == "entity":
+        values["a"] = noun_phrase({"kind": edit["kind"], "colour": edit.get("colour")}, language, rng)
+    elif op == "resize":
+        step = f"{scene.subjects[index].size}>{edit['size']}"
+        values["size"] = rng.choice(words["far"][edit["size"]] if path == ("resize_far",) else words["sizes"][step])
+    elif op == "move":
+        values["where"] = name(edit["position"], language, rng, "position")
+    elif op == "add_subject":
+        new = {key: value for key, value in edit.items() if key != "op"}
+        if language == "zh":
+            values["where"] = name(new.pop("position"), language, rng, "position") if "position" in new else ""
+        values["a"] = describe_subjects([new], language, rng)
+    elif op in ("add_accessory", "replace_accessory"):
+        accessory = {"kind": edit["kind"], "colour": edit.get("colour")}
+        values["acc"] = accessory_phrase(accessory, language, rng)
+        values["wear"] = wear_phrase(accessory, language, rng)
+        values["bare"] = name(edit["kind"], language, rng, "accessory")
+        if op == "replace_accessory":
+            values["old"] = name(edit["old"], language, rng, "accessory")
+    elif op in ("remove_accessory", "recolour_accessory"):
+        values["bare"] = name(edit["kind"], language, rng, "accessory")
+    elif op == "background":
+        values["where"] = phrase("background", edit["value"], language, rng)
+        values["place"] = rng.choice(words["place"][edit["value"]])
+        if edit["value"] == "snow" and language == "en" and rng.random() < 0.2:
+            values["where"] = "in winter"
+    elif op == "style":
+        values["style"] = rng.choice(words["style_name"][edit["value"]])
+    elif op == "combine" and other is not None:
+        values["new"] = _the(scene.subjects[edit.get("subject", 0)], speaker)
+        values["old"] = _the(other.subjects[edit.get("other_subject", 0)], speaker)
+    return values
+
+
+def _the(subject: Subject, speaker: Speaker) -> str:
+    said = {"kind": subject.kind} | ({"colour": subject.colour} if speaker.rng.random() < 0.6 else {})
+    return noun_phrase(said, speaker.language, speaker.rng, article="the" if speaker.language == "en" else "")

@@ -1,0 +1,255 @@
+"""Checks a data set: every rule that the training relies on, splits without leaks, and the distribution.
+
+    python -m datasets_build.check data
+
+Exits with 1 and names each violation (the first ones of each rule) when the data set breaks a rule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets_build.records import SPLITS, content_key, read_manifest
+from datasets_build.storybook.edits import apply_edit
+from datasets_build.storybook.reading import complete, find_template, read_prompt
+from datasets_build.storybook.scene import Scene
+from dialog_mllm.messages import DRAW, SWITCH
+
+Drawn = tuple[Scene, tuple[str, int] | None]  # a scene, with the language and template of its prompt
+
+SHOWN = 5  # violations of one rule that are printed
+TASKS = ("D_o", "D_p", "D_pm", "D_tt")
+TYPES = ("t2t", "t2i", "ti2t", "ti2i")
+
+
+@dataclass
+class Report:
+    violations: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    @property
+    def ok(self) -> bool:
+        return not self.violations
+
+    def add(self, rule: str, where: str) -> None:
+        self.violations[rule].append(where)
+
+    def lines(self) -> Iterator[str]:
+        for split, counts in self.counts.items():
+            yield f"{split}: {counts['records']:,} records, {counts['turns']:,} turns, {counts['pictures']:,} pictures"
+            for key in sorted(set(counts) - {"records", "turns", "pictures"}):
+                of = counts["records"] if key.startswith(("task", "language", "turns per")) else counts["turns"]
+                yield f"  {key:<28} {counts[key]:>8,}  {counts[key] / of:6.1%}"
+        for rule, places in sorted(self.violations.items()):
+            yield f"VIOLATED in {len(places):,} places: {rule}"
+            yield from (f"  {place}" for place in places[:SHOWN])
+
+
+@dataclass
+class _Seen:
+    """What the splits must not share."""
+
+    scenes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    phrasings: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    pictures: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    contents: dict[bytes, str] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)
+    read: dict[str, str] = field(default_factory=dict)  # picture path -> its SHA-256
+
+
+def check(root: Path) -> Report:
+    """Reads every split of the data set in `root`."""
+    report, seen = Report(), _Seen()
+    manifest = read_manifest(root)
+    if not (root / "manifest.json").exists():
+        report.add("manifest.json is there", str(root))
+    found = [split for split in SPLITS if (root / f"{split}.jsonl").exists()]
+    if not found:
+        report.add("there is at least one split", str(root))
+    for split in found:
+        path = root / f"{split}.jsonl"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        entry = manifest["splits"].get(split, {})
+        if entry.get("sha256") != digest:
+            report.add("the file is the one that the manifest names", path.name)
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                _check_line(line, f"{path.name}:{number}", split, root, report, seen)
+        if entry.get("n") != report.counts[split]["records"]:
+            report.add("the manifest counts the records", path.name)
+    _check_leaks(seen, report)
+    return report
+
+
+def _check_line(line: str, where: str, split: str, root: Path, report: Report, seen: _Seen) -> None:
+    try:
+        record = json.loads(line)
+        where = f"{where} {record['id']}"
+        _check_record(record, where, split, root, report, seen)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        report.add("the record has the schema", f"{where}: {type(error).__name__}: {error}")
+
+
+def _check_record(
+    record: Mapping[str, Any], where: str, split: str, root: Path, report: Report, seen: _Seen
+) -> None:
+    messages, turns, counts = record["messages"], record["turns"], report.counts[split]
+    if record["split"] != split or record["task"] not in TASKS or record["language"] not in ("en", "zh"):
+        report.add("split, task and language are named rightly", where)
+    roles = [message["role"] for message in messages]
+    if roles != ["user", "assistant"] * len(turns) or not turns:
+        report.add("roles alternate, with one turn for each assistant message", where)
+        return
+    if record["id"] in seen.ids:
+        report.add("ids are unique", where)
+    seen.ids.add(record["id"])
+    first = seen.contents.setdefault(content_key(record), where)
+    if first != where:
+        report.add("no two records are the same", f"{where} is {first}")
+    seen.phrasings[split].update(record["phrasings"])
+    counts.update(("records", f"task {record['task']}", f"language {record['language']}"))
+    counts[f"turns per record {len(turns)}"] += 1
+    for message in messages:
+        for block in message["content"]:
+            if block["type"] == "image":
+                counts["pictures"] += 1
+                _check_picture(block, where, split, root, report, seen)
+    drawn: list[Drawn] = []
+    for i, turn in enumerate(turns):
+        counts.update(("turns", f"type {turn['type']}", f"request {_request_name(turn)}"))
+        user, reply = messages[2 * i], messages[2 * i + 1]
+        here = f"{where} turn {i}"
+        _check_tokens(user, reply, turn, here, counts, report)
+        if turn["type"] in ("t2i", "ti2i"):
+            last = i + 1 == len(turns)
+            if any(block["type"] == "image" for block in reply["content"]) == last:
+                report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
+            drawn.append(_check_drawn(reply, turn, drawn, here, split, report, seen))
+        elif turn["scene"] is not None:
+            report.add("only drawn turns have a scene", here)
+
+
+def _request_name(turn: Mapping[str, Any]) -> str:
+    request = turn["request"] or {"op": "talk"}
+    if request["op"] != "edit":
+        return request["op"]
+    return f"edit {request['edit']['op']}{'+' if 'then' in request else ''}"
+
+
+def _check_picture(
+    block: Mapping[str, Any], where: str, split: str, root: Path, report: Report, seen: _Seen
+) -> None:
+    path = block["path"]
+    if path not in seen.read:
+        file = root / path
+        seen.read[path] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    if seen.read[path] != block["sha256"]:
+        report.add("pictures are there, with the content that the record names", f"{where} {path}")
+    seen.pictures[split].add(block["sha256"])
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    return "".join(block["text"] for block in message["content"] if block["type"] == "text")
+
+
+def _check_tokens(
+    user: Mapping[str, Any],
+    reply: Mapping[str, Any],
+    turn: Mapping[str, Any],
+    where: str,
+    counts: Counter[str],
+    report: Report,
+) -> None:
+    said, text = _text(user), _text(reply)
+    if not said.strip() or not text.strip():
+        report.add("messages are not empty", where)
+    if DRAW in said or SWITCH in said:
+        report.add("users never type a token", where)
+    body = text.removeprefix(SWITCH)
+    counts["switches"] += body != text
+    if SWITCH in body:
+        report.add("the switch token stands at the very start only", where)
+    draws = turn["type"] in ("t2i", "ti2i")
+    if turn["type"] not in TYPES or body.count(DRAW) != draws or body.startswith(DRAW) != draws:
+        report.add("the draw token begins each drawn turn, once, and is nowhere else", where)
+
+
+def _check_drawn(
+    reply: Mapping[str, Any],
+    turn: Mapping[str, Any],
+    drawn: Sequence[Drawn],
+    where: str,
+    split: str,
+    report: Report,
+    seen: _Seen,
+) -> Drawn:
+    scene, request = Scene.from_json(turn["scene"]), turn["request"]
+    prompt = _text(reply).split(DRAW, 1)[-1]
+    form = find_template(prompt)
+    if read_prompt(prompt) != scene or form is None:
+        report.add("the refined prompt says exactly the scene", where)
+    if scene.split != split:
+        report.add("every scene is of the record's split", where)
+    seen.scenes[split].add(scene.digest)
+    if request["op"] == "draw":
+        if complete(request["asked"]) != scene:
+            report.add("a new picture holds what was asked and natural defaults", where)
+        return scene, form
+    base = Scene.from_json(request["base"])
+    earlier = {drawn_form for drawn_scene, drawn_form in drawn if drawn_scene == base}
+    if earlier and form not in earlier:
+        report.add("an edited prompt keeps the language and the template of the one before", where)
+    if request["op"] == "edit":
+        expected = apply_edit(base, request["edit"], Scene.from_json(request["other"]) if "other" in request else None)
+        for edit in request.get("then", ()):
+            expected = apply_edit(expected, edit)
+    else:
+        expected = base if request["op"] == "again" else scene
+        if scene not in [drawn_scene for drawn_scene, _ in drawn]:
+            report.add("an old picture that is drawn again was drawn before", where)
+    if expected != scene:
+        report.add("an edit changes what was asked, and nothing else", where)
+    return scene, form
+
+
+def _check_leaks(seen: _Seen, report: Report) -> None:
+    for name, sets, pairs in (
+        ("scene", seen.scenes, (("train", "test"), ("train", "validation"), ("validation", "test"))),
+        ("picture", seen.pictures, (("train", "test"), ("train", "validation"), ("validation", "test"))),
+        ("phrasing", seen.phrasings, (("train", "test"), ("validation", "test"))),
+    ):
+        for one, other in pairs:
+            for shared in sorted(sets[one] & sets[other]):
+                report.add(f"no {name} is in both {one} and {other}", shared)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="the data set's folder")
+
+
+def run_arguments(args: argparse.Namespace) -> int:
+    if not args.data.is_dir():
+        print(f"easel data check: there is no folder {args.data}", file=sys.stderr)
+        return 2
+    report = check(args.data)
+    print("\n".join(report.lines()))
+    print("The data set keeps every rule." if report.ok else "The data set breaks rules.")
+    return 0 if report.ok else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Checks a data set.")
+    add_arguments(parser)
+    return run_arguments(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

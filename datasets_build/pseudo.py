@@ -1,0 +1,42 @@
+"""D_pm: pseudo dialogues: single-turn pieces of D_p and D_o and short ones of D_tt, shuffled and joined.
+
+    python -m datasets_build.pseudo --out data --n 100 --seed 1 --split train
+
+Users change the topic; each piece after the first begins with the switch token (`records.to_record` puts it there).
+"""
+
+from __future__ import annotations
+
+import random
+
+from datasets_build import dialogues, open_data, prompts
+from datasets_build.records import Dialogue, Exchange, NoSample, build_dialogue, command
+
+PIECES = ((prompts.build, 50), (open_data.build, 28), (dialogues.build, 22))
+MAX_TURNS = 8
+
+
+def build(language: str, split: str, rng: random.Random) -> Dialogue:
+    wanted = rng.choices((3, 4, 5, 6, 7, MAX_TURNS), (30, 25, 18, 12, 8, 7))[0]
+    exchanges: list[Exchange] = []
+    phrasings: list[str] = []
+    while len(exchanges) < wanted:
+        builder = rng.choices([piece for piece, _ in PIECES], [weight for _, weight in PIECES])[0]
+        own_language = language if rng.random() < 0.9 else {"en": "zh", "zh": "en"}[language]
+        piece = build_dialogue(builder, own_language, split, rng)
+        room = wanted - len(exchanges)
+        if len(piece.exchanges) > room or not piece.exchanges[0].opens:
+            continue
+        exchanges += piece.exchanges
+        phrasings += piece.phrasings
+    if sum(len(exchange.uploads) for exchange in exchanges) > 4:
+        raise NoSample  # more pictures than the model is shown
+    return Dialogue(language, tuple(exchanges), tuple(phrasings))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return command("D_pm", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,287 @@
+"""Records: exchanges put together to the canonical JSONL, with their pictures, by any number of workers alike.
+
+    python -m datasets_build.prompts --out data --n 100 --seed 1 --split train     # and the other builders
+
+Record i of a run depends on (seed, split, i) alone, so the bytes of a data set do not depend on the workers. Pictures
+are named by their content and written by rename; so is the JSONL; `manifest.json` comes last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets_build.storybook.scene import Scene
+from datasets_build.storybook.vocabulary import LANGUAGES
+from dialog_mllm.messages import DRAW, SWITCH
+
+SPLITS = ("train", "validation", "test")
+SOURCE, LICENCE = "storybook-offline", "Apache-2.0"
+PICTURE_SIZE = 128
+MAX_TRIES = 200  # until a builder has found a record whose scenes are all of the wanted split
+
+
+class NoSample(Exception):
+    """This attempt led nowhere (a scene of another split, an edit that does not fit): the builder tries again."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One message of the user's and its reply. `opens`: with it the user turns to something new."""
+
+    user: str
+    reply: str
+    type: str  # t2t, t2i, ti2t or ti2i
+    request: Mapping[str, Any] | None = None
+    drawn: Scene | None = None
+    uploads: tuple[Scene, ...] = ()
+    opens: bool = False
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    language: str
+    exchanges: tuple[Exchange, ...]
+    phrasings: tuple[str, ...]
+    topic: str | None = None
+
+
+Builder = Callable[[str, str, random.Random], Dialogue]  # (language, split, rng) -> a dialogue, or NoSample
+
+
+def draw_exchange(user: str, prompt: str, request: Mapping[str, Any], scene: Scene, **more: Any) -> Exchange:
+    kind = more.pop("type", "t2i")
+    return Exchange(user, DRAW + prompt, kind, request, scene, **more)
+
+
+def require_split(scene: Scene, split: str) -> Scene:
+    if scene.split != split:
+        raise NoSample
+    return scene
+
+
+# ----------------------------------------------------------------------------------------------------- one record
+
+
+def _picture(scene: Scene, seed: int, root: Path) -> dict[str, Any]:
+    """Draws the scene into the data set's folder, once, and returns its content block."""
+    from datasets_build.storybook.render import render
+
+    buffer = io.BytesIO()
+    render(scene, PICTURE_SIZE, seed).save(buffer, "PNG")
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    path = Path("images") / digest[:2] / f"{digest}.png"
+    if not (root / path).exists():
+        write_atomically(root / path, buffer.getvalue())
+    return {"type": "image", "path": path.as_posix(), "sha256": digest}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def to_record(dialogue: Dialogue, name: str, task: str, split: str, picture_seed: int, root: Path) -> dict[str, Any]:
+    """The dialogue as a record; its pictures are drawn, as far as a later message can refer to them."""
+    messages: list[dict[str, Any]] = []
+    under_way = False  # whether a topic was opened before
+    for i, exchange in enumerate(dialogue.exchanges):
+        blocks = [_picture(scene, picture_seed + 1 + k, root) for k, scene in enumerate(exchange.uploads)]
+        messages.append({"role": "user", "content": [*blocks, {"type": "text", "text": exchange.user}]})
+        switch = SWITCH if exchange.opens and under_way else ""
+        under_way = under_way or exchange.opens
+        content: list[dict[str, Any]] = [{"type": "text", "text": switch + exchange.reply}]
+        if exchange.drawn is not None and i + 1 < len(dialogue.exchanges):
+            content.append(_picture(exchange.drawn, picture_seed, root))
+        messages.append({"role": "assistant", "content": content})
+    return {
+        "id": name,
+        "task": task,
+        "language": dialogue.language,
+        "split": split,
+        "source": SOURCE,
+        "licence": LICENCE,
+        "topic": dialogue.topic,
+        "phrasings": sorted(set(dialogue.phrasings)),
+        "messages": messages,
+        "turns": [
+            {"type": e.type, "request": e.request, "scene": e.drawn and e.drawn.to_json()} for e in dialogue.exchanges
+        ],
+    }
+
+
+def build_dialogue(builder: Builder, language: str, split: str, rng: random.Random) -> Dialogue:
+    for _ in range(MAX_TRIES):
+        try:
+            return builder(language, split, rng)
+        except NoSample:
+            continue
+    raise RuntimeError(f"no {split} sample found in {MAX_TRIES} tries")
+
+
+# ------------------------------------------------------------------------------------------------- many records
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run builds: `shares` of tasks, named as in `builders()`."""
+
+    out: Path
+    split: str
+    n: int
+    seed: int
+    shares: Mapping[str, float]
+    languages: Sequence[str] = LANGUAGES
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"the number of records must be at least 1; got {self.n}")
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
+        if unknown := set(self.shares) - set(builders()):
+            raise ValueError(f"unknown task {sorted(unknown)[0]!r}; there are {', '.join(builders())}")
+        if not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
+            raise ValueError("shares must not be negative, and one of them must be above 0")
+
+
+def builders() -> dict[str, Builder]:
+    """The tasks and what builds them."""
+    from datasets_build import dialogues, open_data, prompts, pseudo
+
+    return {"D_o": open_data.build, "D_p": prompts.build, "D_pm": pseudo.build, "D_tt": dialogues.build}
+
+
+def _record(job: Job, index: int) -> dict[str, Any]:
+    rng = random.Random(f"easel {job.seed} {job.split} {index}")
+    task = rng.choices(list(job.shares), list(job.shares.values()))[0]
+    language = rng.choice(list(job.languages))
+    dialogue = build_dialogue(builders()[task], language, job.split, rng)
+    name = f"{task}-{job.split}-{job.seed}-{index:07d}"
+    return to_record(dialogue, name, task, job.split, rng.randrange(2**31), job.out)
+
+
+def _chunk(work: tuple[Job, range]) -> list[dict[str, Any]]:
+    return [_record(work[0], index) for index in work[1]]
+
+
+def generate(job: Job) -> Iterator[dict[str, Any]]:
+    """`job.n` records that all differ in what is said; how many repetitions were left out does not change them."""
+    seen: set[bytes] = set()
+    done = tried = 0
+    with multiprocessing.get_context("spawn").Pool(job.workers) as pool:
+        while done < job.n:
+            size = max(64, job.n - done)
+            ranges = (range(start, min(start + 32, tried + size)) for start in range(tried, tried + size, 32))
+            for records in pool.imap(_chunk, ((job, part) for part in ranges)):
+                for record in records:
+                    key = content_key(record)
+                    if key not in seen and done < job.n:
+                        seen.add(key)
+                        done += 1
+                        yield record
+            tried += size
+            if tried > 20 * job.n + 2000:
+                raise RuntimeError(f"only {done} different records were found in {tried}; ask for fewer")
+
+
+def content_key(record: Mapping[str, Any]) -> bytes:
+    """Equal for records of equal messages, pictures included."""
+    said = [
+        [block.get("text") or block["sha256"] for block in message["content"]] for message in record["messages"]
+    ]
+    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).digest()
+
+
+def run(job: Job, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Writes `job.split` of the data set in `job.out` and returns the manifest, which is written last."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    manifest_path = job.out / "manifest.json"
+    manifest = read_manifest(job.out)
+    manifest_path.unlink(missing_ok=True)  # while it is being written, the data set is not whole
+    counts: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    path = job.out / f"{job.split}.jsonl"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            for done, record in enumerate(generate(job), 1):
+                line = (json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n").encode()
+                file.write(line)
+                digest.update(line)
+                counts.update((f"task {record['task']}", f"language {record['language']}"))
+                counts.update(f"turn {turn['type']}" for turn in record["turns"])
+                if done % 1000 == 0:
+                    progress(f"{done:,} of {job.n:,} {job.split} records")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    manifest["splits"][job.split] = {
+        "file": path.name,
+        "n": job.n,
+        "seed": job.seed,
+        "shares": dict(job.shares),
+        "sha256": digest.hexdigest(),
+        "counts": dict(sorted(counts.items())),
+    }
+    write_atomically(manifest_path, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
+    return manifest
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    path = root / "manifest.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {"version": 1, "source": SOURCE, "licence": LICENCE, "picture_size": PICTURE_SIZE, "splits": {}}
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--n", type=int, default=1000, help="how many records")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=SPLITS, default="train")
+    parser.add_argument("--language", choices=(*LANGUAGES, "both"), default="both")
+    parser.add_argument("--workers", type=int, default=2)
+
+
+def run_arguments(args: argparse.Namespace, shares: Mapping[str, float]) -> int:
+    """What a builder's command does with its parsed arguments; the result is the exit status."""
+    languages = LANGUAGES if args.language == "both" else (args.language,)
+    try:
+        job = Job(args.out, args.split, args.n, args.seed, shares, languages, args.workers)
+    except ValueError as error:
+        print(f"easel data: {error}", file=sys.stderr)
+        return 2
+    try:
+        manifest = run(job, lambda line: print(line, file=sys.stderr, flush=True))
+    except OSError as error:
+        print(f"easel data: cannot write to {args.out}: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(manifest["splits"][args.split], ensure_ascii=False))
+    return 0
+
+
+def command(task: str, argv: Sequence[str] | None = None) -> int:
+    """`main` of a module that builds one task."""
+    parser = argparse.ArgumentParser(description=f"Builds {task} records of the picture-book world.")
+    add_arguments(parser)
+    return run_arguments(parser.parse_args(argv), {task: 1.0})

@@ -1,0 +1,81 @@
+"""What the picture-book world does not hold: requests for it, and Easel's kind refusals that say what there is.
+
+    python -c "
+    import random; from datasets_build.banks import Speaker; from datasets_build.refusals import refuse
+    print(refuse(Speaker('en', 'train', random.Random(4))))"
+"""
+
+from __future__ import annotations
+
+import re
+
+from datasets_build.banks import Speaker, bank, examples
+from datasets_build.records import Exchange
+from datasets_build.references import refer
+from datasets_build.requests import fill_frame
+from datasets_build.storybook.language import noun_phrase, wearing_phrase
+from datasets_build.storybook.scene import BACKGROUNDS, COLOURS, KINDS, STYLES, Scene, sample_accessories
+from datasets_build.storybook.vocabulary import name, phrase
+from datasets_build.surface import roughen, sentence
+
+REFUSE = {"op": "refuse"}
+
+
+def refuse(speaker: Speaker) -> Exchange:
+    """A request for something that Easel cannot draw or do."""
+    rng = speaker.rng
+    kind = rng.choices(("nouns", "whole", "tasks"), (60, 22, 18))[0]
+    user = speaker.pick("refusals", kind)
+    wanted = _from_me_to_you(user, speaker.language)
+    if speaker.language == "zh" and kind == "nouns":
+        wanted = wanted[2:] if wanted.startswith("一") else wanted  # without its measure word
+    if kind == "nouns":
+        path = "draw" if rng.random() < 0.8 else "draw_next"
+        user = sentence(fill_frame(speaker, path, _dress_up(user, speaker)))
+    reply = rng.choice(bank("refusals", speaker.language)["say"][kind])
+    reply = reply.format_map(examples(speaker.language, rng) | {"x": wanted})
+    return Exchange(roughen(user, speaker.language, rng), sentence(reply), "t2t", REFUSE, opens=True)
+
+
+def refuse_edit(speaker: Speaker, scene: Scene) -> Exchange:
+    """A change that the world does not know."""
+    language, rng = speaker.language, speaker.rng
+    about = rng.choice(list(bank("refusals", language)["edits"]))
+    reference = refer(scene, rng.randrange(len(scene.subjects)), language, rng)
+    user = sentence(speaker.pick("refusals", "edits", about).format_map(reference))
+    reply = rng.choice(bank("refusals", language)["say"][about]).format_map(examples(language, rng))
+    return Exchange(roughen(user, language, rng), reply, "ti2t", REFUSE)
+
+
+def _dress_up(noun: str, speaker: Speaker) -> str:
+    """The foreign noun, at times among things that the world does hold: they do not make it drawable."""
+    language, rng = speaker.language, speaker.rng
+    own = noun.startswith(("a ", "an ")) if language == "en" else noun.startswith("一")
+    if own and rng.random() < 0.25:
+        colour = name(rng.choice(COLOURS), language, rng, "colour")
+        if language == "en":
+            bare = f"{colour} {noun.split(' ', 1)[1]}"
+            noun = f"{'an' if bare[0] in 'aeiou' else 'a'} {bare}"
+        else:
+            noun = f"{noun[:2]}{colour}的{noun[2:]}"
+    if rng.random() < 0.1:
+        other = noun_phrase({"kind": rng.choice(KINDS)}, language, rng)
+        pair = [noun, other]
+        rng.shuffle(pair)
+        noun = (" and " if language == "en" else "和").join(pair)
+    if own and rng.random() < 0.1 and (worn := sample_accessories(rng)):
+        worn_text = wearing_phrase(worn[:1], language, rng)
+        noun = f"{noun} {worn_text}" if language == "en" else f"{noun[:2]}{worn_text}的{noun[2:]}"
+    if rng.random() < 0.25:
+        where = phrase("background", rng.choice(BACKGROUNDS), language, rng)
+        noun = f"{noun} {where}" if language == "en" else f"{where}的{noun}"
+    if rng.random() < 0.1:
+        manner = phrase("manner", rng.choice(STYLES), language, rng)
+        noun = f"{noun} {manner}" if language == "en" else f"{manner}的{noun}"
+    return noun
+
+
+def _from_me_to_you(text: str, language: str) -> str:
+    if language == "zh":
+        return text.replace("我自己", "你自己").replace("我", "你")
+    return re.sub(r"\bmy\b", "your", re.sub(r"\bmyself\b", "you", text))

@@ -1,0 +1,189 @@
+"""How users ask for a new picture: from a partial scene to their words, and the prompt that answers them.
+
+    python -c "
+    import random; from datasets_build.banks import Speaker; from datasets_build.requests import fresh
+    from datasets_build.topics import TOPICS; print(fresh(Speaker('en', 'train', random.Random(3)), TOPICS[0]))"
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from datasets_build.banks import Speaker
+from datasets_build.records import Exchange, NoSample, draw_exchange, require_split
+from datasets_build.storybook.language import (
+    N_TEMPLATES,
+    Partial,
+    accessory_phrase,
+    describe,
+    noun_phrase,
+    partial,
+    write_prompt,
+)
+from datasets_build.storybook.reading import complete
+from datasets_build.storybook.scene import (
+    COLOURS,
+    POSITIONS,
+    SHOTS,
+    SIZES,
+    SKIES,
+    STYLES,
+    sample_accessories,
+    sample_scene,
+)
+from datasets_build.storybook.vocabulary import MEASURES, name, phrase
+from datasets_build.surface import roughen, sentence
+from datasets_build.topics import Topic
+
+# Words that make it plain that a picture is wanted.
+_DRAWING_WORD = re.compile(r"draw|paint|sketch|illustrat|picture|image|pic\b|画|图|创作", re.IGNORECASE)
+
+PLAIN_TEMPLATE_SHARE = 0.7  # of fresh prompts in template 0: a form that one can learn to expect
+
+
+def fresh(speaker: Speaker, topic: Topic, after_another: bool = False) -> Exchange:
+    """A request for a new picture, and the prompt that it should lead to."""
+    rng = speaker.rng
+    asked = sample_asked(rng, topic, speaker.split)
+    try:
+        scene = require_split(complete(asked), speaker.split)
+    except ValueError as error:
+        raise NoSample from error
+    template = 0 if rng.random() < PLAIN_TEMPLATE_SHARE else rng.randrange(N_TEMPLATES)
+    user = roughen(request_text(asked, speaker, after_another), speaker.language, rng)
+    prompt = write_prompt(scene, speaker.language, template)
+    return draw_exchange(user, prompt, {"op": "draw", "asked": asked}, scene, opens=True)
+
+
+def sample_asked(rng: random.Random, topic: Topic, split: str) -> Partial:
+    """What a user might ask for: mostly little, sometimes everything."""
+    if rng.random() < 0.1:
+        return partial(sample_scene(rng, split))
+    talkative = rng.choice((0.0, 0.6, 1.0, 1.0, 1.4))
+    asked: Partial = {"subjects": [_asked_subject(rng, topic, talkative)]}
+    if rng.random() < 0.2:
+        asked["subjects"].append(_asked_subject(rng, topic, talkative))
+        if rng.random() < 0.4:
+            places = sorted(rng.sample(range(len(POSITIONS)), 2))
+            for subject, place in zip(asked["subjects"], places, strict=True):
+                subject["position"] = POSITIONS[place]
+    elif rng.random() < 0.12 * talkative:
+        asked["subjects"][0]["position"] = rng.choice(POSITIONS)
+    if rng.random() < 0.55 * talkative:
+        asked["background"] = topic.background(rng)
+    if rng.random() < 0.3 * talkative:
+        asked["sky"] = rng.choice(topic.skies if rng.random() < 0.5 else SKIES)
+    if rng.random() < 0.28 * talkative:
+        asked["style"] = rng.choice(STYLES)
+    if rng.random() < 0.1 * talkative:
+        asked["shot"] = rng.choice(SHOTS)
+    return asked
+
+
+def _asked_subject(rng: random.Random, topic: Topic, talkative: float) -> Partial:
+    subject: Partial = {"kind": topic.kind(rng)}
+    if rng.random() < 0.7 * talkative:
+        subject["colour"] = rng.choice(COLOURS)
+    if rng.random() < 0.2 * talkative:
+        subject["size"] = rng.choice(SIZES)
+    if rng.random() < 0.4 * talkative:
+        worn = [{"kind": a.kind, "colour": a.colour} for a in sample_accessories(rng)]
+        if rng.random() < 0.15:
+            worn = [{"kind": accessory["kind"]} for accessory in worn]
+        if worn:
+            subject["accessories"] = worn
+    return subject
+
+
+# ------------------------------------------------------------------------------------------------- how it is said
+
+
+def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) -> str:
+    """`asked` as this user says it, before the slips of the fingers."""
+    rng, language = speaker.rng, speaker.language
+    if not after_another and len(asked["subjects"]) == 1 and rng.random() < 0.08:
+        return keywords(asked, speaker)
+    asked, follow_ups = _set_apart(asked, speaker)
+    path = "draw" if not after_another or rng.random() < 0.4 else "draw_next"
+    # Beside a picture, a bare "a cat" could be a change of it: only with its place it is plainly a new one.
+    plain = not after_another or "background" in asked
+    text = fill_frame(speaker, path, describe(asked, language, rng), plain)
+    for follow_up in follow_ups:
+        space = " " if language == "en" else ""
+        if text[-1] not in ".!?。！？~":
+            text += ("." if rng.random() < 0.6 else ",") if language == "en" else "，"
+        text += space + follow_up
+    return sentence(text) if language == "en" else text
+
+
+def fill_frame(speaker: Speaker, path: str, phrase_text: str, plain: bool = True) -> str:
+    """A frame of the requests' bank around a phrase ("a red fox in the snow"), which must not sound broken.
+
+    Where it is not `plain` from the context that a new picture is meant, the frame says so."""
+    inside = speaker.language == "zh" and "，" in phrase_text
+
+    def fits(frame: str) -> bool:
+        # A Chinese phrase with commas stands well only at the end of its frame.
+        whole = not inside or frame.rstrip("。！!？?").endswith("{a}") or frame == "{n}"
+        return whole and (plain or path == "draw_next" or bool(_DRAWING_WORD.search(frame)))
+
+    frame = speaker.pick("requests", path, fits=fits)
+    return frame.replace("{a}", phrase_text).replace("{n}", without_article(phrase_text, speaker.language))
+
+
+def without_article(text: str, language: str) -> str:
+    """ "red fox" for "a red fox", 红色狐狸 for 一只红色狐狸 (where it begins with its number)."""
+    if language == "en":
+        return next((text[len(article) :] for article in ("a ", "an ") if text.startswith(article)), text)
+    return text[2:] if text[:1] == "一" and text[1:2] in MEASURES.values() else text.replace("的一只", "的", 1)
+
+
+def _set_apart(asked: Partial, speaker: Speaker) -> tuple[Partial, list[str]]:
+    """Some parts of the request may follow in sentences of their own: what stays, and those sentences."""
+    rng, language = speaker.rng, speaker.language
+    rest = {**asked, "subjects": [dict(subject) for subject in asked["subjects"]]}
+    sentences = []
+    for part, chance in (("style", 0.4), ("shot", 0.3), ("background", 0.15), ("sky", 0.25)):
+        if part in rest and rng.random() < chance:
+            value = rest.pop(part)
+            sentences.append(speaker.pick("requests", "after", part).format_map(_spoken(part, value, speaker)))
+    alone = rest["subjects"][0] if len(rest["subjects"]) == 1 else {}
+    if len(alone.get("accessories", ())) == 1 and alone["kind"] != "girl" and rng.random() < 0.2:
+        accessory = alone.pop("accessories")[0]
+        acc, wear = accessory_phrase(accessory, language, rng), wear_phrase(accessory, language, rng)
+        sentences.insert(0, speaker.pick("requests", "after", "accessories").format(acc=acc, wear=wear))
+    return rest, sentences
+
+
+def _spoken(part: str, value: str, speaker: Speaker) -> dict[str, str]:
+    language, rng = speaker.language, speaker.rng
+    if part in ("background", "sky"):
+        return {"where" if part == "background" else "when": phrase(part, value, language, rng)}
+    return {part: name(value, language, rng, part)}
+
+
+def wear_phrase(accessory: Mapping[str, Any], language: str, rng: random.Random) -> str:
+    """ "wear a blue hat", "hold a red balloon" / 戴上一顶蓝色帽子."""
+    held = accessory["kind"] in ("balloon", "umbrella")
+    if language == "en":
+        return ("hold " if held else "wear ") + accessory_phrase(accessory, language, rng)
+    verbs = {"scarf": ("围上", "戴上"), "balloon": ("拿着", "拿上"), "umbrella": ("打着", "撑着", "撑上")}
+    return rng.choice(verbs.get(accessory["kind"], ("戴上",))) + accessory_phrase(accessory, language, rng)
+
+
+def keywords(asked: Partial, speaker: Speaker) -> str:
+    """The request as bare words: "red fox snow night"."""
+    rng, language = speaker.rng, speaker.language
+    subject = {key: value for key, value in asked["subjects"][0].items() if key != "position"}
+    words = [noun_phrase(subject, language, rng, article="")]
+    words += [
+        name(asked[part], language, rng, part) for part in ("background", "sky", "style", "shot") if part in asked
+    ]
+    if "position" in asked["subjects"][0]:
+        words.append(name(asked["subjects"][0]["position"], language, rng, "position"))
+    tail = words[1:]
+    rng.shuffle(tail)
+    return rng.choice((" ", ", ") if language == "en" else (" ", "，", "、")).join([words[0], *tail])

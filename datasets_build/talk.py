@@ -1,0 +1,98 @@
+"""Talk that draws nothing: small talk and help, art and animals, and all that mentions drawing without asking for it.
+
+    python -c "
+    import random; from datasets_build.banks import Speaker; from datasets_build.talk import small_talk
+    print(small_talk(Speaker('en', 'train', random.Random(4))))"
+"""
+
+from __future__ import annotations
+
+from datasets_build.banks import Speaker, bank, examples
+from datasets_build.records import Exchange
+from datasets_build.storybook.language import noun_phrase
+from datasets_build.storybook.scene import COLOURS, KINDS, NATURAL
+from datasets_build.storybook.vocabulary import name, phrase
+from datasets_build.surface import roughen, sentence
+
+# First questions of the pairs that react to something rather than open a topic.
+_REACTIONS = {
+    "thanks!", "That's beautiful!", "I don't like it.", "yes", "no", "sorry", "wait", "bye", "hello",
+    "I'm fine, thanks.", "Good night!", "Good morning!", "Good evening.", "asdf", "test", "I'm back!",
+    "Nice to meet you.", "I love you.",
+    "谢谢！", "好漂亮！", "我不喜欢。", "好的", "不", "对不起", "等一下", "再见", "你好",
+    "我很好，谢谢。", "晚安", "早上好", "晚上好", "啊啊啊", "测试", "我回来了",
+    "很高兴认识你", "我爱你",
+}  # fmt: skip
+_PRAISE = {"thanks!", "That's beautiful!", "谢谢！", "好漂亮！"}
+_GREETING = {
+    "hello", "Good morning!", "Good evening.", "hello, who are you?",
+    "你好", "早上好", "晚上好", "你好，你是谁？",
+}  # fmt: skip
+_FAREWELL = {"bye", "thanks!", "Good night!", "再见", "谢谢！", "晚安"}
+
+
+def small_talk(speaker: Speaker) -> Exchange:
+    """Any of the question-and-answer pairs."""
+    return _pair(speaker, None)
+
+
+def praise(speaker: Speaker) -> Exchange:
+    """Thanks or praise after a picture."""
+    return _pair(speaker, _PRAISE)
+
+
+def greeting(speaker: Speaker) -> Exchange:
+    return _pair(speaker, _GREETING)
+
+
+def farewell(speaker: Speaker) -> Exchange:
+    return _pair(speaker, _FAREWELL)
+
+
+def _pair(speaker: Speaker, first_questions: set[str] | None) -> Exchange:
+    language, rng = speaker.language, speaker.rng
+    pairs = [p for p in bank("talk", language)["pair"] if first_questions is None or p["ask"][0] in first_questions]
+    pair = rng.choice(pairs)
+    user = speaker.pick_from(pair["ask"], "talk")
+    reply = sentence(rng.choice(pair["say"]).format_map(examples(language, rng)))
+    return Exchange(roughen(user, language, rng), reply, "t2t", opens=pair["ask"][0] not in _REACTIONS)
+
+
+def about_things(speaker: Speaker) -> Exchange:
+    """Talk about foxes, or about drawing them, that is no request for a picture."""
+    language, rng = speaker.language, speaker.rng
+    words, kind = bank("about", language), rng.choice(KINDS)
+    talk = rng.choices(words["talk"], [len(talk["ask"]) for talk in words["talk"]])[0]
+    colour = {"colour": rng.choice(COLOURS)} if rng.random() < 0.4 else {}
+    noun = name(kind, language, rng, "kind")
+    many = _plural(kind, noun) if language == "en" else noun
+    values = {
+        "a": _with_detail(noun_phrase({"kind": kind} | colour, language, rng), speaker),
+        "kind": noun,
+        "many": many,
+        "Many": many[:1].upper() + many[1:],
+        "colour": name(NATURAL[kind][0], language, attribute="colour"),
+        "where": phrase("background", NATURAL[kind][1], language),
+    }
+    user = speaker.pick_from(talk["ask"], f"about.{talk['reply']}").format_map(values)
+    own = words[talk["reply"]][kind] if talk["reply"] in words else rng.choice(words["say"][talk["reply"]])
+    reply = own.format_map(values | {"a": noun_phrase({"kind": kind}, language)})
+    user = roughen(sentence(user) if language == "en" else user, language, rng)
+    return Exchange(user, reply, "t2t", opens=True)
+
+
+def _with_detail(text: str, speaker: Speaker) -> str:
+    """At times a place, as in a request: "I saw a fox in the snow" still asks for nothing."""
+    if speaker.language == "en" and speaker.rng.random() < 0.25:
+        background = speaker.rng.choice(("meadow", "beach", "snow", "forest", "city"))
+        return f"{text} {phrase('background', background, 'en', speaker.rng)}"
+    return text
+
+
+def _plural(kind: str, noun: str) -> str:
+    irregular = bank("about", "en")["many"]
+    if noun == kind and kind in irregular:
+        return irregular[kind]
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun.endswith(("x", "s")) else "" if noun.endswith("fish") else "s")
