@@ -1,0 +1,259 @@
+"""The HTTP API: chat completions and image generations as OpenAI's clients speak them, and how Easel is.
+
+    curl http://127.0.0.1:7860/v1/chat/completions -H 'Content-Type: application/json' \\
+         -d '{"model": "easel", "messages": [{"role": "user", "content": "draw a red fox in the snow"}]}'
+
+Chat completions keep no conversation: the request brings all of it. A drawn picture stands in the reply as a Markdown
+image with this server's address, and is recognised by that address when the client sends it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from app import conversation as core
+from app import openai_format as fmt
+from app.errors import EaselError, InputRefused, NotFound, StoreError
+from app.models import Models
+from app.profiles import Profile, parse_size
+from app.store import Store, new_seed
+from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
+from generator.errors import GeneratorError, RequestError
+from generator.request import DrawRequest
+
+OWNER = "api"
+MOST_PICTURES = 4  # in one request for images
+
+
+def add_api(app: FastAPI, profile: Profile, store: Store, models: Models) -> None:
+    """The routes, and errors in OpenAI's shape."""
+    api = Api(profile, store, models)
+    app.include_router(api.router)
+
+    @app.exception_handler(EaselError)
+    @app.exception_handler(DialogError)
+    @app.exception_handler(GeneratorError)
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(error_body(error), status_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part != "body")
+        refusal = InputRefused(f"The request is malformed: {field or 'body'}: {first['msg']}.")
+        return JSONResponse(error_body(refusal, field), 400)
+
+    @app.exception_handler(HTTPException)
+    async def not_there(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(error_body(EaselError(str(error.detail))), error.status_code)
+
+
+def status_of(error: Exception | None) -> int:
+    match error:
+        case InputRefused() | MessageError() | ContextTooLong() | RequestError():
+            return 400
+        case NotFound():
+            return 404
+        case StoreError():
+            return 507
+        case DialogTimeout():
+            return 504
+        case DialogUnavailable():
+            return 503
+    return 500
+
+
+def error_body(error: Exception, param: str | None = None) -> dict[str, Any]:
+    status = status_of(error)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": str(error), "type": kind, "param": param, "code": type(error).__name__}}
+
+
+class Api:
+    def __init__(self, profile: Profile, store: Store, models: Models) -> None:
+        self.profile = profile
+        self.store = store
+        self.models = models
+        self.router = router = APIRouter()
+        router.add_api_route("/health", self.health)
+        router.add_api_route("/v1/models", self.list_models)
+        router.add_api_route("/v1/models/{model:path}", self.get_model)
+        router.add_api_route("/v1/pictures/{picture}.png", self.picture)
+        router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None)
+        router.add_api_route("/v1/images/generations", self.images, methods=["POST"], response_model=None)
+
+    async def health(self) -> dict[str, str]:
+        return {**self.models.health(), "profile": self.profile.name}
+
+    async def list_models(self) -> dict[str, Any]:
+        return {"object": "list", "data": [_model(name) for name in self._names()]}
+
+    async def get_model(self, model: str) -> dict[str, Any]:
+        self._check_model(model)
+        return _model(model)
+
+    async def picture(self, picture: str) -> FileResponse:
+        # Named by its content: whoever has it need never ask again.
+        headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(self.store.picture_path(picture), media_type="image/png", headers=headers)
+
+    async def chat(self, request: Request, body: fmt.ChatRequest) -> JSONResponse | StreamingResponse:
+        self._check_model(body.model)
+        if body.n not in (None, 1):
+            raise InputRefused("One reply per request: leave n out, or set it to 1.")
+        reply = await asyncio.to_thread(ChatReply, self, body, str(request.base_url).rstrip("/"))  # decodes pictures
+        await reply.begin()
+        if body.stream:
+            return StreamingResponse(
+                reply.stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+            )
+        return JSONResponse(await reply.whole())
+
+    async def images(self, request: Request, body: fmt.ImagesRequest) -> JSONResponse:
+        """The prompt is drawn as it is; several pictures take seeds in a row."""
+        self._check_model(body.model)
+        if not 1 <= body.n <= MOST_PICTURES:
+            raise InputRefused(f"n must be from 1 to {MOST_PICTURES}; got {body.n}.")
+        if body.response_format not in ("url", "b64_json"):
+            raise InputRefused(f"response_format must be url or b64_json; got {body.response_format!r}.")
+        changes = {} if body.size in (None, "auto") else parse_size(str(body.size))
+        changes |= {
+            key: value for key, value in (("steps", body.steps), ("guidance", body.guidance)) if value is not None
+        }
+        settings = self.profile.read_settings(changes)
+        seed = new_seed() if body.seed is None else body.seed
+        requests = [
+            DrawRequest(
+                prompt=body.prompt,
+                negative_prompt=body.negative_prompt or self.profile.negative_prompt,
+                seed=seed + number,
+                size=(settings.width, settings.height),
+                steps=settings.steps,
+                guidance=settings.guidance,
+                sampler=self.profile.sampler,
+                owner=OWNER,
+            )
+            for number in range(body.n)
+        ]
+        data = []
+        for draw in requests:
+            job = await asyncio.to_thread(self.models.generator.submit, draw)
+            try:
+                drawing = await asyncio.wrap_future(job.future)
+            except asyncio.CancelledError:
+                job.cancel()
+                raise
+            info = {**draw.metadata(), "profile": self.profile.name, "software": "Easel"}
+            picture = await asyncio.to_thread(self.store.add_picture, drawing.image, info, True)
+            item: dict[str, Any] = {"revised_prompt": draw.prompt, "seed": draw.seed}
+            if body.response_format == "b64_json":
+                item["b64_json"] = base64.b64encode(self.store.picture_path(picture).read_bytes()).decode("ascii")
+            else:
+                item["url"] = f"{str(request.base_url).rstrip('/')}/v1/pictures/{picture}.png"
+            data.append(item)
+        return JSONResponse({"created": int(time.time()), "data": data})
+
+    def _names(self) -> tuple[str, ...]:
+        return ("easel", f"easel-{self.profile.name}")
+
+    def _check_model(self, model: str | None) -> None:
+        if model is not None and model not in self._names():
+            raise NotFound(f"There is no model {model!r} here. Choose {' or '.join(self._names())}.")
+
+
+class ChatReply:
+    """One chat completion, whole or streamed."""
+
+    def __init__(self, api: Api, body: fmt.ChatRequest, base_url: str) -> None:
+        self.api = api
+        self.base_url = base_url
+        self.id = f"chatcmpl-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.model = body.model or "easel"
+        self.mode: core.Mode = body.easel.mode
+        settings = api.profile.read_settings(body.easel.settings())
+        self.past = fmt.read_messages(body.messages, api.store, settings, body.seed)
+        self.events: AsyncGenerator[core.Event]
+
+    async def begin(self) -> None:
+        """Checks the message: what is refused is refused before a stream begins."""
+        past, models = self.past, self.api.models
+        self.events = core.take_turn(
+            past.conversation, past.message, models.dialog, models.generator, past.turns, self.api.profile, self.mode,
+            parent=past.conversation.leaf, system=past.system,
+        )  # fmt: skip
+        await anext(self.events)
+
+    async def whole(self) -> dict[str, Any]:
+        async with aclosing(self.events):
+            async for event in self.events:
+                if isinstance(event, core.Failed):
+                    raise event.error or EaselError(event.message)
+                if isinstance(event, core.Done):
+                    message, easel = self._message(event)
+                    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+                    return {**self._head("chat.completion"), "choices": [choice], "easel": easel}
+        raise EaselError(core.UNEXPECTED)
+
+    async def stream(self) -> AsyncGenerator[str]:
+        yield self._chunk({"role": "assistant", "content": ""})
+        said = ""
+        async with aclosing(self.events):
+            async for event in self.events:
+                if isinstance(event, core.TextDelta):
+                    said += event.text
+                    yield self._chunk({"content": event.text})
+                elif isinstance(event, core.Progress):
+                    yield f": drawing, step {event.step} of {event.steps}\n\n"  # a comment: keeps the line open
+                elif isinstance(event, core.Failed):
+                    error = error_body(event.error or EaselError(event.message))
+                    yield f"data: {json.dumps(error, ensure_ascii=False)}\n\n"
+                    return
+                elif isinstance(event, core.Done):
+                    message, easel = self._message(event)
+                    rest = message["content"][len(said) :]
+                    if event.turn.picture:
+                        yield self._chunk({"content": rest, "images": message["images"]})
+                    yield self._chunk({}, finish="stop", easel=easel)
+        yield "data: [DONE]\n\n"
+
+    def _message(self, done: core.Done) -> tuple[dict[str, Any], dict[str, Any]]:
+        turn = done.turn
+        easel = {
+            "draw": bool(turn.picture),
+            "prompt": turn.prompt or None,
+            "seed": turn.seed,
+            "draw_probability": turn.draw_probability,
+            "timings": turn.timings,
+        }
+        message: dict[str, Any] = {"role": "assistant", "content": turn.text}
+        if turn.picture:
+            image = fmt.picture_markdown(turn.prompt, f"{self.base_url}/v1/pictures/{turn.picture}.png")
+            message["content"] = f"{turn.text}\n\n{image}" if turn.text else image
+            data = base64.b64encode(self.api.store.picture_path(turn.picture).read_bytes()).decode("ascii")
+            message["images"] = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}]
+        return message, easel
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        chunk = {**self._head("chat.completion.chunk"), "choices": [choice], **more}
+        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "easel"}

@@ -1,0 +1,125 @@
+"""The command line: `easel COMMAND …`. A command's module is imported when it is chosen, and not before.
+
+    easel chat
+    easel draw "a red fox in the snow" -o fox.png --seed 7
+
+Every command's module has `add_arguments(parser)` and `run(args)`, which returns an exit status or a dict of results.
+Where one module holds several commands, both take the command's last word as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    module: str
+    help: str
+    shared: bool = False  # the module holds several commands
+
+
+COMMANDS = {
+    "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it"),
+    "draw": Command("app.commands.draw", "draw one prompt into a PNG file"),
+    "data pictures": Command("app.commands.data", "rendered, captioned pictures that the image models train on", True),
+    "data o": Command("app.commands.data", "D_o: questions, looking at pictures, talk", True),
+    "data p": Command("app.commands.data", "D_p: requests and refined prompts", True),
+    "data pm": Command("app.commands.data", "D_pm: single turns joined into dialogues that change topic", True),
+    "data tt": Command("app.commands.data", "D_tt: dialogues of drawing and editing", True),
+    "data mix": Command("app.commands.data", "D = D_o + D_p + D_pm + D_tt", True),
+    "data check": Command("app.commands.data", "does a data set keep every rule?", True),
+    "train vae": Command("app.commands.train", "the generator's VAE", True),
+    "train clip": Command("app.commands.train", "the bilingual CLIP pair, whose text tower conditions the DiT", True),
+    "train dit": Command("app.commands.train", "the denoiser, with its T5 encoder", True),
+    "train inspector": Command("app.commands.train", "the recogniser that measures pictures", True),
+    "train mllm": Command("dialog_mllm.training", "the dialog model's tokenizer and base"),
+    "finetune": Command("dialog_mllm.finetune", "LoRA on the dialog model"),
+    "eval dialog": Command("app.commands.eval_dialog", "draw or talk, and the refined prompts, on held-out dialogues"),
+    "eval image": Command("app.commands.eval_image", "are the things asked for in the pictures?"),
+    "eval chat": Command("app.evaluation", "whole dialogues through the running app"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview(""))
+        return 0 if arguments else 2
+    group = arguments[0]
+    if group in {name.split()[0] for name in COMMANDS if " " in name}:
+        if len(arguments) == 1 or arguments[1] in ("-h", "--help"):
+            print(_overview(group))
+            return 0 if len(arguments) > 1 else 2
+        name, rest = f"{group} {arguments[1]}", arguments[2:]
+    else:
+        name, rest = group, arguments[1:]
+    command = COMMANDS.get(name)
+    if command is None:
+        known = group if name != group else ""
+        print(f"easel: there is no command {name!r}.\n\n{_overview(known)}", file=sys.stderr)
+        return 2
+    return _run(name, command, rest)
+
+
+def _run(name: str, command: Command, arguments: list[str]) -> int:
+    from app.errors import EaselError
+    from dialog_mllm.errors import DialogError
+    from generator.errors import GeneratorError
+
+    module = import_module(command.module)
+    which = (name.split()[-1],) if command.shared else ()
+    parser = argparse.ArgumentParser(prog=f"easel {name}", description=command.help, allow_abbrev=False)
+    module.add_arguments(parser, *which)
+    with contextlib.suppress(argparse.ArgumentError):  # some commands have one of their own
+        parser.add_argument("--json", action="store_true", help="print the result as one JSON object, as the last line")
+    args = parser.parse_args(arguments)
+    try:
+        result = module.run(args, *which)
+    except (EaselError, DialogError, GeneratorError, *_user_errors(module)) as error:
+        print(f"easel {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\neasel {name}: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(result, dict):
+        _report(result, args.json)
+        return 0
+    return int(result or 0)
+
+
+def _user_errors(module: Any) -> tuple[type[Exception], ...]:
+    """Errors that a command's module raises for the user's eyes, beside the packages' own."""
+    return tuple(getattr(module, name) for name in ("DataError", "TrainingError") if hasattr(module, name))
+
+
+def _report(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    width = max(len(key) for key in result)
+    for key, value in result.items():
+        print(f"{key:{width}}  {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}")
+
+
+def _overview(group: str) -> str:
+    names = [name for name in COMMANDS if not group or name.split()[0] == group]
+    width = max(len(name) for name in names)
+    lines = [f"  easel {name:{width}}  {COMMANDS[name].help}" for name in names]
+    title = f"usage: easel {group + ' ' if group else ''}COMMAND …    (easel COMMAND --help says more)"
+    return "\n".join([title, "", *lines])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,42 @@
+"""`easel chat`: the app.
+
+easel chat --port 7860 --data-dir DIR --profile storybook
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=_port, default=7860, help="(%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="who may connect; (%(default)s: this machine alone)")
+    parser.add_argument(
+        "--data-dir", type=Path, help="where conversations are kept (~/.local/share/easel, or $EASEL_DATA)"
+    )
+    parser.add_argument("--profile", default="storybook", help="storybook, hunyuan, or a .toml file (%(default)s)")
+    parser.add_argument("--mllm-url", help="an OpenAI-compatible server with the dialog model, instead of our own vLLM")
+    parser.add_argument("--mllm-key", default="", help="its API key")
+    parser.add_argument("--mllm-model", help="the model's name there")
+
+
+def run(args: argparse.Namespace) -> int:
+    from app.profiles import load_profile
+
+    profile = load_profile(args.profile)
+    if args.mllm_url:
+        profile = replace(
+            profile, mllm_url=args.mllm_url, mllm_key=args.mllm_key, dialog=args.mllm_model or profile.dialog
+        )
+    from app.serve import default_data_dir, serve
+
+    return serve(profile, args.host, args.port, (args.data_dir or default_data_dir()).expanduser())
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; choose 1 to 65535, or 0 for any free one")
+    return port

@@ -1,0 +1,23 @@
+"""`easel draw`: a profile's generator, without the chat.
+
+easel draw "a red fox in the snow" -o fox.png --seed 7
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from generator import draw
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    draw.add_arguments(parser)
+    parser.add_argument("--profile", default="storybook", help="storybook, hunyuan, or a .toml file (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from app.models import load_generator
+    from app.profiles import load_profile
+
+    profile = load_profile(args.profile)
+    return draw.run(args, lambda: load_generator(profile.generator))

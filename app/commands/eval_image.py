@@ -1,0 +1,116 @@
+"""`easel eval image`: draws held-out prompts and lets the inspector look whether what was asked for is there.
+
+    easel eval image --n 300 --json --sheet sheet.png
+
+`inspector` is the share of attributes that the inspector itself reads right on renders of the same held-out scenes: no
+figure can be trusted further than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from app.errors import EaselError
+
+if TYPE_CHECKING:
+    from generator.evaluation import Prompt
+    from generator.inspector import Inspector
+
+COLUMNS = 10  # of the contact sheet
+LANGUAGES = ("en", "zh")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--n", type=int, default=300, help="how many pictures (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the prompts (%(default)s)")
+    parser.add_argument("--profile", default="storybook", help="whose generator (%(default)s)")
+    parser.add_argument("--steps", type=int, help="(default: the profile's)")
+    parser.add_argument("--guidance", type=float, help="(default: the profile's)")
+    parser.add_argument("--sheet", type=Path, help="write the pictures to this PNG, side by side")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from app.models import load_generator
+    from app.profiles import load_profile
+    from generator.engine import DrawRequest, Engine
+    from generator.evaluation import evaluate
+    from generator.inspector import Inspector
+
+    if args.n < 1:
+        raise EaselError("--n must be at least 1.")
+    profile = load_profile(args.profile)
+    changes = {"steps": args.steps, "guidance": args.guidance}
+    settings = profile.read_settings({name: value for name, value in changes.items() if value is not None})
+    prompts = held_out_prompts(args.n, args.seed)
+    inspector = Inspector.load()
+    pictures: list[Image.Image] = []
+
+    def keep(number: int, picture: Image.Image) -> None:
+        pictures.append(picture)
+        print(f"\r{number + 1} of {len(prompts)} pictures", end="", file=sys.stderr, flush=True)
+
+    with Engine(load_generator(profile.generator)) as engine:
+
+        def draw(prompt: Prompt) -> Image.Image:
+            request = DrawRequest(
+                prompt=prompt.text,
+                negative_prompt=profile.negative_prompt,
+                seed=prompt.seed,
+                size=(settings.width, settings.height),
+                steps=settings.steps,
+                guidance=settings.guidance,
+                sampler=profile.sampler,
+            )
+            return engine.submit(request).result().image
+
+        scores = evaluate(prompts, draw, inspector, keep)
+    print(file=sys.stderr)
+    if args.sheet:
+        contact_sheet(pictures).save(args.sheet)
+    checked = inspect_renders(prompts, inspector)
+    return {**scores, "inspector": checked.pop("all"), "inspector_by_attribute": checked}
+
+
+def held_out_prompts(n: int, seed: int) -> list[Prompt]:
+    """Refined prompts of scenes of the test split, the languages in turns."""
+    from datasets_build.storybook.language import prompt_templates, write_prompt
+    from datasets_build.storybook.scene import sample_scene
+    from generator.evaluation import Prompt
+
+    rng = random.Random(f"easel eval image {seed}")
+    prompts = []
+    for number in range(n):
+        scene = sample_scene(rng, "test")
+        language = LANGUAGES[number % len(LANGUAGES)]
+        text = write_prompt(scene, language, rng.choice(prompt_templates("test")))
+        prompts.append(Prompt(text, language, scene.to_json(), rng.randrange(2**31)))
+    return prompts
+
+
+def inspect_renders(prompts: list[Prompt], inspector: Inspector) -> dict[str, float]:
+    """How often the inspector is right about pictures of which the truth is known."""
+    from datasets_build.storybook.render import render
+    from datasets_build.storybook.scene import Scene
+    from generator.evaluation import compare, tally
+
+    results = [
+        compare(prompt.scene, inspector.read([render(Scene.from_json(prompt.scene), 128, prompt.seed)])[0])
+        for prompt in prompts
+    ]
+    values = [right for result in results for rights in result.values() for right in rights]
+    return {**tally(results), "all": round(sum(values) / len(values), 4)}
+
+
+def contact_sheet(pictures: list[Image.Image]) -> Image.Image:
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * (width + 4), rows * (height + 4)), "white")
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, (number % COLUMNS * (width + 4), number // COLUMNS * (height + 4)))
+    return sheet

@@ -1,0 +1,354 @@
+"""The heart of Easel: one turn of a conversation, from the user's message to the stored picture.
+
+    async for event in take_turn(conversation, UserMessage("draw a red fox"), dialog, generator, store, profile): ...
+
+The browser, the HTTP API and the tests all drive this one function. It knows nothing of Gradio, HTTP or SQL: what it
+needs of the dialog model, the generator and the store stands in the three protocols below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, get_args
+
+from PIL import Image
+
+from app.errors import EaselError, InputRefused
+from app.pictures import read_upload
+from app.profiles import Profile
+from app.store import Conversation, Store, Turn, new_seed
+from dialog_mllm import protocol
+from dialog_mllm.errors import DialogError, DialogUnavailable
+from dialog_mllm.messages import ImageBlock, Message
+from generator.errors import GeneratorError
+from generator.request import DrawRequest
+
+Mode = Literal["auto", "draw", "talk"]
+MODES = get_args(Mode)
+MAX_TEXT = 4_000  # characters in one message
+MAX_UPLOADS = 4  # pictures in one message
+TITLE_LENGTH = 48
+STOPPED = "Stopped."
+UNEXPECTED = "Something went wrong that should not have. Press Retry; the log says more."
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class UserMessage:
+    text: str
+    pictures: tuple[Path | bytes | str, ...] = ()  # uploads, and ids of pictures that the store has
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The message is stored: whatever happens now, it is not lost."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True)
+class DrawDecision:
+    """The model chose to draw. The probability is only known with the whole reply; `Done` carries it."""
+
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class PromptDelta:
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    step: int  # 0: waiting to begin
+    steps: int
+    preview: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    id: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Done:
+    turn: Turn
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The turn ended without a reply: an error, or the user stopped it. It can be retried."""
+
+    turn: Turn
+    message: str
+    error: Exception | None = None
+
+
+Event = Accepted | TextDelta | DrawDecision | PromptDelta | Progress | Picture | Done | Failed
+
+
+class Dialog(Protocol):
+    def reply(self, messages: Sequence[Message], mode: Mode = "auto") -> AsyncGenerator[Any]: ...
+
+
+class Job(Protocol):
+    @property
+    def future(self) -> Any: ...  # a concurrent.futures.Future of a Drawing
+
+    def cancel(self) -> Any: ...
+
+
+class Generator(Protocol):
+    def submit(self, request: DrawRequest, on_progress: Callable[[Any], None] | None = None) -> Job: ...
+
+
+class Turns(Protocol):
+    """What a turn needs of the store; the HTTP API brings a store of its own for conversations it does not keep."""
+
+    def begin_turn(
+        self, conversation: Conversation, parent: str | None, said: str, uploads: tuple[str, ...], mode: str, seed: int
+    ) -> Turn: ...
+    def update_turn(self, turn_id: str, **changes: Any) -> Turn: ...
+    def path(self, leaf: str | None) -> list[Turn]: ...
+    def add_picture(self, picture: Image.Image, info: dict[str, str] | None = None) -> str: ...
+    def picture_path(self, picture_id: str) -> Path: ...
+
+
+async def take_turn(
+    conversation: Conversation,
+    message: UserMessage,
+    dialog: Dialog,
+    generator: Generator,
+    store: Turns,
+    profile: Profile,
+    mode: Mode = "auto",
+    cancel: asyncio.Event | None = None,
+    parent: str | None = None,
+    system: str = "",
+) -> AsyncGenerator[Event]:
+    """One turn after `parent` (None: the first). InputRefused is raised before anything is stored; later every error
+    ends the turn with Failed."""
+    cancel = cancel or asyncio.Event()
+    check_message(message, mode)
+    uploads = await asyncio.to_thread(_store_uploads, message, store)
+    turn = store.begin_turn(conversation, parent, message.text.strip(), uploads, mode, conversation.seed)
+    said = _Said()
+    try:
+        yield Accepted(turn)
+        started = time.perf_counter()
+        reply: protocol.Reply | None = None
+        async with aclosing(_until(cancel, _ask(dialog, turn, store, profile, mode, system))) as events:
+            async for event in events:
+                if isinstance(event, protocol.Reply):
+                    reply = event
+                else:
+                    said.add(event)
+                    yield event
+        if reply is None:
+            raise DialogUnavailable("The dialog model broke off in mid-reply. Retry.")
+        timings = {"dialog": time.perf_counter() - started, **(reply.timings or {})}
+        # The prompt is stored before it is drawn: a crash while drawing loses no word of it.
+        turn = store.update_turn(
+            turn.id, status="drawing" if reply.kind == "draw" else "done", text=reply.text, prompt=reply.prompt,
+            switched=reply.switched, raw=reply.raw, draw_probability=reply.draw_probability, timings=timings,
+        )  # fmt: skip
+        if reply.kind == "draw":
+            started = time.perf_counter()
+            drawing = None
+            request = _request(turn, conversation, profile)
+            async with aclosing(_until(cancel, _draw(generator, request))) as steps:
+                async for step in steps:
+                    if isinstance(step, Progress):
+                        yield step
+                    else:
+                        drawing = step
+            assert drawing is not None
+            timings |= {"drawing": time.perf_counter() - started, **(drawing.timings or {})}
+            info = {**drawing.request.metadata(), "profile": profile.name, "software": "Easel"}
+            picture = await asyncio.to_thread(store.add_picture, drawing.image, info)
+            turn = store.update_turn(turn.id, status="done", picture=picture, timings=timings)
+            yield Picture(picture, turn.prompt, turn.seed)
+        yield Done(turn)
+    except _Stopped:
+        yield Failed(_end(store, turn, said, "cancelled", STOPPED), STOPPED)
+    except (DialogError, GeneratorError, EaselError) as error:
+        yield Failed(_end(store, turn, said, "failed", str(error)), str(error), error)
+    except (asyncio.CancelledError, GeneratorExit):
+        _end(store, turn, said, "cancelled", STOPPED)
+        raise
+    except Exception as error:
+        log.exception("a turn failed")
+        yield Failed(_end(store, turn, said, "failed", UNEXPECTED), UNEXPECTED, error)
+
+
+def retry_of(turn: Turn, conversation: Conversation, store: Store) -> tuple[Conversation, UserMessage]:
+    """What to take again to get a sibling of `turn`. A finished picture is retried for another one, so the seed of an
+    unlocked conversation is rolled anew; a failed turn is retried as it was."""
+    if turn.picture and not conversation.locked:
+        conversation = store.change_conversation(conversation, seed=new_seed())
+    return conversation, UserMessage(turn.said, turn.uploads)
+
+
+def title_of(text: str) -> str:
+    """A conversation's title, from its first message."""
+    line = " ".join(text.split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
+
+
+def check_message(message: UserMessage, mode: str) -> None:
+    """Raises InputRefused, with what to do about it."""
+    if mode not in MODES:
+        raise InputRefused(f"There is no mode {mode!r}. Choose {', '.join(MODES)}.")
+    if not message.text.strip() and not message.pictures:
+        raise InputRefused("The message is empty. Write what you would like to see, or add a picture.")
+    if len(message.text) > MAX_TEXT:
+        raise InputRefused(
+            f"The message has {len(message.text):,} characters; at most {MAX_TEXT:,} can be read. Shorten it first."
+        )
+    if len(message.pictures) > MAX_UPLOADS:
+        raise InputRefused(f"A message can hold at most {MAX_UPLOADS} pictures. Remove some and send again.")
+
+
+def history(turns: Sequence[Turn], store: Turns) -> list[Message]:
+    """The turns as the dialog model reads them. A turn that got no reply is left out, its message with it."""
+    messages: list[Message] = []
+    for turn in turns:
+        if turn.picture:
+            picture = ImageBlock(path=store.picture_path(turn.picture))
+        elif turn.prompt or not turn.text:
+            continue
+        else:
+            picture = None
+        reply = protocol.Reply("draw" if turn.prompt else "text", turn.text, turn.prompt, turn.switched)
+        messages += [_user(turn, store), Message.assistant(reply.content, picture)]
+    return messages
+
+
+class _Stopped(Exception):
+    """The user pressed Stop."""
+
+
+class _Said:
+    """What was shown of a reply so far."""
+
+    def __init__(self) -> None:
+        self.text = self.prompt = ""
+
+    def add(self, event: TextDelta | DrawDecision | PromptDelta) -> None:
+        if isinstance(event, TextDelta):
+            self.text += event.text
+        elif isinstance(event, PromptDelta):
+            self.prompt += event.text
+
+
+def _store_uploads(message: UserMessage, store: Turns) -> tuple[str, ...]:
+    # All are read before one is stored.
+    pictures = [picture if isinstance(picture, str) else read_upload(picture) for picture in message.pictures]
+    return tuple(picture if isinstance(picture, str) else store.add_picture(picture) for picture in pictures)
+
+
+def _user(turn: Turn, store: Turns) -> Message:
+    return Message.user(turn.said, [ImageBlock(path=store.picture_path(picture)) for picture in turn.uploads])
+
+
+async def _ask(
+    dialog: Dialog, turn: Turn, store: Turns, profile: Profile, mode: Mode, system: str
+) -> AsyncGenerator[TextDelta | DrawDecision | PromptDelta | protocol.Reply]:
+    """The reply to `turn`, piece by piece and then whole."""
+    past = history(store.path(turn.parent), store)
+    first = [Message("system", Message.user(system).content)] if system and profile.system_messages else []
+    async with aclosing(dialog.reply([*first, *past, _user(turn, store)], mode)) as events:
+        async for event in events:
+            if isinstance(event, protocol.TextDelta):
+                yield TextDelta(event.text)
+            elif isinstance(event, protocol.DrawStart):
+                yield DrawDecision()
+            elif isinstance(event, protocol.PromptDelta):
+                yield PromptDelta(event.text)
+            else:
+                yield event
+
+
+def _request(turn: Turn, conversation: Conversation, profile: Profile) -> DrawRequest:
+    settings = profile.read_settings(turn.settings)
+    return DrawRequest(
+        prompt=turn.prompt,
+        negative_prompt=profile.negative_prompt,
+        seed=turn.seed,
+        size=(settings.width, settings.height),
+        steps=settings.steps,
+        guidance=settings.guidance,
+        sampler=profile.sampler,
+        owner=conversation.owner,
+    )
+
+
+async def _draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any]:
+    """Progress, then the Drawing. Leaving it early cancels the job."""
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[Any] = asyncio.Queue()
+    events.put_nowait(Progress(0, request.steps))
+
+    def tell(event: Any) -> None:  # called by the engine's thread
+        loop.call_soon_threadsafe(events.put_nowait, event)
+
+    job = await asyncio.to_thread(
+        generator.submit, request, lambda progress: tell(Progress(progress.step, progress.steps, progress.preview))
+    )
+    job.future.add_done_callback(tell)
+    try:
+        while (event := await events.get()) is not job.future:
+            yield event
+        yield job.future.result()
+    finally:
+        if not job.future.done():
+            job.cancel()
+
+
+async def _until(cancel: asyncio.Event, events: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """The events, until the user presses Stop: then _Stopped, at once, whatever is being waited for."""
+    stop = asyncio.ensure_future(cancel.wait())
+    upcoming: asyncio.Task[T] | None = None
+    try:
+        while True:
+            upcoming = asyncio.ensure_future(anext(events))
+            await asyncio.wait({upcoming, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done():
+                raise _Stopped
+            try:
+                yield upcoming.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        stop.cancel()
+        if upcoming is not None and not upcoming.done():
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+        await events.aclose()
+
+
+def _end(store: Turns, turn: Turn, said: _Said, status: str, error: str) -> Turn:
+    """Write how the turn ended, with what was shown until then. With a full disk that fails too; the store then finds
+    the turn as failed at its next start."""
+    try:
+        return store.update_turn(
+            turn.id, status=status, error=error, text=turn.text or said.text, prompt=turn.prompt or said.prompt
+        )
+    except EaselError:
+        log.exception("the end of a turn could not be stored")
+        return turn

@@ -1,0 +1,26 @@
+"""What can go wrong in the app itself. The text of each error is written for the user.
+
+from app.errors import EaselError
+"""
+
+from __future__ import annotations
+
+
+class EaselError(Exception):
+    """Base of everything that `app` raises on purpose; str(error) says what happened and what to do."""
+
+
+class InputRefused(EaselError):
+    """A message that cannot be taken as it stands. Nothing was stored; it stays in the input box."""
+
+
+class ProfileError(EaselError):
+    """An unknown profile, or a profile that holds something impossible."""
+
+
+class StoreError(EaselError):
+    """The data folder cannot be read or written."""
+
+
+class NotFound(EaselError):
+    """A conversation, turn or picture that does not exist, or belongs to somebody else."""

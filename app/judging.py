@@ -1,0 +1,71 @@
+"""Judges: is a refined prompt right, and what of an edit shows in the pictures. The picture-book world says.
+
+judge_prompt(turn, "A flat picture of a red fox…", None)     # turn: an entry of a dialogue record's `turns`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from datasets_build.storybook.edits import apply_edit
+from datasets_build.storybook.reading import matches, read_prompt
+from datasets_build.storybook.scene import Scene
+
+Attributes = dict[tuple[str, ...], str]
+
+
+def judge_prompt(turn: Mapping[str, Any], prompt: str, previous_prompt: str | None) -> bool:
+    """A new picture: all that was asked is there. An edit: the scene is the edited one, and nothing else changed."""
+    scene = read_prompt(prompt)
+    if scene is None:
+        return False
+    if turn["request"]["op"] == "draw":
+        return matches(turn["request"]["asked"], scene)
+    return scene == expected_scene(turn, read_prompt(previous_prompt) if previous_prompt else None)
+
+
+def expected_scene(turn: Mapping[str, Any], previous: Scene | None) -> Scene:
+    """What a drawn turn should lead to. Where the conversation went another way than the record and the edit can be
+    made of the picture that is there, it is; else the record's own scene is expected."""
+    request, recorded = turn["request"], Scene.from_json(turn["scene"])
+    if (
+        request["op"] != "edit"
+        or previous is None
+        or "other" in request
+        or previous == Scene.from_json(request["base"])
+    ):
+        return recorded
+    try:
+        scene = apply_edit(previous, request["edit"])
+        for edit in request.get("then", ()):
+            scene = apply_edit(scene, edit)
+        return scene
+    except ValueError:
+        return recorded
+
+
+def attributes(scene: Mapping[str, Any]) -> Attributes:
+    """A scene in JSON form, flat: {("subject", "left", "colour"): "red", …, ("sky",): "night"}."""
+    return dict(_attributes(scene))
+
+
+def judge_edit(
+    before: Scene, after: Scene, seen_before: Mapping[str, Any], seen: Mapping[str, Any]
+) -> tuple[bool, float]:
+    """(whether every asked change shows in the new picture, the share of all else that looks as it did before)."""
+    old, new = attributes(before.to_json()), attributes(after.to_json())
+    was, now = attributes(seen_before), attributes(seen)
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    kept = [key for key in new if key not in changed]
+    success = all(now.get(key) == new.get(key) for key in changed)
+    return success, sum(now.get(key) == was.get(key) for key in kept) / max(1, len(kept))
+
+
+def _attributes(scene: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    for subject in scene["subjects"]:
+        place = ("subject", subject["position"])
+        yield from (((*place, name), subject[name]) for name in ("kind", "colour", "size"))
+        for accessory in subject["accessories"]:
+            yield (*place, accessory["kind"]), accessory["colour"]
+    yield from (((name,), scene[name]) for name in ("background", "sky", "style", "shot"))

@@ -1,0 +1,207 @@
+"""Both models of a profile, started in the background: the page is up at once, and who asks early waits here.
+
+models = Models(profile, log_dir); models.start(); ...; models.stop()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.profiles import Profile
+from dialog_mllm.client import DialogClient
+from dialog_mllm.errors import DialogError, DialogUnavailable
+from dialog_mllm.messages import Message
+from dialog_mllm.server import ServerSettings, VllmServer
+from generator.errors import CheckpointError, EngineClosed, GeneratorError
+from generator.request import DrawRequest
+
+if TYPE_CHECKING:
+    from generator.engine import Engine, Job, Progress
+    from generator.pipeline import Pipeline
+
+READY, WARMING, FAILED = "ready", "warming up", "failed"
+PATIENCE = 600.0  # seconds that a message waits for a model that is still starting
+
+log = logging.getLogger(__name__)
+
+
+class Models:
+    """What `take_turn` needs of the models, and how they are."""
+
+    def __init__(self, profile: Profile, log_dir: Path) -> None:
+        self.dialog = DialogModel(profile, log_dir)
+        self.generator = GeneratorModel(profile)
+
+    def start(self) -> None:
+        self.dialog.start()
+        self.generator.start()
+
+    def stop(self) -> None:
+        self.generator.stop()
+        self.dialog.stop()
+
+    def health(self) -> dict[str, str]:
+        """{"status": "ready" | "warming up" | "failed", "dialog": …, "generator": …, "error": …}"""
+        states = (self.dialog.state, self.generator.state)
+        status = READY if states == (READY, READY) else FAILED if FAILED in states else WARMING
+        errors = [error for error in (self.dialog.error, self.generator.error) if error]
+        health = {"status": status, "dialog": states[0], "generator": states[1]}
+        return {**health, "error": " ".join(errors)} if status == FAILED else health
+
+
+class DialogModel:
+    """The dialog model behind HTTP: a vLLM of our own, or a server that the profile names."""
+
+    def __init__(self, profile: Profile, log_dir: Path) -> None:
+        self._server: VllmServer | None = None
+        self._checked = False
+        self._wrong: str | None = None  # why the protocol check refused the server
+        if profile.mllm_url:
+            self._client = DialogClient(
+                profile.mllm_url, profile.mllm_key or None, profile.dialog, max_images=profile.max_images
+            )
+            return
+        settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **_vllm_device())
+        self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
+        self._client = DialogClient(
+            lambda: server.base_url, server.api_key, server.model_name, max_images=profile.max_images
+        )
+
+    @property
+    def state(self) -> str:
+        if self._wrong:
+            return FAILED
+        if self._server is not None and self._server.state != READY:
+            return FAILED if self._server.state in ("failed", "stopped") else WARMING
+        return READY if self._checked else WARMING
+
+    @property
+    def error(self) -> str:
+        return self._wrong or (self._server.error if self._server is not None and self.state == FAILED else None) or ""
+
+    def start(self) -> None:
+        if self._server is not None:
+            self._server.start()
+        threading.Thread(target=self._check, name="easel-dialog-check", daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+
+    async def reply(self, messages: Sequence[Message], mode: Any = "auto") -> AsyncGenerator[Any]:
+        await self._ready()
+        async with aclosing(self._client.reply(messages, mode)) as events:
+            async for event in events:
+                yield event
+
+    async def _ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while self.state == WARMING and loop.time() < deadline:
+            await asyncio.sleep(0.1)
+        if self.state != READY:
+            raise DialogUnavailable(self.error or "The dialog model is still warming up. Retry in a minute.")
+
+    def _check(self) -> None:
+        """The draw token must survive serving; the check's one request also warms the server up."""
+        try:
+            if self._server is not None:
+                self._server.wait_ready()
+            asyncio.run(self._client.check_protocol())
+            self._checked = True
+        except DialogError as error:
+            if self._server is None or self._server.state == READY:
+                self._wrong = str(error)
+
+
+class GeneratorModel:
+    """The generator's engine, loaded by a thread. `submit` waits for it: call it from a thread too."""
+
+    def __init__(self, profile: Profile, load: Callable[[str], Pipeline] | None = None) -> None:
+        self._source = profile.generator
+        self._size = (profile.width, profile.height)
+        self._load = load or load_generator
+        self._engine: Engine | None = None
+        self._error: GeneratorError | None = None
+        self._settled = threading.Event()
+        self._stopped = False
+
+    @property
+    def state(self) -> str:
+        if not self._settled.is_set():
+            return WARMING
+        return READY if self._error is None else FAILED
+
+    @property
+    def error(self) -> str:
+        return str(self._error or "")
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="easel-generator-load", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._engine is not None:
+            self._engine.close()
+
+    def submit(self, request: DrawRequest, on_progress: Callable[[Progress], None] | None = None) -> Job:
+        if not self._settled.wait(PATIENCE):
+            raise GeneratorError("The generator is still warming up. Retry in a minute.")
+        if self._error is not None:
+            raise self._error
+        assert self._engine is not None
+        return self._engine.submit(request, on_progress)
+
+    def _run(self) -> None:
+        try:
+            from generator.engine import Engine
+
+            pipeline = self._load(self._source)
+            if self._stopped:
+                raise EngineClosed("The generator was shut down while it was loading.")
+            self._engine = Engine(pipeline)
+            self._engine.submit(DrawRequest("warm up", size=self._size, steps=2)).result()
+        except GeneratorError as error:
+            self._error = error
+        except Exception as error:  # an exotic checkpoint or a missing library: the page must say so, not hang
+            log.exception("the generator could not be loaded")
+            self._error = CheckpointError(f"The generator could not be loaded: {error}")
+        finally:
+            self._settled.set()
+
+
+def load_generator(source: str) -> Pipeline:
+    """The pipeline of a local folder, or of a repository on the hub, on the best device there is."""
+    import torch
+
+    from generator.pipeline import load_pipeline
+
+    folder = source if Path(source).exists() or Path(source).is_absolute() else _from_hub(source)
+    if torch.cuda.is_available():
+        return load_pipeline(folder, "cuda", torch.bfloat16)
+    return load_pipeline(folder)
+
+
+def _from_hub(name: str) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The generator {name} is neither a folder nor could it be fetched from the hub: {error}"
+        ) from error
+
+
+def _vllm_device() -> dict[str, Any]:
+    """vLLM's settings where there is a GPU; the defaults suit a CPU. Asks without importing torch."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return {}
+    return {"dtype": "auto", "eager": False, "kv_cache_mb": None, "extra_args": ("--gpu-memory-utilization", "0.4")}

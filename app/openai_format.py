@@ -1,0 +1,239 @@
+"""OpenAI's request shapes, and the way from a list of chat messages to a conversation that `take_turn` continues.
+
+past = read_messages(body.messages, store, settings, body.seed)
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.conversation import UserMessage
+from app.errors import InputRefused, NotFound
+from app.pictures import read_upload
+from app.profiles import Settings, parse_size
+from app.store import LARGEST_SEED, Conversation, Store, Turn
+from dialog_mllm.messages import MAX_TEXT, escape_user_text
+from dialog_mllm.protocol import DRAW, SWITCH
+
+MOST_MESSAGES = 400
+_PICTURE_ADDRESS = r"(?:https?://[^\s)/]+)?(?:/[^\s)]*)?/v1/pictures/([0-9a-f]{32})\.png"
+_PICTURE = re.compile(r"!\[((?:\\.|[^\]\\])*)\]\(" + _PICTURE_ADDRESS + r"\)")
+_OWN_ADDRESS = re.compile(_PICTURE_ADDRESS)
+
+
+class EaselOptions(BaseModel):
+    """Ours, beside OpenAI's fields: "easel": {"mode": "draw", "size": "128x128", "steps": 20}"""
+
+    model_config = ConfigDict(extra="forbid")
+    mode: Literal["auto", "draw", "talk"] = "auto"
+    size: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+
+    def settings(self) -> dict[str, Any]:
+        values = {"steps": self.steps, "guidance": self.guidance, **(parse_size(self.size) if self.size else {})}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class ChatMessage(BaseModel):
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatRequest(BaseModel):
+    """Fields of OpenAI's that make no sense here (temperature, tools, …) are let by."""
+
+    model: str | None = None
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
+    seed: int | None = Field(None, ge=0, le=2**63 - 1)
+    stream: bool | None = False
+    n: int | None = None
+    easel: EaselOptions = EaselOptions()
+
+
+class ImagesRequest(BaseModel):
+    prompt: str
+    model: str | None = None
+    n: int = 1
+    size: str | None = None
+    seed: int | None = Field(None, ge=0, le=2**63 - 1 - 16)
+    response_format: str = "url"
+    negative_prompt: str = ""
+    steps: int | None = None
+    guidance: float | None = None
+
+
+@dataclass(frozen=True)
+class Past:
+    """A request as `take_turn` wants it."""
+
+    conversation: Conversation
+    message: UserMessage
+    turns: RequestTurns
+    system: str
+
+
+class RequestTurns:
+    """The turns of one request. They live as long as it does; their pictures are the store's."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns: dict[str, Turn] = {}
+
+    def begin_turn(
+        self, conversation: Conversation, parent: str | None, said: str, uploads: tuple[str, ...], mode: str, seed: int
+    ) -> Turn:
+        turn = Turn(
+            id=str(len(self._turns)), conversation=conversation.id, parent=parent, said=said, uploads=uploads,
+            mode=mode, status="thinking", seed=seed, settings=conversation.settings, created=time.time(),
+        )  # fmt: skip
+        self._turns[turn.id] = turn
+        return turn
+
+    def update_turn(self, turn_id: str, **changes: Any) -> Turn:
+        self._turns[turn_id] = turn = replace(self._turns[turn_id], **changes)
+        return turn
+
+    def path(self, leaf: str | None) -> list[Turn]:
+        path: list[Turn] = []
+        while leaf is not None:
+            path.append(self._turns[leaf])
+            leaf = path[-1].parent
+        return path[::-1]
+
+    def add_picture(self, picture: Image.Image, info: dict[str, str] | None = None) -> str:
+        return self._store.add_picture(picture, info, keep=True)  # the client was told its address
+
+    def picture_path(self, picture_id: str) -> Path:
+        return self._store.picture_path(picture_id)
+
+
+def read_messages(messages: Sequence[ChatMessage], store: Store, settings: Settings, seed: int | None) -> Past:
+    """The last user message, and before it the turns. Several messages in a row of one role are read as one."""
+    system, spoken = _group(messages, store)
+    if not spoken or spoken[-1].role != "user":
+        raise InputRefused("The last message must be the user's.")
+    if spoken[0].role == "assistant":
+        spoken = spoken[1:]  # a front end's greeting
+    first = spoken[0]
+    conversation = Conversation(
+        id="request", owner="api", title="", profile="", seed=derive_seed(first.text) if seed is None else seed,
+        locked=True, settings=settings.to_json(), leaf=None, created=0.0, updated=0.0,
+    )  # fmt: skip
+    turns = RequestTurns(store)
+    parent: str | None = None
+    for user, assistant in zip(spoken[:-1:2], spoken[1::2], strict=True):
+        uploads = tuple(
+            turns.add_picture(read_upload(data)) if isinstance(data, bytes) else data for data in user.pictures
+        )
+        turn = turns.begin_turn(conversation, parent, user.text, uploads, "auto", conversation.seed)
+        reply = _read_reply(assistant.text, store)
+        if reply:
+            turns.update_turn(turn.id, status="done", **reply)
+            parent = turn.id
+    last = spoken[-1]
+    message = UserMessage(last.text, tuple(last.pictures))
+    return Past(replace(conversation, leaf=parent), message, turns, system)
+
+
+def derive_seed(first_message: str) -> int:
+    """The seed of a conversation that nobody keeps: the same at every turn, since the first message is."""
+    return int.from_bytes(hashlib.sha256(first_message.strip().encode()).digest()[:4]) & LARGEST_SEED
+
+
+def picture_markdown(prompt: str, url: str) -> str:
+    caption = re.sub(r"([\[\]\\])", r"\\\1", " ".join(prompt.split()))
+    return f"![{caption}]({url})"
+
+
+@dataclass
+class _Spoken:
+    role: str
+    text: str
+    pictures: list[bytes | str]  # uploads, and ids of pictures that are here
+
+
+def _group(messages: Sequence[ChatMessage], store: Store) -> tuple[str, list[_Spoken]]:
+    system: list[str] = []
+    spoken: list[_Spoken] = []
+    for number, message in enumerate(messages):
+        role = "system" if message.role == "developer" else message.role
+        text, pictures = _read_content(message.content, store, f"messages.{number}")
+        if len(text) > MAX_TEXT and role != "user":  # a user's text has its own, closer limit and message
+            raise InputRefused(f"messages.{number} has {len(text):,} characters; at most {MAX_TEXT:,} can be read.")
+        if role == "system":
+            system.append(text)
+        elif role not in ("user", "assistant"):
+            raise InputRefused(
+                f"messages.{number}: there is no role {message.role!r} here. Use system, user or assistant."
+            )
+        elif spoken and spoken[-1].role == role:
+            spoken[-1].text = "\n".join(part for part in (spoken[-1].text, text) if part)
+            spoken[-1].pictures += pictures
+        else:
+            spoken.append(_Spoken(role, text, pictures))
+    return "\n".join(system), spoken
+
+
+def _read_content(
+    content: str | list[dict[str, Any]] | None, store: Store, where: str
+) -> tuple[str, list[bytes | str]]:
+    if content is None or isinstance(content, str):
+        return content or "", []
+    texts: list[str] = []
+    pictures: list[bytes | str] = []
+    for part in content:
+        kind = part.get("type")
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind == "image_url":
+            address = part.get("image_url")
+            url = address.get("url") if isinstance(address, dict) else address
+            pictures.append(_read_url(url, store, where))
+        else:
+            raise InputRefused(f"{where}: a content part is {{type: text, text}} or {{type: image_url, image_url}}.")
+    return "\n".join(texts), pictures
+
+
+def _read_url(url: Any, store: Store, where: str) -> bytes | str:
+    """Data URLs and our own pictures. No other address is ever opened: the server fetches nothing for anybody."""
+    if isinstance(url, str) and url.startswith("data:"):
+        head, comma, data = url.partition(",")
+        if not (comma and head.endswith(";base64")):
+            raise InputRefused(f"{where}: a data URL begins with data:image/png;base64,")
+        try:
+            return base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InputRefused(f"{where}: the data URL is not valid base64.") from error
+    if isinstance(url, str) and (match := _OWN_ADDRESS.fullmatch(url)):
+        store.picture_path(match[1])
+        return match[1]
+    raise InputRefused(f"{where}: send pictures as data URLs. Other addresses are not fetched.")
+
+
+def _read_reply(text: str, store: Store) -> dict[str, Any]:
+    """An assistant's text as the fields of a turn: drawn if it holds one of our pictures."""
+    text = text.strip()
+    match = _PICTURE.search(text)
+    if match is None:
+        # Our own replies never begin with a token: who sends one back typed it.
+        text = escape_user_text(text) if text.startswith((DRAW, SWITCH)) else text
+        return {"text": text} if text else {}
+    prompt = re.sub(r"\\(.)", r"\1", match[1]).strip()
+    try:
+        # The picture itself knows its prompt, whatever a front end made of the Markdown.
+        prompt = store.picture_info(match[2]).get("prompt", prompt)
+    except NotFound:
+        return {"text": f"[{prompt}]"} if prompt else {}
+    return {"text": text[: match.start()].strip(), "prompt": prompt, "picture": match[2]} if prompt else {}

@@ -1,0 +1,60 @@
+"""Pictures that come from outside, and the checks before a pixel of them is decoded.
+
+from app.pictures import read_upload; read_upload(b"...")  # PIL image, RGB, upright, at most 1024 px
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from app.errors import InputRefused
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MOST_BYTES = 20 * 2**20
+MOST_PIXELS = 40_000_000
+LONGEST_EDGE = 1024  # what is kept of an upload
+
+
+def read_upload(source: Path | bytes) -> Image.Image:
+    """The picture as RGB, upright, over white where it is transparent, scaled down to what is kept."""
+    name = source.name if isinstance(source, Path) else "The picture"
+    try:
+        data = source.read_bytes() if isinstance(source, Path) and source.stat().st_size <= MOST_BYTES else source
+    except OSError as error:
+        raise InputRefused(f"{name} could not be read. Upload it again.") from error
+    if isinstance(data, Path) or len(data) > MOST_BYTES:
+        raise InputRefused(f"{name} is larger than {MOST_BYTES // 2**20} MB. Save it smaller and try again.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:  # reads the header only
+                _check_size(name, picture.width, picture.height)
+                picture.draft("RGB", (LONGEST_EDGE, LONGEST_EDGE))  # JPEG decodes smaller right away
+                return _upright(picture)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name) from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputRefused(f"{name} is not a picture that can be read. Use a PNG, JPEG or WebP file.") from error
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise _too_large(f"{name} ({width:,}×{height:,} pixels)")
+
+
+def _too_large(name: str) -> InputRefused:
+    return InputRefused(f"{name} is too large. Use a picture of at most {MOST_PIXELS // 10**6} megapixels.")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
+    upright.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return upright.convert("RGB")

@@ -1,0 +1,178 @@
+"""Profiles: which two models Easel runs, and their defaults. Nothing else in the code asks which profile it is.
+
+    python -c "from app.profiles import load_profile; print(load_profile('storybook'))"
+
+A profile is a built-in's name, or a TOML file with the same keys, all optional; `base` is the built-in to start from:
+
+    base = "hunyuan"
+    name = "mine"
+    dialog = "./my-vlm"          # a folder beside the file, or a name on the hub
+    steps = 30
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from app.errors import InputRefused, ProfileError
+
+_PACKAGES = Path(__file__).resolve().parent.parent
+_BASE = _PACKAGES / "dialog_mllm" / "weights" / "base"
+_ADAPTER = _PACKAGES / "dialog_mllm" / "weights" / "adapter"
+_STORYBOOK = _PACKAGES / "generator" / "weights" / "storybook"
+
+MOST_STEPS = 200  # in the app; the engine itself allows more
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the pictures of one conversation are drawn."""
+
+    width: int
+    height: int
+    steps: int
+    guidance: float
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height", "steps"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InputRefused(f"{name.capitalize()} must be a whole number; got {value!r}.")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise InputRefused(f"Steps must be from 1 to {MOST_STEPS}; got {self.steps}.")
+        if (
+            not isinstance(self.guidance, int | float)
+            or not math.isfinite(self.guidance)
+            or not 1 <= self.guidance <= 30
+        ):
+            raise InputRefused(f"Guidance must be a number from 1 to 30; got {self.guidance!r}.")
+        for name in ("width", "height"):
+            side = getattr(self, name)
+            if not 16 <= side <= 4096 or side % 16:
+                raise InputRefused(f"{name.capitalize()} must be a multiple of 16 from 16 to 4096; got {side}.")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    generator: str  # folder in the diffusers layout, or a name on the hub
+    dialog: str  # folder of a vision-language model that vLLM serves, or a name on the hub
+    adapter: str = ""  # PEFT folder for the dialog model; "" for none
+    mllm_url: str = ""  # a running OpenAI-compatible server; "" and Easel starts vLLM itself
+    mllm_key: str = ""
+    width: int = 128
+    height: int = 128
+    sizes: tuple[str, ...] = ("128x128",)  # offered in the interface, width x height
+    steps: int = 20
+    guidance: float = 4.0
+    sampler: str = "dpmpp"
+    negative_prompt: str = ""
+    max_images: int = 4  # pictures that the dialog model sees at once, newest first
+    max_model_len: int = 2048
+    system_messages: bool = False  # whether the dialog model was taught to heed a system message
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, default = getattr(self, field.name), field.default
+            if field.name in ("name", "generator", "dialog") and not (isinstance(value, str) and value):
+                raise ProfileError(f"Profile: {field.name} must be a text that is not empty.")
+            if isinstance(default, bool | str) and not isinstance(value, type(default)):
+                raise ProfileError(f"Profile: {field.name} must be a {type(default).__name__}; got {value!r}.")
+            if type(default) is int and (type(value) is not int or value < 1):
+                raise ProfileError(f"Profile: {field.name} must be a whole number above 0; got {value!r}.")
+        if not isinstance(self.guidance, int | float) or isinstance(self.guidance, bool):
+            raise ProfileError(f"Profile: guidance must be a number; got {self.guidance!r}.")
+        try:
+            _ = self.settings
+            for size in self.sizes:
+                replace(self.settings, **parse_size(size))
+        except InputRefused as error:
+            raise ProfileError(f"Profile {self.name}: {error}") from error
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.width, self.height, self.steps, float(self.guidance))
+
+    def read_settings(self, values: Mapping[str, Any]) -> Settings:
+        """Settings from what was stored or asked; what is not named is the profile's."""
+        known = {field.name for field in fields(Settings)}
+        if unknown := sorted(set(values) - known):
+            raise InputRefused(f"Unknown settings {', '.join(unknown)}. There are {', '.join(sorted(known))}.")
+        return replace(self.settings, **values)
+
+
+def parse_size(text: str) -> dict[str, int]:
+    """ "128x96" -> {"width": 128, "height": 96}"""
+    width, _, height = str(text).lower().replace("×", "x").partition("x")
+    if not (width.strip().isdecimal() and height.strip().isdecimal()):
+        raise InputRefused(f"A size is written WIDTHxHEIGHT, like 128x128; got {text!r}.")
+    return {"width": int(width), "height": int(height)}
+
+
+PROFILES = {
+    "storybook": Profile(
+        name="storybook",
+        generator=str(_STORYBOOK),
+        dialog=str(_BASE),
+        adapter=str(_ADAPTER),
+    ),
+    "hunyuan": Profile(
+        name="hunyuan",
+        generator="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers-Distilled",
+        dialog="HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+        width=1024,
+        height=1024,
+        sizes=("1024x1024", "1280x1280", "1024x768", "768x1024", "1280x768", "768x1280"),
+        steps=25,
+        guidance=5.0,
+        max_model_len=8192,
+        system_messages=True,
+    ),
+}
+
+
+def load_profile(source: str) -> Profile:
+    """A built-in profile by its name, or one from a TOML file."""
+    if source in PROFILES:
+        return PROFILES[source]
+    path = Path(source).expanduser()
+    if path.suffix != ".toml":
+        raise ProfileError(f"There is no profile {source!r}. Choose {' or '.join(PROFILES)}, or name a .toml file.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ProfileError(f"There is no profile file {path}.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ProfileError(f"The profile file {path} cannot be read: {error}") from error
+    return _from_values(values, path)
+
+
+def _from_values(values: dict[str, Any], path: Path) -> Profile:
+    base = values.pop("base", "storybook")
+    if base not in PROFILES:
+        raise ProfileError(
+            f"{path}: there is no built-in profile {base!r} to start from. Choose {' or '.join(PROFILES)}."
+        )
+    known = [field.name for field in fields(Profile)]
+    if unknown := sorted(set(values) - set(known)):
+        raise ProfileError(f"{path}: unknown keys {', '.join(unknown)}. A profile has base, {', '.join(known)}.")
+    values.setdefault("name", path.stem)
+    if "dialog" in values:
+        values.setdefault("adapter", "")  # an adapter belongs to its base
+    for name in ("generator", "dialog", "adapter"):
+        if isinstance(values.get(name), str) and (path.parent / values[name]).is_dir() and values[name]:
+            values[name] = str((path.parent / values[name]).resolve())
+    if "sizes" in values:
+        values["sizes"] = tuple(values["sizes"]) if isinstance(values["sizes"], list) else (values["sizes"],)
+    elif {"width", "height"} & set(values):
+        width, height = (values.get(name, getattr(PROFILES[base], name)) for name in ("width", "height"))
+        values["sizes"] = (f"{width}x{height}",)
+    return replace(PROFILES[base], **values)

@@ -1,0 +1,138 @@
+"""Everything that `easel chat` runs: both models, the store, the HTTP API and the page, on one port.
+
+easel chat --port 7860
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api import add_api
+from app.errors import EaselError
+from app.models import Models
+from app.profiles import Profile
+from app.running import RunningTurns
+from app.store import Store
+from app.texts import TEXTS
+from app.web import build_page, mount_pages
+
+GRACE = 3  # seconds that open connections get at the end
+
+
+def default_data_dir() -> Path:
+    if named := os.environ.get("EASEL_DATA"):
+        return Path(named)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "easel"
+
+
+def build_app(profile: Profile, store: Store, models: Models) -> FastAPI:
+    """The whole server; the models may still be starting."""
+    turns = RunningTurns(profile, store, models.dialog, models.generator)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await turns.stop_all()
+
+    app = FastAPI(title="Easel", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+
+    app.add_middleware(ChooseLanguage)
+    add_api(app, profile, store, models)
+    pages = {
+        path: build_page(TEXTS[language], profile, store, turns) for path, language in (("/", "en"), ("/zh", "zh"))
+    }
+    mount_pages(app, pages, store.folder / "pictures")
+    return app
+
+
+class ChooseLanguage:
+    """Sends browsers that prefer Chinese from "/" to the Chinese page, unless they asked for English."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] == "http" and scope["path"] == "/":
+            request = Request(scope)
+            language = request.headers.get("accept-language", "").strip().lower()
+            if language.startswith("zh") and request.query_params.get("lang") != "en":
+                app = RedirectResponse("zh/")
+        await app(scope, receive, send)
+
+
+def serve(profile: Profile, host: str, port: int, data_dir: Path) -> int:
+    """Runs until Ctrl-C. Raises EaselError, DialogError or GeneratorError for what is wrong from the start."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(host, port))
+        store = Store(data_dir)
+        stack.callback(store.close)
+        models = Models(profile, data_dir / "logs")
+        stack.callback(models.stop)
+        server = _Server(
+            uvicorn.Config(
+                build_app(profile, store, models), log_level="warning", timeout_graceful_shutdown=GRACE, ws="none"
+            )
+        )
+        with _signals(server):
+            models.start()
+            shown = f"[{host}]" if ":" in host else host
+            print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
+            sys.stdout.flush()
+            server.run(sockets=[listener])
+            print("Stopping…", flush=True)
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's own handlers would raise the signal again before our models are stopped."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _signals(server: uvicorn.Server) -> Iterator[None]:
+    """The first signal stops in good order, the second at once; models are stopped after either."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The port is taken before anything is started, so that a busy one costs no time."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise EaselError(
+                f"Port {port} is in use, perhaps by another Easel. Choose another one: easel chat --port {port + 1}"
+            ) from error
+        raise EaselError(f"Easel cannot listen at {host}:{port}: {error.strerror or error}.") from error
+    listener.set_inheritable(False)
+    return listener

@@ -1,0 +1,372 @@
+"""The store: conversations, their turns as a tree, and the pictures, in one folder.
+
+    python -c "from app.store import Store; print(Store('/tmp/easel').conversations('local'))"
+
+What it holds is written before it is shown. Pictures are files named by their content, written beside, synced and
+renamed; everything else is SQLite in WAL mode. A turn that was in flight when the program died is found as failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from PIL import Image, PngImagePlugin
+
+from app.errors import NotFound, StoreError
+
+Status = Literal["thinking", "drawing", "done", "failed", "cancelled"]
+IN_FLIGHT = ("thinking", "drawing")
+INTERRUPTED = "Easel was stopped while it worked on this. Nothing is lost: press Retry."
+LARGEST_SEED = 2**31 - 1  # of the seeds that Easel chooses; short enough to read aloud
+
+# Numbered by their place; append, never change one that was released.
+MIGRATIONS = (
+    """
+    CREATE TABLE conversations (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, profile TEXT NOT NULL, seed INTEGER NOT NULL,
+        locked INTEGER NOT NULL, settings TEXT NOT NULL, leaf TEXT, created REAL NOT NULL, updated REAL NOT NULL
+    );
+    CREATE INDEX conversations_of_owner ON conversations (owner, updated);
+    CREATE TABLE turns (
+        id TEXT PRIMARY KEY,
+        conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+        parent TEXT REFERENCES turns (id) ON DELETE CASCADE,
+        said TEXT NOT NULL, uploads TEXT NOT NULL, mode TEXT NOT NULL, status TEXT NOT NULL,
+        text TEXT NOT NULL DEFAULT '', prompt TEXT NOT NULL DEFAULT '', picture TEXT, seed INTEGER NOT NULL,
+        settings TEXT NOT NULL, switched INTEGER NOT NULL DEFAULT 0, raw TEXT NOT NULL DEFAULT '',
+        draw_probability REAL, error TEXT NOT NULL DEFAULT '', timings TEXT NOT NULL DEFAULT '{}', created REAL NOT NULL
+    );
+    CREATE INDEX turns_of_conversation ON turns (conversation, parent);
+    CREATE TABLE pictures (
+        id TEXT PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, kept INTEGER NOT NULL,
+        created REAL NOT NULL
+    );
+    """,
+)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    id: str
+    owner: str
+    title: str
+    profile: str
+    seed: int
+    locked: bool  # the seed stays even when a finished picture is retried
+    settings: dict[str, Any]
+    leaf: str | None  # the turn that the active path ends with
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    id: str
+    conversation: str
+    parent: str | None
+    said: str  # the user's text
+    uploads: tuple[str, ...]  # ids of the user's pictures
+    mode: str
+    status: Status
+    seed: int
+    settings: dict[str, Any]
+    created: float
+    text: str = ""  # the reply, or what stood before the draw token
+    prompt: str = ""
+    picture: str | None = None
+    switched: bool = False
+    raw: str = ""
+    draw_probability: float | None = None
+    error: str = ""
+    timings: dict[str, float] | None = None
+
+
+class Store:
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        self._lock = threading.RLock()
+        with _clearly(f"The data folder {self.folder} cannot be used"):
+            (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
+            self._claim: IO[str] = _claim(self.folder)
+            self._db = sqlite3.connect(self.folder / "easel.sqlite3", check_same_thread=False, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
+            self._migrate()
+            self._db.execute(
+                f"UPDATE turns SET status='failed', error=? WHERE status IN ({_marks(IN_FLIGHT)})",
+                (INTERRUPTED, *IN_FLIGHT),
+            )
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+            self._claim.close()
+
+    # Conversations
+
+    def create_conversation(
+        self, owner: str, profile: str, settings: Mapping[str, Any], seed: int | None = None
+    ) -> Conversation:
+        now = time.time()
+        values = {
+            "id": secrets.token_hex(12), "owner": owner, "title": "", "profile": profile,
+            "seed": new_seed() if seed is None else seed, "locked": 0, "settings": json.dumps(dict(settings)),
+            "leaf": None, "created": now, "updated": now,
+        }  # fmt: skip
+        with self._write() as db:
+            _insert(db, "conversations", values)
+        return self.conversation(owner, values["id"])
+
+    def conversation(self, owner: str, conversation_id: str) -> Conversation:
+        row = self._one("SELECT * FROM conversations WHERE id=? AND owner=?", conversation_id, owner)
+        if row is None:
+            raise NotFound("This conversation does not exist any more. Start a new one.")
+        return _conversation(row)
+
+    def conversations(self, owner: str) -> list[Conversation]:
+        """Those that hold something, newest first."""
+        rows = self._all(
+            "SELECT * FROM conversations WHERE owner=? AND leaf IS NOT NULL ORDER BY updated DESC, rowid DESC", owner
+        )
+        return [_conversation(row) for row in rows]
+
+    def change_conversation(self, conversation: Conversation, **changes: Any) -> Conversation:
+        """Change title, seed, locked, settings or leaf."""
+        if "settings" in changes:
+            changes["settings"] = json.dumps(dict(changes["settings"]))
+        with self._write() as db:
+            _update(db, "conversations", conversation.id, changes)
+        return self.conversation(conversation.owner, conversation.id)
+
+    def delete_conversation(self, conversation: Conversation) -> None:
+        """Its turns go with it, and the pictures that no other turn shows and no program was told of."""
+        with self._write() as db:
+            rows = db.execute("SELECT picture, uploads FROM turns WHERE conversation=?", (conversation.id,)).fetchall()
+            pictures = {picture for row in rows for picture in (row["picture"], *json.loads(row["uploads"])) if picture}
+            db.execute("DELETE FROM conversations WHERE id=?", (conversation.id,))
+            orphans = [picture for picture in pictures if not _shown(db, picture)]
+            db.executemany("DELETE FROM pictures WHERE id=?", [(picture,) for picture in orphans])
+        for picture in orphans:
+            self._file(picture).unlink(missing_ok=True)
+
+    # Turns
+
+    def begin_turn(
+        self, conversation: Conversation, parent: str | None, said: str, uploads: tuple[str, ...], mode: str, seed: int
+    ) -> Turn:
+        """Store what the user said and make it the end of the active path."""
+        now = time.time()
+        values = {
+            "id": secrets.token_hex(12), "conversation": conversation.id, "parent": parent, "said": said,
+            "uploads": json.dumps(uploads), "mode": mode, "status": "thinking", "seed": seed,
+            "settings": json.dumps(conversation.settings), "created": now,
+        }  # fmt: skip
+        with self._write() as db:
+            _insert(db, "turns", values)
+            _update(db, "conversations", conversation.id, {"leaf": values["id"], "updated": now})
+        return self.turn(values["id"])
+
+    def update_turn(self, turn_id: str, **changes: Any) -> Turn:
+        if "timings" in changes:
+            changes["timings"] = json.dumps(changes["timings"])
+        with self._write() as db:
+            _update(db, "turns", turn_id, changes)
+        return self.turn(turn_id)
+
+    def turn(self, turn_id: str) -> Turn:
+        row = self._one("SELECT * FROM turns WHERE id=?", turn_id)
+        if row is None:
+            raise NotFound("This turn does not exist any more.")
+        return _turn(row)
+
+    def path(self, leaf: str | None) -> list[Turn]:
+        """The turns from the first to `leaf`."""
+        rows = self._all(
+            """
+            WITH RECURSIVE path (id, parent, depth) AS (
+                SELECT id, parent, 0 FROM turns WHERE id=?
+                UNION ALL SELECT turns.id, turns.parent, depth + 1 FROM turns JOIN path ON turns.id = path.parent
+            ) SELECT turns.* FROM path JOIN turns ON turns.id = path.id ORDER BY depth DESC
+            """,
+            leaf,
+        )
+        return [_turn(row) for row in rows]
+
+    def siblings(self, turn: Turn) -> list[Turn]:
+        """The turns that answer the same place of the conversation, `turn` among them, oldest first."""
+        rows = self._all(
+            "SELECT * FROM turns WHERE conversation=? AND parent IS ? ORDER BY created, rowid",
+            turn.conversation,
+            turn.parent,
+        )
+        return [_turn(row) for row in rows]
+
+    def newest_leaf(self, turn: Turn) -> str:
+        """Where the path through `turn` ends when every step takes the newest branch."""
+        leaf = turn.id
+        while row := self._one("SELECT id FROM turns WHERE parent=? ORDER BY created DESC, rowid DESC LIMIT 1", leaf):
+            leaf = row["id"]
+        return leaf
+
+    # Pictures
+
+    def add_picture(self, picture: Image.Image, info: Mapping[str, str] | None = None, keep: bool = False) -> str:
+        """Write the picture as a PNG that carries `info`; `keep` it even when no conversation shows it any more."""
+        data = _png(picture, info or {})
+        picture_id = hashlib.sha256(data).hexdigest()[:32]
+        path = self._file(picture_id)
+        with _clearly("The picture could not be saved"):
+            if not path.exists():
+                _write_whole(path, data)
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO pictures VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET kept=max(kept, excluded.kept)",
+                (picture_id, picture.width, picture.height, int(keep), time.time()),
+            )
+        return picture_id
+
+    def picture_path(self, picture_id: str) -> Path:
+        if self._one("SELECT id FROM pictures WHERE id=?", picture_id) is None:
+            raise NotFound("This picture does not exist here.")
+        return self._file(picture_id)
+
+    def picture_info(self, picture_id: str) -> dict[str, str]:
+        """What `add_picture` was told of it."""
+        with _clearly("The picture cannot be read"), Image.open(self.picture_path(picture_id)) as picture:
+            return {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
+
+    # Inside
+
+    def _file(self, picture_id: str) -> Path:
+        return self.folder / "pictures" / picture_id[:2] / f"{picture_id}.png"
+
+    def _migrate(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StoreError(f"The data folder {self.folder} was written by a newer Easel. Update Easel.")
+        for number, migration in enumerate(MIGRATIONS[version:], version + 1):
+            self._db.executescript(f"BEGIN; {migration} PRAGMA user_version={number}; COMMIT;")
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, _clearly("Nothing could be saved"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # SQLite may have rolled back by itself
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
+        with self._lock, _clearly("The data cannot be read"):
+            return self._db.execute(query, values).fetchone()
+
+    def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        with self._lock, _clearly("The data cannot be read"):
+            return self._db.execute(query, values).fetchall()
+
+
+def new_seed() -> int:
+    return secrets.randbelow(LARGEST_SEED + 1)
+
+
+def _conversation(row: sqlite3.Row) -> Conversation:
+    return Conversation(**{**dict(row), "locked": bool(row["locked"]), "settings": json.loads(row["settings"])})
+
+
+def _turn(row: sqlite3.Row) -> Turn:
+    values = dict(row)
+    for name in ("settings", "timings"):
+        values[name] = json.loads(values[name])
+    values.update(uploads=tuple(json.loads(values["uploads"])), switched=bool(values["switched"]))
+    return Turn(**values)
+
+
+def _insert(db: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> None:
+    db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({_marks(values)})", tuple(values.values()))
+
+
+def _update(db: sqlite3.Connection, table: str, row_id: str, changes: Mapping[str, Any]) -> None:
+    columns = ", ".join(f"{name}=?" for name in changes)
+    db.execute(f"UPDATE {table} SET {columns} WHERE id=?", (*changes.values(), row_id))
+
+
+def _marks(values: Any) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _shown(db: sqlite3.Connection, picture: str) -> bool:
+    query = """
+        SELECT 1 FROM turns WHERE picture=:id OR instr(uploads, :id)
+        UNION SELECT 1 FROM pictures WHERE id=:id AND kept
+    """
+    return db.execute(query, {"id": picture}).fetchone() is not None
+
+
+def _png(picture: Image.Image, info: Mapping[str, str]) -> bytes:
+    metadata = PngImagePlugin.PngInfo()
+    for key, value in info.items():
+        metadata.add_itxt(key, value)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=metadata)
+    return buffer.getvalue()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """The file is there whole or not at all, also after a power cut."""
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _claim(folder: Path) -> IO[str]:
+    """One process per folder: another's turns in flight must not be taken for dead."""
+    file = (folder / "in-use").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StoreError(
+            f"Another Easel is using the data folder {folder}. Stop it, or choose another folder with --data-dir."
+        ) from error
+    return file
+
+
+@contextlib.contextmanager
+def _clearly(what: str) -> Iterator[None]:
+    """Errors of disk and database in words."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        full = getattr(error, "errno", None) == 28 or "full" in str(error)
+        advice = "The disk is full: free some space, then press Retry." if full else f"{error}."
+        raise StoreError(f"{what}. {advice}") from error

@@ -1,0 +1,156 @@
+"""Every word of the page, in English and Chinese.
+
+from app.texts import TEXTS; TEXTS["zh"].new
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Texts:
+    language: str
+    other: str  # the other language, in its own words
+    other_path: str
+    tagline: str
+    welcome: str
+    welcome_more: str
+    new: str
+    conversations: str
+    untitled: str
+    this_conversation: str
+    title: str
+    rename: str
+    delete: str
+    really_delete: str
+    keep: str
+    placeholder: str
+    mode: str
+    modes: tuple[str, str, str]  # auto, draw, talk
+    settings: str
+    seed: str
+    lock: str
+    lock_info: str
+    reroll: str
+    size: str
+    steps: str
+    guidance: str
+    guidance_info: str
+    retry: str
+    undo: str
+    refined: str
+    changed: str
+    unchanged: str
+    thinking: str
+    waiting: str
+    painting: str
+    warming: str
+    gone: str
+    failed_start: str
+    to_draw: str
+    theme: str
+    deleted: str
+    examples: tuple[str, ...]
+
+
+TEXTS = {
+    "en": Texts(
+        language="en",
+        other="中文",
+        other_path="/zh/",
+        tagline="pictures, made and changed by talking",
+        welcome="What shall we draw?",
+        welcome_more="Describe a picture, then change it: “give it a scarf”, “now at night”, “as a watercolour”.",
+        new="New conversation",
+        conversations="Conversations",
+        untitled="Untitled",
+        this_conversation="Rename or delete",
+        title="Title",
+        rename="Rename",
+        delete="Delete",
+        really_delete="Really delete",
+        keep="Keep it",
+        placeholder="Describe a picture, or say what to change…",
+        mode="Reply",
+        modes=("Auto", "Draw", "Talk"),
+        settings="Seed and settings",
+        seed="Seed",
+        lock="Lock",
+        lock_info="Keep the seed when a picture is retried",
+        reroll="Roll a new seed",
+        size="Size",
+        steps="Steps",
+        guidance="Guidance",
+        guidance_info="How closely the picture follows the prompt",
+        retry="Retry",
+        undo="Undo",
+        refined="Refined prompt",
+        changed="changed words are marked",
+        unchanged="same as before",
+        thinking="Thinking",
+        waiting="Getting the brushes ready",
+        painting="Painting",
+        warming="Warming up: the models are starting. You can write already; the answer comes when they are ready.",
+        gone="Easel cannot be reached. Is it still running?",
+        failed_start="A model could not be started.",
+        to_draw="sure to draw",
+        theme="Light or dark",
+        deleted="The conversation was deleted.",
+        examples=(
+            "Draw a red fox in the snow",
+            "A small blue rocket in space, paper cut",
+            "Paint a panda with a yellow umbrella in the rain",
+            "Hello, who are you?",
+        ),
+    ),
+    "zh": Texts(
+        language="zh",
+        other="English",
+        other_path="/?lang=en",
+        tagline="聊着天，就把画画好、改好",
+        welcome="想画点什么？",
+        welcome_more="先描述一幅画，再随心修改：“给它围条围巾”“改成夜晚”“换成水彩风格”。",
+        new="新对话",
+        conversations="对话列表",
+        untitled="未命名",
+        this_conversation="重命名或删除",
+        title="标题",
+        rename="重命名",
+        delete="删除",
+        really_delete="确认删除",
+        keep="保留",
+        placeholder="描述一幅画，或者说说怎么改……",
+        mode="回复方式",
+        modes=("自动", "画画", "聊天"),
+        settings="种子与设置",
+        seed="种子",
+        lock="锁定",
+        lock_info="重试时也保持同一个种子",
+        reroll="换一个种子",
+        size="尺寸",
+        steps="步数",
+        guidance="引导强度",
+        guidance_info="画面遵循提示词的程度",
+        retry="重试",
+        undo="撤销",
+        refined="绘图提示词",
+        changed="已标出改动之处",
+        unchanged="与上一幅相同",
+        thinking="思考中",
+        waiting="正在准备画笔",
+        painting="绘制中",
+        warming="正在预热：模型启动中。现在就可以输入，准备好后会立即回答。",
+        gone="无法连接 Easel，它还在运行吗？",
+        failed_start="模型无法启动。",
+        to_draw="决定画画",
+        theme="浅色／深色",
+        deleted="对话已删除。",
+        examples=(
+            "画一只雪地里的红色狐狸",
+            "太空里的一枚蓝色小火箭，剪纸风格",
+            "画一只在雨中撑黄伞的熊猫",
+            "你好，你是谁？",
+        ),
+    ),
+}

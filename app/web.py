@@ -1,0 +1,416 @@
+"""The page: a Gradio chat over the store and the running turns. It decides how things look, and nothing else.
+
+    blocks = build_page(TEXTS["en"], profile, store, turns)
+
+A conversation is created with its first message. Watching a turn and working on it are two things: the page may go
+away, come back, or look at another conversation; the turn goes on in `RunningTurns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any, cast
+
+import gradio as gr
+
+from app.conversation import MODES, Mode, UserMessage, retry_of
+from app.errors import EaselError, InputRefused
+from app.profiles import MOST_STEPS, Profile, parse_size
+from app.running import RunningTurns
+from app.store import Conversation, Store, Turn, new_seed
+from app.texts import Texts
+from app.view import show_turns
+
+OWNER = "local"  # one user, for now
+STATIC = Path(__file__).parent / "static"
+Update = dict[Any, Any]  # component -> new value
+
+
+def look() -> dict[str, Any]:
+    """What Gradio 6 wants at mounting: theme, style sheet and script. No font is fetched from anywhere."""
+    sans = ["Avenir Next", "Nunito", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
+    theme = gr.themes.Base(
+        primary_hue=gr.themes.colors.orange,
+        neutral_hue=gr.themes.colors.stone,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=sans,
+        font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"],
+    )
+    script = (STATIC / "easel.js").read_text(encoding="utf-8")
+    return {
+        "theme": theme,
+        "css": (STATIC / "easel.css").read_text(encoding="utf-8"),
+        "head": f'<meta name="viewport" content="width=device-width, initial-scale=1"><script>{script}</script>',
+    }
+
+
+def build_page(texts: Texts, profile: Profile, store: Store, turns: RunningTurns) -> gr.Blocks:
+    return Page(texts, profile, store, turns).blocks
+
+
+class Gaze:
+    """What one open page looks at. Every look takes the place of the last one."""
+
+    def __init__(self) -> None:
+        self.turned = 0
+
+    def turn(self) -> int:
+        self.turned += 1
+        return self.turned
+
+
+class Page:
+    """The components, and what happens when they are used. Handlers return {component: value}."""
+
+    def __init__(self, texts: Texts, profile: Profile, store: Store, turns: RunningTurns) -> None:
+        self.texts = texts
+        self.profile = profile
+        self.store = store
+        self.turns = turns
+        with gr.Blocks(title="Easel", analytics_enabled=False, fill_height=True, fill_width=True) as self.blocks:
+            self._build_sidebar()
+            self._build_chat()
+            self._connect()
+
+    # What is there
+
+    def _build_sidebar(self) -> None:
+        texts = self.texts
+        with gr.Sidebar(width=290, elem_id="shelf"):
+            gr.HTML(
+                f'<div id="brand"><span class="brush">🎨</span><div><h1>Easel</h1><p>{texts.tagline}</p></div></div>'
+            )
+            self.new = gr.Button(f"＋ {texts.new}", elem_id="new", variant="primary")
+            self.list = gr.Radio([], label=texts.conversations, elem_id="conversations", show_label=True)
+            with gr.Accordion(texts.this_conversation, open=False, elem_id="manage", visible=False) as self.manage:
+                self.title = gr.Textbox(label=texts.title, max_length=120, elem_id="title")
+                with gr.Row():
+                    self.rename = gr.Button(texts.rename, size="sm", min_width=60)
+                    self.delete = gr.Button(texts.delete, size="sm", min_width=60, elem_id="delete")
+                with gr.Row(visible=False) as self.confirm:
+                    self.really = gr.Button(
+                        texts.really_delete, size="sm", variant="stop", min_width=60, elem_id="really"
+                    )
+                    self.keep = gr.Button(texts.keep, size="sm", min_width=60)
+            gr.HTML(
+                f'<div id="corner"><a href="{texts.other_path}">{texts.other}</a><button type="button"'
+                f' data-easel="theme" title="{texts.theme}" aria-label="{texts.theme}">◐</button></div>'
+            )
+
+    def _build_chat(self) -> None:
+        texts, profile = self.texts, self.profile
+        self.gaze = gr.State(Gaze())
+        self.current = gr.State(None)  # id of the open conversation; None: a new one
+        self.saved = gr.BrowserState(None, storage_key="easel-conversation", secret="easel")
+        with gr.Column(elem_id="easel"):
+            gr.HTML(
+                f'<div id="status" role="status" data-warming="{escape(texts.warming)}"'
+                f' data-gone="{escape(texts.gone)}" data-failed="{escape(texts.failed_start)}" hidden></div>'
+            )
+            self.chat = gr.Chatbot(
+                elem_id="chat",
+                show_label=False,
+                container=False,
+                scale=1,
+                height="100%",
+                layout="bubble",
+                latex_delimiters=[],
+                buttons=[],
+                feedback_options=None,
+                group_consecutive_messages=False,
+                placeholder=f'<div class="easel-welcome"><h2>{texts.welcome}</h2><p>{texts.welcome_more}</p></div>',
+                examples=[{"text": example} for example in texts.examples],
+            )
+            with gr.Row(elem_id="actions", visible=False) as self.actions:
+                self.retry = gr.Button(f"↻ {texts.retry}", size="sm", elem_id="retry", min_width=70)
+                self.undo = gr.Button(f"↶ {texts.undo}", size="sm", elem_id="undo", min_width=70)
+                self.older = gr.Button("‹", size="sm", elem_id="older", min_width=30, visible=False)
+                self.branch = gr.HTML("", elem_id="branch", visible=False)
+                self.newer = gr.Button("›", size="sm", elem_id="newer", min_width=30, visible=False)
+            self.box = gr.MultimodalTextbox(
+                placeholder=texts.placeholder,
+                show_label=False,
+                label=texts.placeholder,
+                container=False,
+                sources=["upload"],
+                file_types=["image"],
+                file_count="multiple",
+                max_lines=8,
+                max_plain_text_length=100_000,
+                autofocus=True,
+                elem_id="box",
+            )
+            with gr.Row(elem_id="options"):
+                self.mode = gr.Radio(
+                    list(zip(texts.modes, MODES, strict=True)), value="auto", label=texts.mode, show_label=False,
+                    container=False, elem_id="mode", min_width=200,
+                )  # fmt: skip
+                with gr.Accordion(f"⚙ {texts.settings}", open=False, elem_id="settings"):
+                    with gr.Row(elem_id="seed-row"):
+                        self.seed = gr.Number(
+                            label=texts.seed, precision=0, minimum=0, maximum=2**53 - 1, elem_id="seed", min_width=130
+                        )
+                        self.lock = gr.Checkbox(
+                            label=f"🔒 {texts.lock}", info=texts.lock_info, elem_id="lock", min_width=130
+                        )
+                        self.reroll = gr.Button(f"🎲 {texts.reroll}", size="sm", elem_id="reroll", min_width=120)
+                    with gr.Row():
+                        self.size = gr.Dropdown(list(profile.sizes), label=texts.size, elem_id="size", min_width=130)
+                        self.steps = gr.Slider(1, min(100, MOST_STEPS), step=1, label=texts.steps, min_width=160)
+                        self.guidance = gr.Slider(
+                            1, 15, step=0.5, label=texts.guidance, info=texts.guidance_info, min_width=160
+                        )
+
+    def _connect(self) -> None:
+        panel = [self.seed, self.lock, self.size, self.steps, self.guidance]
+        shown = [
+            self.chat, self.box, self.current, self.saved, self.list, self.manage, self.title, self.confirm,
+            self.actions, self.retry, self.undo, self.older, self.newer, self.branch, *panel,
+        ]  # fmt: skip
+        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+
+        def on(event: Callable[..., Any], handler: Callable[..., Any], *inputs: Any) -> None:
+            event(handler, [self.gaze, *inputs], shown, trigger_mode="multiple", **quiet)
+
+        on(self.blocks.load, self.reload, self.saved)
+        on(self.box.submit, self.send, self.current, self.box, self.mode, *panel)
+        on(self.chat.example_select, self.send_example, self.current, self.mode, *panel)
+        on(self.retry.click, self.take_again, self.current, self.mode)
+        on(self.list.input, self.open, self.list)
+        on(self.older.click, self.show_older, self.current)
+        on(self.newer.click, self.show_newer, self.current)
+        on(self.undo.click, self.take_back, self.current)
+        on(self.new.click, self.start_new)
+        on(self.really.click, self.remove, self.current)
+        on(self.rename.click, self.retitle, self.current, self.title)
+        on(self.title.submit, self.retitle, self.current, self.title)
+        self.box.stop(self.stop, [self.current], None, **quiet)
+        self.delete.click(lambda: gr.Row(visible=True), None, self.confirm, **quiet)
+        self.keep.click(lambda: gr.Row(visible=False), None, self.confirm, **quiet)
+        self.reroll.click(new_seed, None, self.seed, **quiet).then(
+            self.change_panel, [self.current, *panel], None, **quiet
+        )
+        for component in panel:
+            component.input(self.change_panel, [self.current, *panel], None, **quiet)
+
+    # What happens
+
+    async def reload(self, gaze: Gaze, saved: str | None) -> AsyncGenerator[Update]:
+        try:
+            conversation = self.store.conversation(OWNER, saved) if saved else None
+        except EaselError:
+            conversation = None  # deleted, or of another data folder
+        async for update in self._watch(gaze, conversation):
+            yield update
+
+    async def open(self, gaze: Gaze, conversation_id: str) -> AsyncGenerator[Update]:
+        conversation = self._find(conversation_id)
+        async for update in self._watch(gaze, conversation):
+            yield update
+
+    def start_new(self, gaze: Gaze) -> Update:
+        gaze.turn()
+        return self._show(None)
+
+    async def send(
+        self, gaze: Gaze, current: str | None, box: dict[str, Any], mode: Mode, *panel: Any
+    ) -> AsyncGenerator[Update]:
+        files = tuple(Path(file) for file in box.get("files") or ())
+        async for update in self._send(gaze, current, UserMessage(box.get("text") or "", files), mode, panel):
+            yield update
+
+    async def send_example(
+        self, gaze: Gaze, current: str | None, mode: Mode, event: gr.SelectData, *panel: Any
+    ) -> AsyncGenerator[Update]:
+        async for update in self._send(gaze, current, UserMessage(event.value["text"]), mode, panel):
+            yield update
+
+    async def take_again(self, gaze: Gaze, current: str | None, mode: Mode) -> AsyncGenerator[Update]:
+        conversation, turn = self._last(current)
+        if turn is None or conversation is None:
+            return
+        try:
+            if self.turns.of(conversation) is None:
+                conversation, message = retry_of(turn, conversation, self.store)
+                await self.turns.start(conversation, message, mode, turn.parent)
+        except EaselError as error:
+            _say(error)
+        async for update in self._watch(gaze, conversation):
+            yield update
+
+    def take_back(self, gaze: Gaze, current: str | None) -> Update:
+        """The last turn leaves the active path (it stays in the tree), and its message returns to the input box."""
+        conversation, turn = self._last(current)
+        if conversation is None or turn is None or self._busy(conversation):
+            return self._show(conversation)
+        conversation = self.store.change_conversation(conversation, leaf=turn.parent)
+        files = [str(self.store.picture_path(picture)) for picture in turn.uploads]
+        return {**self._show(conversation), self.box: self._box(False, {"text": turn.said, "files": files})}
+
+    async def show_older(self, gaze: Gaze, current: str | None) -> AsyncGenerator[Update]:
+        async for update in self._watch(gaze, self._step(current, -1)):
+            yield update
+
+    async def show_newer(self, gaze: Gaze, current: str | None) -> AsyncGenerator[Update]:
+        async for update in self._watch(gaze, self._step(current, 1)):
+            yield update
+
+    def stop(self, current: str | None) -> None:
+        run = self.turns.of(self._find(current)) if current else None
+        if run is not None:
+            run.cancel.set()
+
+    def retitle(self, gaze: Gaze, current: str | None, title: str) -> Update:
+        conversation = self._find(current)
+        if title.strip():
+            conversation = self.store.change_conversation(conversation, title=title.strip()[:120])
+        return {self.list: self._list(conversation), self.title: conversation.title}
+
+    def remove(self, gaze: Gaze, current: str | None) -> Update:
+        conversation = self._find(current)
+        if self._busy(conversation):
+            return self._show(conversation)
+        self.store.delete_conversation(conversation)
+        gr.Info(self.texts.deleted)
+        gaze.turn()
+        return self._show(None)
+
+    def change_panel(self, current: str | None, *panel: Any) -> None:
+        if current:
+            conversation = self._find(current)
+            try:
+                self.store.change_conversation(conversation, **self._read_panel(*panel))
+            except EaselError as error:
+                _say(error)
+
+    # Inside
+
+    async def _send(
+        self, gaze: Gaze, current: str | None, message: UserMessage, mode: Mode, panel: tuple[Any, ...]
+    ) -> AsyncGenerator[Update]:
+        """A refused message stays in the box."""
+        conversation = None
+        try:
+            values = self._read_panel(*panel)
+            if current:
+                conversation = self.store.change_conversation(self._find(current), **values)
+            else:
+                fresh = self.store.create_conversation(OWNER, self.profile.name, values["settings"], values["seed"])
+                conversation = self.store.change_conversation(fresh, locked=values["locked"])
+            await self.turns.start(conversation, message, mode, conversation.leaf)
+        except EaselError as error:
+            _say(error)
+            if conversation is not None and not current:
+                self.store.delete_conversation(conversation)
+            # One update at least: Gradio wants it of a generator.
+            yield {self.current: current}
+            return
+        yield {self.box: self._box(True, {"text": "", "files": []})}
+        async for update in self._watch(gaze, self.store.conversation(OWNER, conversation.id)):
+            yield update
+
+    async def _watch(self, gaze: Gaze, conversation: Conversation | None) -> AsyncGenerator[Update]:
+        """The conversation as it is, and again at every change while a turn is under way."""
+        look = gaze.turn()
+        yield self._show(conversation)
+        run = self.turns.of(conversation) if conversation is not None else None
+        if conversation is None or run is None:
+            return
+        path = self.store.path(run.turn.id)
+        async for _ in run.watch():
+            if gaze.turned != look:
+                return  # this page looks elsewhere now; the turn goes on
+            yield {self.chat: show_turns(path, run, self.texts)}
+        if gaze.turned == look:
+            yield self._show(self.store.conversation(OWNER, conversation.id))
+
+    def _show(self, conversation: Conversation | None) -> Update:
+        run = self.turns.of(conversation) if conversation is not None else None
+        path = self.store.path(conversation.leaf) if conversation is not None else []
+        siblings = [turn.id for turn in self.store.siblings(path[-1])] if path else []
+        place = siblings.index(path[-1].id) + 1 if path else 0
+        several = len(siblings) > 1 and run is None
+        settings = self.profile.settings
+        if conversation is not None:
+            settings = self.profile.read_settings(conversation.settings)
+        conversation_id = conversation.id if conversation is not None else None
+        return {
+            self.chat: show_turns(path, run, self.texts),
+            self.box: self._box(run is not None),
+            self.current: conversation_id,
+            self.saved: conversation_id,
+            self.list: self._list(conversation),
+            self.manage: gr.Accordion(visible=bool(path)),
+            self.title: conversation.title if conversation is not None else "",
+            self.confirm: gr.Row(visible=False),
+            self.actions: gr.Row(visible=bool(path) and run is None),
+            self.older: gr.Button(visible=several, interactive=place > 1),
+            self.newer: gr.Button(visible=several, interactive=place < len(siblings)),
+            self.branch: gr.HTML(f"{place}/{len(siblings)}", visible=several),
+            self.seed: conversation.seed if conversation is not None else new_seed(),
+            self.lock: conversation.locked if conversation is not None else False,
+            self.size: f"{settings.width}x{settings.height}",
+            self.steps: settings.steps,
+            self.guidance: settings.guidance,
+        }
+
+    def _box(self, running: bool, value: dict[str, Any] | None = None) -> Any:
+        buttons = {"submit_btn": not running, "stop_btn": running}
+        return gr.update(**buttons) if value is None else gr.update(value=value, **buttons)
+
+    def _list(self, conversation: Conversation | None) -> Any:
+        choices = [(entry.title or self.texts.untitled, entry.id) for entry in self.store.conversations(OWNER)]
+        chosen = conversation.id if conversation is not None else None
+        return gr.Radio(choices=choices, value=chosen if chosen in [entry[1] for entry in choices] else None)
+
+    def _read_panel(self, seed: Any, locked: bool, size: str, steps: float, guidance: float) -> dict[str, Any]:
+        if seed is None or not 0 <= seed < 2**53:
+            raise InputRefused("The seed must be a whole number from 0 to 9007199254740991.")
+        settings = replace(self.profile.settings, **parse_size(size), steps=int(steps), guidance=float(guidance))
+        return {"seed": int(seed), "locked": bool(locked), "settings": settings.to_json()}
+
+    def _find(self, conversation_id: str | None) -> Conversation:
+        try:
+            return self.store.conversation(OWNER, conversation_id or "")
+        except EaselError as error:
+            raise gr.Error(escape(str(error)), print_exception=False) from error
+
+    def _last(self, current: str | None) -> tuple[Conversation | None, Turn | None]:
+        conversation = self._find(current)
+        path = self.store.path(conversation.leaf)
+        return conversation, path[-1] if path else None
+
+    def _busy(self, conversation: Conversation) -> bool:
+        if self.turns.of(conversation) is None:
+            return False
+        _say(InputRefused("The last message is still being answered. Wait for it, or press Stop."))
+        return True
+
+    def _step(self, current: str | None, step: int) -> Conversation | None:
+        """The branch before or after the one that is shown."""
+        conversation, turn = self._last(current)
+        if conversation is None or turn is None or self.turns.of(conversation) is not None:
+            return conversation
+        siblings = self.store.siblings(turn)
+        place = [sibling.id for sibling in siblings].index(turn.id) + step
+        if not 0 <= place < len(siblings):
+            return conversation
+        return self.store.change_conversation(conversation, leaf=self.store.newest_leaf(siblings[place]))
+
+
+def _say(error: EaselError) -> None:
+    gr.Warning(escape(str(error)), duration=12)
+
+
+def mount_pages(app: Any, pages: dict[str, gr.Blocks], pictures: Path) -> None:
+    """Each page at its path; "/" must come last."""
+    for path, blocks in sorted(pages.items(), key=lambda page: -len(page[0])):
+        blocks.queue(default_concurrency_limit=None, api_open=False)
+        gr.mount_gradio_app(
+            app, blocks, path, footer_links=[], run_history=False, ssr_mode=False, show_error=True,
+            enable_monitoring=False, max_file_size="64mb", allowed_paths=[str(pictures)], pwa=False, mcp_server=False,
+            **cast(dict[str, Any], look()),
+        )  # fmt: skip

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from app import store as store_module
+from app.conversation import (
+    STOPPED,
+    UNEXPECTED,
+    Accepted,
+    Done,
+    DrawDecision,
+    Event,
+    Failed,
+    Picture,
+    Progress,
+    PromptDelta,
+    TextDelta,
+    UserMessage,
+    retry_of,
+    take_turn,
+    title_of,
+)
+from app.errors import InputRefused, StoreError
+from app.profiles import Profile
+from app.store import Conversation, Store
+from dialog_mllm.errors import DialogUnavailable
+from generator.errors import DrawingFailed
+from tests.app.fakes import FakeDialog, FakeGenerator, colour_of
+from tests.app.test_pictures import bomb, encode
+
+
+class World:
+    """One conversation over fakes; `say` takes a turn at its end and keeps all events."""
+
+    def __init__(self, store: Store, conversation: Conversation, profile: Profile) -> None:
+        self.store = store
+        self.id = conversation.id
+        self.profile = profile
+        self.dialog = FakeDialog()
+        self.generator = FakeGenerator()
+
+    @property
+    def conversation(self) -> Conversation:
+        return self.store.conversation("local", self.id)
+
+    async def say(self, text: str, files: tuple[Any, ...] = (), **options: Any) -> list[Event]:
+        conversation = self.conversation
+        options.setdefault("parent", conversation.leaf)
+        return await self.take(conversation, UserMessage(text, files), **options)
+
+    async def take(self, conversation: Conversation, message: UserMessage, **options: Any) -> list[Event]:
+        turn = take_turn(conversation, message, self.dialog, self.generator, self.store, self.profile, **options)
+        return [event async for event in turn]
+
+
+@pytest.fixture
+def world(store: Store, conversation: Conversation, profile: Profile) -> World:
+    return World(store, conversation, profile)
+
+
+async def test_a_turn_of_text(world: World) -> None:
+    events = await world.say("  hello  ")
+    assert isinstance(events[0], Accepted)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "You said: hello"
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert (done.turn.status, done.turn.text, done.turn.picture) == ("done", "You said: hello", None)
+    assert world.store.path(world.conversation.leaf) == [done.turn]
+
+
+async def test_a_drawn_turn(world: World) -> None:
+    events = await world.say("draw a red fox")
+    kinds = [type(event) for event in events]
+    assert kinds.index(DrawDecision) < kinds.index(PromptDelta) < kinds.index(Progress) < kinds.index(Picture)
+    steps = [event.step for event in events if isinstance(event, Progress)]
+    assert steps == [0, 1, 2, 3, 4, 5]
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert done.turn.prompt == "A flat picture of a red fox."
+    assert done.turn.seed == 7
+    (request,) = world.generator.requests
+    assert (request.seed, request.size, request.steps) == (7, (128, 128), world.profile.steps)
+    with Image.open(world.store.picture_path(done.turn.picture)) as kept:
+        assert kept.getpixel((0, 0)) == colour_of(request).getpixel((0, 0))
+    assert world.store.picture_info(done.turn.picture)["prompt"] == done.turn.prompt
+    assert set(done.turn.timings or {}) >= {"dialog", "drawing", "denoise"}
+
+
+async def test_the_message_is_stored_before_the_model_is_asked(world: World) -> None:
+    stored: list[str] = []
+
+    def look(messages: Any) -> str:
+        stored.extend(turn.said for turn in world.store.path(world.conversation.leaf))
+        return "fine"
+
+    world.dialog.replies.append(look)
+    await world.say("hello")
+    assert stored == ["hello"]
+
+
+async def test_the_picture_is_stored_before_it_is_shown(world: World) -> None:
+    turn = take_turn(
+        world.conversation, UserMessage("draw a fox"), world.dialog, world.generator, world.store, world.profile
+    )
+    async for event in turn:
+        if isinstance(event, Picture):
+            (stored,) = world.store.path(world.conversation.leaf)
+            assert (stored.status, stored.picture) == ("done", event.id)
+
+
+async def test_the_model_sees_the_past_and_its_pictures(world: World) -> None:
+    await world.say("hello")
+    await world.say("draw a fox")
+    await world.say("make it blue")
+    messages, _ = world.dialog.asked[-1]
+    assert [message.role for message in messages] == ["user", "assistant"] * 2 + ["user"]
+    assert messages[3].text == "<draw>A flat picture of a fox."
+    assert len(messages[3].images) == 1
+    assert [request.seed for request in world.generator.requests] == [7, 7]
+
+
+async def test_a_typed_token_is_text(world: World) -> None:
+    world.dialog.replies.append("As you say.")
+    await world.say("<draw>a trick <switch>")
+    messages, _ = world.dialog.asked[0]
+    assert messages[0].text == "<draw>a trick <switch>"  # the client neutralises it on the way to the model
+    (turn,) = world.store.path(world.conversation.leaf)
+    assert (turn.said, turn.prompt) == ("<draw>a trick <switch>", "")
+    assert world.generator.requests == []
+
+
+async def test_a_retry_is_a_sibling_with_another_seed_unless_locked(world: World) -> None:
+    await world.say("draw a fox")
+    (turn,) = world.store.path(world.conversation.leaf)
+    conversation, message = retry_of(turn, world.conversation, world.store)
+    await world.take(conversation, message, parent=turn.parent)
+    siblings = world.store.siblings(turn)
+    assert len(siblings) == 2
+    assert siblings[0].seed == 7 != siblings[1].seed
+    assert world.conversation.leaf == siblings[1].id
+    assert world.conversation.seed == siblings[1].seed  # edits go on from the new picture
+    locked = world.store.change_conversation(world.conversation, locked=True)
+    assert retry_of(siblings[1], locked, world.store)[0].seed == siblings[1].seed
+
+
+async def test_a_failed_turn_is_retried_as_it_was(world: World) -> None:
+    world.dialog.replies.append(DialogUnavailable("The connection to the dialog model broke in mid-reply. Retry."))
+    events = await world.say("draw a fox", (encode(Image.new("RGB", (9, 9)), "PNG"),))
+    failed = events[-1]
+    assert isinstance(failed, Failed)
+    assert failed.message.startswith("The connection")
+    assert (failed.turn.status, failed.turn.said, len(failed.turn.uploads)) == ("failed", "draw a fox", 1)
+    conversation, message = retry_of(failed.turn, world.conversation, world.store)
+    assert conversation.seed == 7
+    events = await world.take(conversation, message, parent=failed.turn.parent)
+    assert isinstance(events[-1], Done)
+    assert events[-1].turn.uploads == failed.turn.uploads
+
+
+@pytest.mark.parametrize("mode", ["auto", "draw", "talk"])
+async def test_modes_reach_the_model(world: World, mode: str) -> None:
+    await world.say("hello", mode=mode)
+    assert world.dialog.asked[0][1] == mode
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("<draw>", "wanted to draw but did not say what"), ("<draw> \n ", "did not say what"), ("", "answered nothing")],
+)
+async def test_a_malformed_reply_fails_clearly(world: World, output: str, message: str) -> None:
+    world.dialog.replies.append(output)
+    events = await world.say("draw a fox")
+    assert isinstance(events[-1], Failed)
+    assert message in events[-1].message
+    assert world.store.path(world.conversation.leaf)[0].status == "failed"
+
+
+async def test_what_was_shown_of_a_broken_reply_is_kept(world: World) -> None:
+    class Breaking(FakeDialog):
+        async def reply(self, messages: Any, mode: Any = "auto") -> Any:
+            async for event in super().reply(messages, mode):
+                yield event
+                raise DialogUnavailable("vLLM was killed in mid-reply. Retry.")
+
+    world.dialog = Breaking("Once upon a time")
+    events = await world.say("tell me a story")
+    assert isinstance(events[-1], Failed)
+    assert events[-1].turn.text.startswith("Once")
+    assert events[-1].turn.error.startswith("vLLM was killed")
+
+
+async def test_a_failed_drawing_keeps_the_prompt(world: World) -> None:
+    world.generator = FakeGenerator(0.0, DrawingFailed("The numbers overflowed."))
+    events = await world.say("draw a fox")
+    assert isinstance(events[-1], Failed)
+    assert (events[-1].turn.prompt, events[-1].turn.error) == ("A flat picture of a fox.", "The numbers overflowed.")
+    await world.say("hello")
+    assert len(world.dialog.asked[-1][0]) == 1  # a turn without a reply is not history
+
+
+async def test_a_setting_the_model_cannot_draw(world: World) -> None:
+    world.store.change_conversation(world.conversation, settings={"width": 1024, "height": 1024})
+    events = await world.say("draw a fox")
+    assert isinstance(events[-1], Failed)
+    assert "1024x1024 is outside" in events[-1].message
+
+
+async def test_a_bug_does_not_lose_the_message(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.dialog.replies.append(ZeroDivisionError())
+    events = await world.say("hello")
+    assert isinstance(events[-1], Failed)
+    assert events[-1].message == UNEXPECTED
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_stop_while_the_model_thinks(world: World) -> None:
+    world.dialog = FakeDialog("a very long story " * 50, pause=0.02)
+    cancel = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, cancel.set)
+    events = await world.say("tell me", cancel=cancel)
+    assert isinstance(events[-1], Failed)
+    assert (events[-1].message, events[-1].turn.status) == (STOPPED, "cancelled")
+    assert "a very" in events[-1].turn.text
+    assert world.dialog.closed == 1  # the stream was closed: the server stops too
+
+
+async def test_stop_while_it_draws(world: World) -> None:
+    world.generator = FakeGenerator(0.05)
+    cancel = asyncio.Event()
+    turn = take_turn(
+        world.conversation, UserMessage("draw a fox"), world.dialog, world.generator, world.store, world.profile,
+        cancel=cancel,
+    )  # fmt: skip
+    events = []
+    async for event in turn:
+        events.append(event)
+        if isinstance(event, Progress) and event.step:
+            cancel.set()
+    assert isinstance(events[-1], Failed)
+    assert events[-1].turn.status == "cancelled"
+    assert world.generator.jobs[0].cancelled.is_set()
+
+
+async def test_leaving_the_turn_ends_it(world: World) -> None:
+    world.generator = FakeGenerator(0.05)
+    turn = take_turn(
+        world.conversation, UserMessage("draw a fox"), world.dialog, world.generator, world.store, world.profile
+    )
+    async for event in turn:
+        if isinstance(event, Progress):
+            break
+    await turn.aclose()
+    assert world.store.path(world.conversation.leaf)[0].status == "cancelled"
+    assert world.generator.jobs[0].cancelled.is_set()
+
+
+async def test_a_full_disk_when_the_picture_is_saved(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_module, "_write_whole", full)
+    events = await world.say("draw a fox")
+    assert isinstance(events[-1], Failed)
+    assert "The disk is full" in events[-1].message
+    assert isinstance(events[-1].error, StoreError)
+    (turn,) = world.store.path(world.conversation.leaf)
+    assert (turn.status, turn.prompt) == ("failed", "A flat picture of a fox.")
+    monkeypatch.undo()
+    conversation, message = retry_of(turn, world.conversation, world.store)
+    assert isinstance((await world.take(conversation, message, parent=turn.parent))[-1], Done)
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "message"),
+    [
+        ("", (), "The message is empty"),
+        (" \n\t ", (), "The message is empty"),
+        ("x" * 20_000, (), "20,000 characters; at most 4,000"),
+        ("look", (b"text, not a picture",), "not a picture"),
+        ("look", (bomb(20_000),), "too large"),
+        ("look", (b"",) * 5, "at most 4 pictures"),
+    ],
+)
+async def test_refused_messages_leave_no_trace(world: World, text: str, files: Any, message: str) -> None:
+    with pytest.raises(InputRefused, match=message):
+        await world.say(text, files)
+    assert world.conversation.leaf is None
+    assert world.dialog.asked == []
+    assert not list((world.store.folder / "pictures").iterdir())
+
+
+async def test_a_picture_alone_is_a_message(world: World) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(buffer, "PNG")
+    world.dialog.replies.append("A red square.")
+    await world.say("", (buffer.getvalue(),))
+    messages, _ = world.dialog.asked[0]
+    assert messages[0].images[0].open().getpixel((2, 2)) == (255, 0, 0)
+
+
+def test_titles() -> None:
+    assert title_of(" draw\n a fox ") == "draw a fox"
+    assert len(title_of("word " * 40)) <= 48

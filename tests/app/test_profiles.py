@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import InputRefused, ProfileError
+from app.profiles import PROFILES, Profile, load_profile, parse_size
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_built_ins_load_by_name() -> None:
+    for name, profile in PROFILES.items():
+        assert load_profile(name) is profile
+        assert profile.name == name
+        assert f"{profile.width}x{profile.height}" in profile.sizes
+
+
+def test_unknown_profile_names_the_valid_ones() -> None:
+    with pytest.raises(ProfileError, match=r"'storyboook'.*storybook or hunyuan.*toml"):
+        load_profile("storyboook")
+
+
+def test_a_file_starts_from_its_base_and_finds_folders_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "vlm").mkdir()
+    profile = load_profile(write(tmp_path, 'base = "hunyuan"\ndialog = "./vlm"\nsteps = 30\nguidance = 6'))
+    assert (profile.name, profile.steps, profile.guidance) == ("mine", 30, 6)
+    assert profile.dialog == str(tmp_path / "vlm")
+    assert profile.adapter == ""
+    assert profile.generator == PROFILES["hunyuan"].generator
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepps = 3", "unknown keys stepps.*steps"),
+        ('base = "mine"', "no built-in profile 'mine'"),
+        ("steps = 0", "steps must be a whole number above 0"),
+        ('steps = "20"', "steps must be a whole number"),
+        ("steps = 100000", "Steps must be from 1 to"),
+        ("width = 100", "Width must be a multiple of 16"),
+        ('guidance = "strong"', "guidance must be a number"),
+        ('generator = ""', "generator must be a text"),
+        ('sizes = ["wide"]', "WIDTHxHEIGHT"),
+        ("steps = = 3", "cannot be read"),
+    ],
+)
+def test_impossible_profiles_are_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        load_profile(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"no profile file .*gone.toml"):
+        load_profile(str(tmp_path / "gone.toml"))
+
+
+def test_settings_are_checked(profile: Profile) -> None:
+    assert profile.read_settings({"steps": 3}).steps == 3
+    for values in ({"steps": 0}, {"steps": 2.5}, {"guidance": float("nan")}, {"width": 130}, {"colour": "red"}):
+        with pytest.raises(InputRefused):
+            profile.read_settings(values)
+    assert parse_size("128x96") == parse_size("128×96") == {"width": 128, "height": 96}
+    with pytest.raises(InputRefused, match="WIDTHxHEIGHT"):
+        parse_size("128")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import errno
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from app import store as module
+from app.errors import NotFound, StoreError
+from app.store import INTERRUPTED, Conversation, Store, Turn
+
+
+def add(store: Store, conversation: Conversation, said: str, parent: str | None = None, **fields: Any) -> Turn:
+    turn = store.begin_turn(conversation, parent, said, (), "auto", conversation.seed)
+    return store.update_turn(turn.id, **{"status": "done", "text": f"re: {said}", **fields})
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    conversation = store.create_conversation("local", "storybook", {"steps": 5}, seed=3)
+    turn = add(store, conversation, "你好 <draw>", prompt="a fox", timings={"dialog": 0.5}, draw_probability=0.75)
+    store.change_conversation(conversation, title="T", locked=True)
+    store.close()
+    store = Store(tmp_path)
+    (found,) = store.conversations("local")
+    assert (found.title, found.locked, found.seed, found.settings, found.leaf) == ("T", True, 3, {"steps": 5}, turn.id)
+    assert store.path(found.leaf) == [turn]
+    assert turn.said == "你好 <draw>"
+    assert turn.timings == {"dialog": 0.5}
+    store.close()
+
+
+def test_turns_form_a_tree(store: Store, conversation: Conversation) -> None:
+    first = add(store, conversation, "one")
+    second = add(store, conversation, "two", first.id)
+    again = add(store, conversation, "two", first.id)
+    third = add(store, conversation, "three", again.id)
+    assert [turn.id for turn in store.path(third.id)] == [first.id, again.id, third.id]
+    assert [turn.id for turn in store.siblings(second)] == [second.id, again.id]
+    assert store.newest_leaf(first) == third.id
+    assert store.newest_leaf(second) == second.id
+    assert store.conversation("local", conversation.id).leaf == third.id
+    assert store.path(None) == []
+
+
+def test_owners_see_only_their_own(store: Store, conversation: Conversation) -> None:
+    add(store, conversation, "mine")
+    assert store.conversations("somebody") == []
+    with pytest.raises(NotFound):
+        store.conversation("somebody", conversation.id)
+    with pytest.raises(NotFound):
+        store.turn("nothing")
+
+
+def test_a_conversation_without_turns_is_not_listed(store: Store, conversation: Conversation) -> None:
+    assert store.conversations("local") == []
+
+
+def test_a_turn_in_flight_is_found_as_failed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    conversation = store.create_conversation("local", "storybook", {})
+    done = add(store, conversation, "done")
+    thinking = store.begin_turn(conversation, done.id, "thinking", (), "auto", 1)
+    drawing = store.begin_turn(conversation, done.id, "drawing", (), "auto", 1)
+    store.update_turn(drawing.id, status="drawing", prompt="a fox")
+    store.close()  # nobody marks them: as after a crash
+    store = Store(tmp_path)
+    assert store.turn(done.id).status == "done"
+    assert {store.turn(turn.id).status for turn in (thinking, drawing)} == {"failed"}
+    assert store.turn(drawing.id).error == INTERRUPTED
+    assert store.turn(drawing.id).prompt == "a fox"
+    store.close()
+
+
+def test_pictures_are_named_by_content_and_carry_their_making(store: Store) -> None:
+    picture = Image.new("RGB", (16, 16), "red")
+    first = store.add_picture(picture, {"prompt": "一只狐狸", "seed": "7"})
+    assert store.add_picture(picture, {"prompt": "一只狐狸", "seed": "7"}) == first
+    assert store.add_picture(picture) != first
+    assert store.picture_info(first) == {"prompt": "一只狐狸", "seed": "7"}
+    assert Image.open(store.picture_path(first)).getpixel((3, 3)) == (255, 0, 0)
+    assert not [path for path in store.folder.rglob(".*")]
+    for wrong in ("0" * 32, "../easel", ""):
+        with pytest.raises(NotFound):
+            store.picture_path(wrong)
+
+
+def test_deleting_takes_the_pictures_that_nothing_else_shows(store: Store, conversation: Conversation) -> None:
+    other = store.create_conversation("local", "storybook", {})
+    own, shared, told = (store.add_picture(Image.new("RGB", (8, 8), colour)) for colour in ("red", "green", "blue"))
+    store.add_picture(Image.new("RGB", (8, 8), "blue"), keep=True)
+    for picture in (own, shared, told):
+        add(store, conversation, "draw", picture=picture)
+    add(store, other, "draw", picture=shared)
+    path = store.picture_path(own)
+    store.delete_conversation(conversation)
+    assert not path.exists()
+    assert store.picture_path(shared).exists()
+    assert store.picture_path(told).exists()
+    with pytest.raises(NotFound):
+        store.conversation("local", conversation.id)
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_picture(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(StoreError, match=r"could not be saved. The disk is full: free some space, then press Retry"):
+        store.add_picture(Image.new("RGB", (8, 8)))
+    assert [path for path in (store.folder / "pictures").rglob("*") if path.is_file()] == []
+
+
+def test_a_full_disk_in_the_database(store: Store, conversation: Conversation) -> None:
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(StoreError, match="The disk is full"):
+        store.begin_turn(conversation, None, "x" * 100_000, (), "auto", 1)
+    store._db.execute("PRAGMA max_page_count=1000000")
+    assert store.conversation("local", conversation.id).leaf is None  # neither half was written
+    assert add(store, conversation, "after").status == "done"
+
+
+def test_one_process_per_folder(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"Another Easel is using.*--data-dir"):
+        Store(store.folder)
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be used"):
+        Store(tmp_path / "file" / "data")
+
+
+def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "easel.sqlite3") as db:
+        db.execute(f"PRAGMA user_version={len(module.MIGRATIONS) + 1}")
+    with pytest.raises(StoreError, match="newer Easel"):
+        Store(tmp_path)
