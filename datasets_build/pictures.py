@@ -19,6 +19,8 @@ import multiprocessing
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import numpy as np
 
 from datasets_build.records import SPLITS, write_atomically
 from datasets_build.storybook.language import N_TEMPLATES, write_caption, write_prompt
+from datasets_build.storybook.render import LARGEST, SMALLEST, render
 from datasets_build.storybook.scene import (
     ACCESSORIES,
     BACKGROUNDS,
@@ -41,7 +44,7 @@ from datasets_build.storybook.scene import (
 )
 from datasets_build.storybook.vocabulary import LANGUAGES
 
-SHARD = 2048  # pictures
+SHARD = 2048
 CAPTIONS = 2  # per language and picture
 VERSION = 1
 LABELS = {
@@ -61,24 +64,23 @@ class Plan:
     size: int
     split: str
     seed: int
+    shard: int = SHARD  # pictures of one
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise DataError(f"--split must be one of {', '.join(SPLITS)}; got {self.split!r}")
         if self.n < 1:
             raise DataError(f"--n must be 1 or more pictures; got {self.n}")
-        if not 16 <= self.size <= 1024:
-            raise DataError(f"--size must be 16 to 1024 pixels; got {self.size}")
+        if not SMALLEST <= self.size <= LARGEST or self.size % 2:
+            raise DataError(f"--size must be an even number from {SMALLEST} to {LARGEST}; got {self.size}")
 
     def shards(self) -> list[range]:
         """The pictures of each shard."""
-        return [range(start, min(start + SHARD, self.n)) for start in range(0, self.n, SHARD)]
+        return [range(start, min(start + self.shard, self.n)) for start in range(0, self.n, self.shard)]
 
 
 def make_picture(plan: Plan, index: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Picture `index` of a plan and its line."""
-    from datasets_build.storybook.render import render
-
     rng = random.Random(f"{plan.seed}/{plan.split}/{index}")
     scene = sample_scene(rng, plan.split)
     # A language's texts are its own draw, so that adding a language would leave the others' as they are.
@@ -117,9 +119,11 @@ def _paths(out: Path, number: int) -> tuple[Path, Path]:
     return out / f"{name}.npy", out / f"{name}.jsonl"
 
 
-def write_pictures(out: Path, n: int, split: str, seed: int, size: int = 128, workers: int = 2) -> dict[str, Any]:
+def write_pictures(
+    out: Path, n: int, split: str, seed: int, size: int = 128, workers: int = 2, shard: int = SHARD
+) -> dict[str, Any]:
     """Fills the folder `out` and returns its manifest. DataError where that cannot be done."""
-    plan = Plan(n, size, split, seed)
+    plan = Plan(n, size, split, seed, shard)
     if workers < 1:
         raise DataError(f"--workers must be 1 or more; got {workers}")
     try:
@@ -165,8 +169,17 @@ def _map(jobs: list[tuple[Path, Plan, int]], workers: int) -> Iterator[int]:
     if workers == 1:
         yield from map(_write_shard, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(_write_shard, jobs)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        for future in as_completed([pool.submit(_write_shard, job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker died, most likely for want of memory. Run the same command again with fewer --workers: the "
+            "finished shards are kept."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _sha256(path: Path) -> str:

@@ -31,7 +31,7 @@ from datasets_build.storybook.vocabulary import LANGUAGES, NAMES, PHRASES, UNDER
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _CLAUSE_END = re.compile(r"[,.;:，。；：！!？?]")
 _AGAIN = {  # just before a noun: it speaks of something that may have been named already
-    "en": re.compile(r"\b(?:the|this|that) (?:[a-z-]+ ){0,2}\Z"),
+    "en": re.compile(r"\b(?:the|this|that) (?:(?!an? )[a-z-]+ ){0,2}\Z"),
     "zh": re.compile(r"[这那]\S{0,4}\Z"),
 }
 _REACH = {"en": 20, "zh": 4}  # how many characters a colour or size may stand before its noun
@@ -72,7 +72,9 @@ def read_partial(text: str) -> Partial:
     language, text = language_of(text), normalise(text)
     hits = _scan(text, language)
     asked: Partial = {"subjects": []}
-    subjects, waiting, places = asked["subjects"], [], []
+    subjects: list[Partial] = asked["subjects"]
+    waiting: list[Partial] = []  # accessories whose owner is still to come
+    places: list[tuple[_Hit, int]] = []
     modifiers: Partial = {}
     current, reach = -1, 0
     for i, hit in enumerate(hits):

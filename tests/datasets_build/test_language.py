@@ -31,8 +31,8 @@ FORMS = [(language, template) for language in ("en", "zh") for template in range
 
 def test_prompts_are_short_natural_sentences():
     assert write_prompt(SCENE, "en", 0) == (
-        "A watercolour picture of a big red fox wearing a blue scarf on the left and a small green turtle on the right, "
-        "in the snow at night, close-up."
+        "A watercolour picture of a big red fox wearing a blue scarf on the left and a small green turtle on the "
+        "right, in the snow at night, close-up."
     )
     assert write_prompt(SCENE, "zh", 0) == (
         "水彩画：左边一只围着蓝色围巾的红色大狐狸，右边一只绿色小乌龟，雪地里，夜晚，特写。"
@@ -41,12 +41,12 @@ def test_prompts_are_short_natural_sentences():
 
 def test_every_prompt_is_read_back_exactly():
     rng = random.Random(11)
-    for number in range(5000):
+    for number in range(2000):
         scene = sample_scene(rng)
         for language, template in FORMS:
             prompt = write_prompt(scene, language, template)
             assert read_prompt(prompt) == scene, prompt
-            if number % 50 == 0:
+            if number % 20 == 0:
                 assert find_template(prompt) == (language, template)
 
 
@@ -112,10 +112,9 @@ def test_an_edit_of_one_attribute_changes_the_words_in_one_place(language, templ
             continue  # the time of day goes or comes with it
         old, new = write_prompt(scene, language, template), write_prompt(apply_edit(scene, edit), language, template)
         units = (old.split(), new.split()) if language == "en" else (old, new)
-        places = sum(
-            code[0] != "equal" for code in difflib.SequenceMatcher(None, *units, autojunk=False).get_opcodes()
-        )
-        assert places <= (1 if language == "en" else 3), (old, new)  # 上/里 and 色 stand apart from what they go with
+        codes = difflib.SequenceMatcher(None, *units, autojunk=False).get_opcodes()
+        # "on a beach" and "in a forest" differ in two places; 沙漠里 and 草地上, 铅笔画 and 扁平插画 likewise.
+        assert sum(code[0] != "equal" for code in codes) <= (2 if language == "en" else 3), (old, new)
 
 
 def test_prompts_state_exactly_what_is_not_default():
