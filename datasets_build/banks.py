@@ -19,6 +19,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from datasets_build.records import NoSample
 from datasets_build.storybook.language import accessory_phrase, noun_phrase
 from datasets_build.storybook.scene import ACCESSORIES, BACKGROUNDS, COLOURS, KINDS, NATURAL, STYLES
 from datasets_build.storybook.vocabulary import HELD_OUT_EVERY, LANGUAGES, name, of_split, phrase
@@ -51,7 +52,7 @@ class Speaker:
     used: list[str] = field(default_factory=list)
 
     def pick(self, bank_name: str, *path: str, fits: Callable[[str], bool] = lambda text: True) -> str:
-        """A phrasing of the list at `path` of a bank that `fits`; where none does, ValueError."""
+        """A phrasing of the list at `path` of a bank that `fits`; where none does, NoSample."""
         entries: Any = bank(bank_name, self.language)
         for key in path:
             entries = entries[key]
@@ -60,7 +61,7 @@ class Speaker:
     def pick_from(self, entries: Sequence[str], where: str, fits: Callable[[str], bool] = lambda text: True) -> str:
         fitting = [text for text in split_entries(entries, self.split) if fits(text)]
         if not fitting:
-            raise ValueError(f"no phrasing of {where} fits")
+            raise NoSample(f"no phrasing of {where} fits")
         text = self.rng.choice(fitting)
         self.used.append(f"{self.language}.{where}.{hashlib.sha256(text.encode()).hexdigest()[:8]}")
         return text

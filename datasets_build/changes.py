@@ -17,10 +17,11 @@ from datasets_build.banks import Speaker, bank
 from datasets_build.references import refer
 from datasets_build.requests import wear_phrase
 from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase
-from datasets_build.storybook.scene import Scene, Subject
+from datasets_build.storybook.scene import HELD, Scene, Subject
 from datasets_build.storybook.vocabulary import name, phrase
 from datasets_build.surface import sentence
 
+_FOR_IT = re.compile("[给帮]{it}{wear}")
 _NAMED = ("{it}", "{sub}", "{its}")
 
 
@@ -34,7 +35,9 @@ def edit_text(scene: Scene, edit: Mapping[str, Any], speaker: Speaker, other: Sc
 
     def fits(frame: str) -> bool:
         # In a picture of two, a change that could be meant for either has to name its thing.
-        return not crowded or any(slot in frame for slot in _NAMED)
+        named = not crowded or any(slot in frame for slot in _NAMED)
+        # 给它戴上帽子, but not 给它拿着气球.
+        return named and not (edit.get("kind") in HELD and language == "zh" and _FOR_IT.search(frame))
 
     text = speaker.pick("edits", *path, fits=fits).format_map(values)
     return sentence(text) if language == "en" else text

@@ -18,7 +18,7 @@ from datasets_build import looking, refusals, talk
 from datasets_build.banks import Speaker
 from datasets_build.changes import edit_text, join_edits
 from datasets_build.records import Dialogue, Exchange, NoSample, command, draw_exchange, require_split
-from datasets_build.requests import fresh
+from datasets_build.requests import fresh, surround
 from datasets_build.storybook.edits import WEIGHTS, Edit, apply_edit, sample_edit
 from datasets_build.storybook.language import write_prompt
 from datasets_build.storybook.reading import find_template
@@ -159,8 +159,9 @@ def _look(voice: Speaker, table: Table) -> None:
         scene = sample_scene(rng, voice.split)
         exchange = looking.look(voice, scene, uploaded=True)
         table.put(exchange, scene, voice.language, 0, new_root=True)
-    elif rng.random() < 0.12:
-        table.exchanges.append(refusals.refuse_edit(voice, table.current.scene))
+    elif rng.random() < 0.22:
+        decline = voice.rng.choice((refusals.refuse_edit, refusals.refuse_edit, refusals.limit))
+        table.exchanges.append(decline(voice, table.current.scene))
     else:
         table.exchanges.append(looking.look(voice, table.current.scene))
 
@@ -177,7 +178,7 @@ def _edit(voice: Speaker, table: Table, op: str) -> None:
         return _go_back(voice, table, op)
     scene, request, user = _change(voice, table, base, op)
     prompt = write_prompt(scene, base.language, base.template)
-    user = roughen(user, voice.language, rng)
+    user = roughen(surround(user, voice, 0.0 if uploads else 0.12, 0.04), voice.language, rng)
     exchange = draw_exchange(user, prompt, request, scene, type="ti2i", uploads=uploads, opens=bool(uploads))
     table.put(exchange, scene, base.language, base.template, new_root=False)
 

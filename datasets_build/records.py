@@ -33,7 +33,7 @@ MAX_TRIES = 200  # until a builder has found a record whose scenes are all of th
 
 
 class NoSample(Exception):
-    """This attempt led nowhere (a scene of another split, an edit that does not fit): the builder tries again."""
+    """This attempt led nowhere (a scene of another split, an edit or phrasing that does not fit): another is made."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,28 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Iterator
 
 from datasets_build.banks import Speaker, bank, examples
-from datasets_build.records import Exchange
+from datasets_build.changes import edit_text
+from datasets_build.records import Exchange, NoSample
 from datasets_build.references import refer
 from datasets_build.requests import fill_frame
-from datasets_build.storybook.language import noun_phrase, wearing_phrase
-from datasets_build.storybook.scene import BACKGROUNDS, COLOURS, KINDS, STYLES, Scene, sample_accessories
+from datasets_build.storybook.edits import Edit, sample_edit
+from datasets_build.storybook.language import describe_subjects, noun_phrase, wearing_phrase
+from datasets_build.storybook.scene import (
+    ACCESSORIES,
+    BACKGROUNDS,
+    COLOURS,
+    KINDS,
+    MAX_SUBJECTS,
+    STYLES,
+    Scene,
+    Subject,
+    sample_accessories,
+)
 from datasets_build.storybook.vocabulary import name, phrase
 from datasets_build.surface import roughen, sentence
 
@@ -45,6 +59,39 @@ def refuse_edit(speaker: Speaker, scene: Scene) -> Exchange:
     user = sentence(speaker.pick("refusals", "edits", about).format_map(reference))
     reply = rng.choice(bank("refusals", language)["say"][about]).format_map(examples(language, rng))
     return Exchange(roughen(user, language, rng), reply, "ti2t", REFUSE)
+
+
+def limit(speaker: Speaker, scene: Scene) -> Exchange:
+    """A change that the world knows, and this picture does not allow."""
+    language, rng = speaker.language, speaker.rng
+    reason, meant, edit = rng.choice(list(_impossible(scene, rng)))
+    user = edit_text(meant, edit, speaker)
+    values = {"what": describe_subjects([{"kind": s.kind, "colour": s.colour} for s in scene.subjects], language)}
+    if reason == "absent":
+        values["kind"] = name(meant.subjects[0].kind, language)
+        if values["kind"] not in user:
+            raise NoSample  # it was only called "it"
+    elif reason == "bare":
+        values["bare"] = name(edit["kind"], language)
+    reply = rng.choice(bank("refusals", language)["say"][reason]).format_map(values)
+    return Exchange(roughen(user, language, rng), reply, "ti2t", REFUSE)
+
+
+def _impossible(scene: Scene, rng: random.Random) -> Iterator[tuple[str, Scene, Edit]]:
+    """(reason, the scene that the user seems to see, the edit) of changes that cannot be made."""
+    missing = rng.choice([kind for kind in KINDS if kind not in {subject.kind for subject in scene.subjects}])
+    meant = Scene((Subject(missing, rng.choice(COLOURS)),), scene.background, scene.sky)
+    yield "absent", meant, sample_edit(meant, rng, ops=("recolour", "resize", "move", "add_accessory"))
+    yield "absent", meant, {"op": "remove_subject", "subject": 0}
+    if len(scene.subjects) == MAX_SUBJECTS:
+        yield "third", scene, {"op": "add_subject", "kind": missing, "colour": rng.choice(COLOURS)}
+    else:
+        yield "last", scene, {"op": "remove_subject", "subject": 0}
+    worn = {accessory.kind for subject in scene.subjects for accessory in subject.accessories}
+    unworn = rng.choice([kind for kind in ACCESSORIES if kind not in worn])
+    yield "bare", scene, {"op": "remove_accessory", "subject": 0, "kind": unworn}
+    if scene.background == "space":
+        yield "space", scene, {"op": "sky", "value": rng.choice(("day", "sunset", "rain"))}
 
 
 def _dress_up(noun: str, speaker: Speaker) -> str:

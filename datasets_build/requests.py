@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from datasets_build.banks import Speaker
+from datasets_build.banks import Speaker, bank
 from datasets_build.records import Exchange, NoSample, draw_exchange, require_split
 from datasets_build.storybook.language import (
     N_TEMPLATES,
@@ -26,6 +26,7 @@ from datasets_build.storybook.language import (
 from datasets_build.storybook.reading import complete
 from datasets_build.storybook.scene import (
     COLOURS,
+    HELD,
     POSITIONS,
     SHOTS,
     SIZES,
@@ -41,21 +42,45 @@ from datasets_build.topics import Topic
 # Words that make it plain that a picture is wanted.
 _DRAWING_WORD = re.compile(r"draw|paint|sketch|illustrat|picture|image|pic\b|画|图|创作", re.IGNORECASE)
 
+OPEN_SHARE = 0.03  # of requests that leave everything open
 PLAIN_TEMPLATE_SHARE = 0.7  # of fresh prompts in template 0: a form that one can learn to expect
 
 
 def fresh(speaker: Speaker, topic: Topic, after_another: bool = False) -> Exchange:
     """A request for a new picture, and the prompt that it should lead to."""
     rng = speaker.rng
+    if rng.random() < OPEN_SHARE:
+        return open_request(speaker)
     asked = sample_asked(rng, topic, speaker.split)
     try:
         scene = require_split(complete(asked), speaker.split)
     except ValueError as error:
         raise NoSample from error
     template = 0 if rng.random() < PLAIN_TEMPLATE_SHARE else rng.randrange(N_TEMPLATES)
-    user = roughen(request_text(asked, speaker, after_another), speaker.language, rng)
+    words = surround(request_text(asked, speaker, after_another), speaker, 0.12 if after_another else 0.0, 0.04)
+    user = roughen(words, speaker.language, rng)
     prompt = write_prompt(scene, speaker.language, template)
     return draw_exchange(user, prompt, {"op": "draw", "asked": asked}, scene, opens=True)
+
+
+def open_request(speaker: Speaker) -> Exchange:
+    """ "Draw something": what is drawn then is always the same, so that one can learn it."""
+    choice = speaker.rng.choice(bank("requests", speaker.language)["open"])
+    scene = require_split(complete({"subjects": [{"kind": choice["kind"]}]}), speaker.split)
+    user = roughen(speaker.pick_from(choice["ask"], "requests.open"), speaker.language, speaker.rng)
+    request = {"op": "draw", "asked": {"subjects": [{"kind": choice["kind"]}]}}
+    return draw_exchange(user, write_prompt(scene, speaker.language, 0), request, scene, opens=True)
+
+
+def surround(text: str, speaker: Speaker, before: float, after: float) -> str:
+    """At times with praise before the request, and a word of thanks behind it."""
+    space = " " if speaker.language == "en" else ""
+    if speaker.rng.random() < before:
+        text = speaker.pick("requests", "around", "before") + space + text
+    if speaker.rng.random() < after:
+        end = "" if text[-1] in ".!?。！？~" else "." if speaker.language == "en" else "，"
+        text += end + space + speaker.pick("requests", "around", "after")
+    return text
 
 
 def sample_asked(rng: random.Random, topic: Topic, split: str) -> Partial:
@@ -167,7 +192,7 @@ def _spoken(part: str, value: str, speaker: Speaker) -> dict[str, str]:
 
 def wear_phrase(accessory: Mapping[str, Any], language: str, rng: random.Random) -> str:
     """ "wear a blue hat", "hold a red balloon" / 戴上一顶蓝色帽子."""
-    held = accessory["kind"] in ("balloon", "umbrella")
+    held = accessory["kind"] in HELD
     if language == "en":
         return ("hold " if held else "wear ") + accessory_phrase(accessory, language, rng)
     verbs = {"scarf": ("围上", "戴上"), "balloon": ("拿着", "拿上"), "umbrella": ("打着", "撑着", "撑上")}

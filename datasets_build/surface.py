@@ -14,6 +14,9 @@ import re
 
 _AMERICAN = (("olour", "olor"), ("centre", "center"), ("grey", "gray"), ("avourite", "avorite"))
 _END = re.compile(r"[.!?。！？]+$")
+# 红色的狐狸 and 红色狐狸 are 红狐狸 as well.
+_NOUN_STARTS = "猫狗兔狐熊鸟鱼乌蝴雪汽火帆房城宝树花蛋灯帽围眼王皇气雨伞衣"
+_LONG_COLOUR = re.compile(f"([红橙黄绿蓝紫粉棕黑白])色的?(?=小?[{_NOUN_STARTS}])")
 _HALF_WIDTH = str.maketrans({"，": ",", "。": ".", "！": "!", "？": "?", "：": ":", "；": ";"})
 
 
@@ -45,6 +48,8 @@ def _rough_english(text: str, rng: random.Random) -> str:
 
 
 def _rough_chinese(text: str, rng: random.Random) -> str:
+    if rng.random() < 0.2:
+        text = _LONG_COLOUR.sub(r"\1", text)
     if rng.random() < 0.3:
         text = _END.sub("", text)
     if rng.random() < 0.08:

@@ -283,6 +283,8 @@ def _sample(op: str, scene: Scene, rng: random.Random) -> Edit | None:
         return {"op": op, "kind": rng.choice(KINDS)} | {key: value for key, value in optional.items() if value}
     index = rng.randrange(len(scene.subjects))
     edit: Edit = {"op": op, "subject": index}
+    if op == "remove_subject":
+        return edit
     worn = [accessory.kind for accessory in scene.subjects[index].accessories]
     if op == "entity":
         edit["kind"] = rng.choice(KINDS)
