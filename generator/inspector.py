@@ -129,5 +129,3 @@ class Inspector:
             pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float().div(127.5).sub(1)
             scenes.extend(self.read_tensor(pixels))
         return scenes
-
-

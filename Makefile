@@ -1,0 +1,50 @@
+# make chat    sets up and opens the app (PROFILE=hunyuan on a GPU machine; ARGS="--port 8000" …)
+# make test    sets up and runs every test; make test-fast the ones without models and browser; make lint ruff and mypy
+
+PYTHON ?= python3
+PROFILE ?= storybook
+PIP = .venv/bin/pip --disable-pip-version-check
+FLAVOUR = $(if $(filter hunyuan,$(PROFILE)),gpu,cpu)
+TORCH_INDEX = https://download.pytorch.org/whl/cpu
+
+.PHONY: setup chat test test-fast lint
+setup: .venv/ready-$(FLAVOUR)
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Easel needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+
+# The CPU build of torch comes from wherever pip finds it, else from PyTorch's own index.
+.venv/ready-cpu: .venv/bin/python requirements/cpu.txt requirements/torch.txt pyproject.toml
+	$(PIP) install -q --no-deps -r requirements/torch.txt || \
+		$(PIP) install -q --no-deps --index-url $(TORCH_INDEX) -r requirements/torch.txt
+	$(PIP) install -q --no-deps -r requirements/cpu.txt
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/ready-gpu: .venv/bin/python requirements/gpu.txt pyproject.toml
+	$(PIP) install -q -r requirements/gpu.txt
+	$(PIP) install -q --no-deps -e .
+	touch $@
+
+.venv/ready-dev: .venv/ready-cpu requirements/dev.txt
+	$(PIP) install -q --no-deps -r requirements/dev.txt
+	touch $@
+
+chat: setup
+	.venv/bin/easel chat --profile $(PROFILE) $(ARGS)
+
+# The browser tests drive Debian's Chromium; where it is missing and can be installed, it is.
+test: .venv/ready-dev
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium fonts-noto-cjk; } >/dev/null 2>&1 \
+		|| .venv/bin/playwright install chromium
+	.venv/bin/python -m pytest -q -m "not slow and not browser"
+	.venv/bin/python -m pytest -q -m "slow or browser" $(ARGS)
+
+test-fast: .venv/ready-dev
+	.venv/bin/python -m pytest -q -m "not slow and not browser" $(ARGS)
+
+lint: .venv/ready-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
