@@ -100,11 +100,11 @@ def test_fuzz() -> None:
     rng = random.Random(0)
     atoms = [*TOKENS, *(token[:5] for token in TOKENS), *(token[2:] for token in TOKENS)]
     atoms += [DRAW] * 4 + [SWITCH] * 3 + list(" \n<<>>|/ab狐\u3000\x00\ud83e") + ["a red fox", "draw", JOINER]
-    started = time.monotonic()
+    started = time.process_time()
     kinds = dict.fromkeys(("text", "draw", "error"), 0)
     for _ in range(100_000):
         output = "".join(rng.choices(atoms, k=rng.randrange(9)))
-        outcomes = []
+        outcomes: list[Reply | type[ProtocolError]] = []
         for cuts in ([], [rng.randrange(len(output) + 1) for _ in range(rng.randrange(4))]):
             try:
                 outcomes.append(parse(output, cuts))
@@ -122,4 +122,4 @@ def test_fuzz() -> None:
             said.encode()
         assert parse(reply.content).content == reply.content  # history reads back as it was written
     assert min(kinds.values()) > 5_000, kinds
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 30

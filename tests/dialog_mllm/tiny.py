@@ -146,7 +146,7 @@ def build_adapter(base: Path, folder: Path) -> Path:
     model = Idefics3ForConditionalGeneration.from_pretrained(base)
     targets = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=1, target_modules=targets, init_lora_weights=False))
-    tuned.save_pretrained(folder)
+    tuned.save_pretrained(str(folder))
     return folder
 
 
