@@ -163,7 +163,7 @@ def answer_offline(
             said = model.generate(
                 input_ids=ids,
                 attention_mask=(ids != pad).long(),
-                pixel_values=pixels if shown else None,
+                **({"pixel_values": pixels} if shown else {}),
                 max_new_tokens=max_tokens,
                 do_sample=False,
             )[:, longest:]

@@ -45,7 +45,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise ValueError("rank and alpha must be positive, dropout from 0 to below 1")
+            raise TrainingError("rank and alpha must be positive, dropout from 0 to below 1")
 
 
 def finetune(config: FinetuneConfig) -> dict[str, float]:

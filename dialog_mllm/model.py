@@ -1,4 +1,4 @@
-"""The bundled dialog model: Idefics3 (a SigLIP-style vision tower, pixel shuffle, a Llama decoder) at about 13 M parameters.
+"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of about 13 M parameters.
 
     model, processor = build_base(tokenizer); save_base(model, processor, "weights/base")
 
@@ -29,12 +29,13 @@ from transformers import (
 from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionConfig
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
+from dialog_mllm.errors import DialogError
 from dialog_mllm.tokenizer import CONTEXT, IMAGE, SPECIAL_TOKENS
 
 ATTENTION_BLOCK = 128  # queries that are computed together
 
 
-class ModelFolderError(ValueError):
+class ModelFolderError(DialogError):
     """A folder that should hold a dialog model does not."""
 
 
@@ -134,7 +135,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def save_base(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, folder: Path | str) -> None:
-    """Write the folder beside its place and rename it, so that a half-written model is never loaded. Weights as fp16."""
+    """Written beside its place and renamed, so that no half-written model is ever loaded. Weights as fp16."""
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dialog_mllm.errors import DialogError
+
 Record = dict[str, Any]
 
 
-class DataError(ValueError):
+class DataError(DialogError):
     """A data file or a record in it cannot be used; the text says which and why."""
 
 

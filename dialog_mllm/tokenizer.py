@@ -93,7 +93,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> PreTr
 
 
 def render_chat(tokenizer: PreTrainedTokenizerFast, chat: Sequence[dict], add_generation_prompt: bool = False) -> str:
-    """The text that serving renders from the same OpenAI-format messages: the tokenizer's own template, nothing else."""
+    """The text that serving renders from the same messages: the tokenizer's own template, nothing else."""
     text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=add_generation_prompt)
     assert isinstance(text, str)
     return text

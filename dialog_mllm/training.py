@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from transformers import Idefics3ForConditionalGeneration
 
 from dialog_mllm.data import Batch, Batches, load_samples
+from dialog_mllm.errors import DialogError
 from dialog_mllm.model import BaseConfig, build_base, parameter_count, save_base, text_states
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, train_tokenizer
 
 
-class TrainingError(RuntimeError):
+class TrainingError(DialogError):
     """Training cannot start or go on; the text says what to do."""
 
 
@@ -54,11 +55,11 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         if self.epochs <= 0 or self.minutes <= 0 or self.batch_tokens < 1 or self.learning_rate <= 0:
-            raise ValueError("epochs, minutes, batch_tokens and learning_rate must be positive")
+            raise TrainingError("epochs, minutes, batch_tokens and learning_rate must be positive")
         if self.optimizer not in ("muon", "adamw"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r}: choose muon or adamw")
+            raise TrainingError(f"unknown optimizer {self.optimizer!r}: choose muon or adamw")
         if not 0 < self.decay_share <= 1:
-            raise ValueError("decay_share must lie above 0 and be at most 1")
+            raise TrainingError("decay_share must lie above 0 and be at most 1")
 
 
 def device() -> torch.device:
@@ -242,7 +243,8 @@ def fit(
 ) -> dict[str, float]:
     """Train the parameters of `model` that require gradients; `core` computes (they are one, or `model` wraps `core`).
 
-    `draw` is the draw token's id. After each evaluation that `better` (a sort key) ranks highest so far, `save(scores)` is called.
+    `draw` is the draw token's id. `better` is a sort key: after each evaluation that it ranks highest so far,
+    `save(scores)` is called.
     """
     with threads(config.threads):
         return _fit(config, model, core, train, validation, draw, save, better)

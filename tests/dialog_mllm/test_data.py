@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from dialog_mllm.data import Batches, Encoder, PictureCache, collate, load_samples, plan_batches
+from dialog_mllm.messages import ImageBlock, Message, to_chat
+from dialog_mllm.model import build_base
+from dialog_mllm.records import DataError, read_records
+from dialog_mllm.tokenizer import texts_of, train_tokenizer
+from tests.dialog_mllm import toy
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return toy.write(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def processor(root):
+    return build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL)[1]
+
+
+def messages_of(root, record) -> list[Message]:
+    return [Message.from_json(message, root) for message in record["messages"]]
+
+
+def as_served(processor, messages, reply: bool) -> list[int]:
+    """What the server does with a request: template over OpenAI parts, then the Hugging Face processor."""
+    chat, pictures = to_chat(messages), []
+    for message in chat:
+        for part in message["content"] if isinstance(message["content"], list) else []:
+            if part["type"] == "image_url":
+                part["type"] = "image"
+    for message in messages:
+        pictures += [block.open() for block in message.images]
+    text = processor.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=reply)
+    shown = pictures[: text.count("<image>")]
+    return processor(text=text, images=shown or None, add_special_tokens=False)["input_ids"][0]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_training_reads_the_very_tokens_that_serving_makes(root, processor, number):
+    messages = messages_of(root, toy.record(root, number))
+    encoder = Encoder(processor)
+    served = as_served(processor, messages[:-1], reply=True)
+    assert encoder.ids(messages[:-1], reply=True)[0] == served
+    (sample,) = encoder.samples(messages, lambda block: 0, 0.0, "en")
+    assert sample.ids[: len(served)].tolist() == served
+
+
+def test_only_what_the_assistant_says_counts(root, processor):
+    messages = messages_of(root, toy.record(root, 0))
+    (sample,) = Encoder(processor).samples(messages, lambda block: 0, 0.0, "en")
+    said = processor.tokenizer.decode(sample.ids[sample.weights > 0])
+    assert said == "".join(message.text + "<end_of_utterance>" for message in messages if message.role == "assistant")
+    assert [decision.draws for decision in sample.decisions] == [False, True, True, False]
+    draw = processor.tokenizer.convert_tokens_to_ids("<draw>")
+    assert [sample.ids[d.position] == draw for d in sample.decisions] == [False, True, True, False]
+
+
+def test_text_weight_counts_users_words_and_no_placeholders(root, processor):
+    messages = messages_of(root, toy.record(root, 0))
+    (sample,) = Encoder(processor).samples(messages, lambda block: 0, 0.5, "en")
+    read = processor.tokenizer.decode(sample.ids[sample.weights == 0.5])
+    assert read == "".join(message.text + "<end_of_utterance>" for message in messages if message.role == "user")
+
+
+def test_long_conversations_become_one_sample_per_view_of_the_pictures(root, processor):
+    messages = messages_of(root, toy.record(root, 3, edits=6))  # 7 pictures; replies: hi, 7 drawn, an answer
+    encoder = Encoder(processor)
+    samples = list(encoder.samples(messages, lambda block: 0, 0.0, "en"))
+    assert [len(sample.pictures) for sample in samples] == [4, 4, 4, 4]
+    assert sum(len(sample.decisions) for sample in samples) == 9
+    said = "".join(processor.tokenizer.decode(sample.ids[sample.weights > 0]) for sample in samples)
+    assert said == "".join(message.text + "<end_of_utterance>" for message in messages if message.role == "assistant")
+    for first, last in encoder.views(messages):  # each reply's history is a prefix of its view
+        whole = encoder.ids(messages[: 2 * last + 2])[0]
+        for turn in range(first, last + 1):
+            history = encoder.ids(messages[: 2 * turn + 1], reply=True)[0]
+            assert whole[: len(history)] == history
+
+
+def test_pictures_are_those_of_the_processor(root, processor, tmp_path):
+    cache = PictureCache(processor)
+    for size, colour in ((128, "red"), (200, "blue"), (40, "green")):
+        block = toy.picture(root, colour, size)
+        cache.row(ImageBlock(path=root / block["path"], sha256=block["sha256"]))
+    cache.fill(tmp_path)
+    for row, block in enumerate(cache._blocks):
+        expected = processor.image_processor(block.open(), return_tensors="np")["pixel_values"][0, 0]
+        np.testing.assert_allclose(cache.normalised(cache.pixels[[row]])[0].numpy(), expected, atol=1 / 127)
+    before = next(tmp_path.glob("*.npy")).stat().st_mtime_ns
+    cache.fill(tmp_path)
+    assert next(tmp_path.glob("*.npy")).stat().st_mtime_ns == before
+
+
+def test_batches_hold_everything_once_within_the_budget():
+    lengths = list(np.random.default_rng(0).integers(10, 200, 500))
+    batches = plan_batches(lengths, 1000, seed=1, epoch=0)
+    assert sorted(i for batch in batches for i in batch) == list(range(500))
+    assert all(max(lengths[i] for i in batch) * len(batch) <= 1000 for batch in batches)
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    assert sum(lengths) / padded > 0.85
+    assert batches == plan_batches(lengths, 1000, seed=1, epoch=0) != plan_batches(lengths, 1000, seed=1, epoch=1)
+
+
+def test_the_stream_goes_on_where_it_was(root, processor, tmp_path):
+    samples, pictures = load_samples([root / "train.jsonl"], processor, tmp_path)
+    one = Batches(samples, pictures, 600)
+    for _ in range(one.per_epoch + 2):
+        one.next()
+    two = Batches(samples, pictures, 600, position=one.position)
+    for _ in range(one.per_epoch):
+        assert one.next().ids.equal(two.next().ids)
+
+
+def test_collate_pads_on_the_right_and_keeps_pictures_in_order(root, processor, tmp_path):
+    samples, pictures = load_samples([root / "train.jsonl"], processor, tmp_path, limit=5)
+    batch = collate(samples, pictures)
+    image = processor.image_token_id
+    assert batch.pixels is not None
+    assert int((batch.ids == image).sum()) == 16 * len(batch.pixels)
+    assert batch.tokens == sum(len(sample.ids) for sample in samples)
+    assert float(batch.weights.sum()) == pytest.approx(sum(float(sample.weights.sum()) for sample in samples))
+
+
+def test_unusable_data_says_which_and_why(root, processor, tmp_path):
+    with pytest.raises(DataError, match="easel data mix"):
+        list(read_records([tmp_path / "none.jsonl"]))
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"messages": []}\n{"id": 1\n')
+    with pytest.raises(DataError, match="line 2"):
+        list(read_records([bad]))
+    record = toy.record(tmp_path, 0)
+    (tmp_path / record["messages"][3]["content"][1]["path"]).unlink()
+    bad.write_text(json.dumps(record) + "\n")
+    with pytest.raises(DataError, match=r"train-0|\.png"):
+        load_samples([bad], processor, tmp_path / "cache")
+    bad.write_text("")
+    with pytest.raises(DataError, match="no dialogue"):
+        load_samples([bad], processor, tmp_path / "cache")
+
+
+def test_a_conversation_beyond_the_context_is_named(root, processor, tmp_path):
+    record = toy.record(root, 0)
+    record["messages"][0]["content"][0]["text"] = "hello " * 1200
+    long = root / "long.jsonl"
+    long.write_text(json.dumps(record) + "\n")
+    with pytest.raises(DataError, match=r"record train-0.*2048"):
+        load_samples([long], processor, tmp_path)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from dialog_mllm.errors import DialogUnavailable, EmptyPrompt
+from dialog_mllm.evaluation import answer_offline, evaluate, evaluate_offline, read_reply, score, turns_of
+from dialog_mllm.model import build_base
+from dialog_mllm.records import DataError, read_records
+from dialog_mllm.tokenizer import texts_of, train_tokenizer
+from tests.dialog_mllm import toy
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return toy.write(tmp_path_factory.mktemp("toy"), conversations=6)
+
+
+@pytest.fixture
+def records(root):
+    return list(read_records([root / "test.jsonl"]))
+
+
+class Answers:
+    """A dialog client that answers what `say(last user text, record's history)` gives."""
+
+    def __init__(self, say):
+        self.say = say
+
+    async def reply(self, messages):
+        said = self.say([message.text for message in messages])
+        if isinstance(said, Exception):
+            raise said
+        yield read_reply(said)
+
+
+def truth(records):
+    answers = {}
+    for turn in turns_of(records):
+        answers[tuple(message.text for message in turn.history)] = turn.wanted
+    return lambda texts: answers[tuple(texts)]
+
+
+def judge(turn, prompt, previous):
+    request = turn["request"]
+    colour = (request.get("asked") or request.get("edit"))["colour"]
+    return (colour in prompt or toy.COLOURS[colour] in prompt) and (request["op"] == "draw" or previous is not None)
+
+
+def test_the_records_own_replies_are_all_right(records):
+    scores = evaluate(records, Answers(truth(records)), judge)
+    assert scores["n"] == 6
+    for key in ("switch_accuracy", "prompt_correct", "prompt_exact", "minimal_change", "question_accuracy",
+                "topic_accuracy"):  # fmt: skip
+        assert scores[key] == 1.0, key
+    assert scores["false_draw"] == scores["missed_draw"] == scores["no_reply"] == 0.0
+    assert set(scores["by_type"]) == {"t2t", "t2i", "ti2i", "ti2t"}
+    assert set(scores["by_language"]) == {"en", "zh"}
+    assert scores["by_type"]["t2i"]["false_draw"] is None
+
+
+def test_always_drawing_and_always_talking(records):
+    drawing = evaluate(records, Answers(lambda texts: "<draw>a pink square"), judge)
+    assert drawing["false_draw"] == 1.0 and drawing["missed_draw"] == 0.0 and drawing["prompt_correct"] == 0.0
+    talking = evaluate(records, Answers(lambda texts: "no"), judge)
+    assert talking["missed_draw"] == 1.0 and talking["false_draw"] == 0.0 and talking["question_accuracy"] == 0.0
+
+
+def test_a_broken_reply_is_wrong_but_no_end(records):
+    scores = evaluate(records, Answers(lambda texts: EmptyPrompt()), judge)
+    assert scores["no_reply"] == 1.0 and scores["switch_accuracy"] == 0.0
+
+
+def test_a_server_that_is_away_is_an_error_and_no_score(records):
+    with pytest.raises(ExceptionGroup) as raised:
+        evaluate(records, Answers(lambda texts: DialogUnavailable("away")), judge)
+    assert raised.group_contains(DialogUnavailable)
+
+
+def test_answers_are_compared_by_words(records):
+    turns = [turn for turn in turns_of(records) if turn.operation == "answer" and turn.language == "en"]
+    accepted = turns[0].turn["request"]["accept"][0]
+    for said, right in ((f"It is {accepted}.", 1.0), (f"un{accepted}ly", 0.0)):
+        scores = evaluate(records[:0] + [r for r in records if r[0]["id"] == turns[0].record],
+                          Answers(lambda texts, said=said: said), judge)  # fmt: skip
+        assert scores["question_accuracy"] == right
+
+
+def test_rewriting_more_than_was_asked_is_no_minimal_change(records):
+    say = truth(records)
+
+    def wordy(texts):
+        wanted = say(texts)
+        return wanted + ", beautiful, detailed" if wanted.startswith("<draw>") else wanted
+
+    scores = evaluate(records, Answers(wordy), judge)
+    assert scores["minimal_change"] == 0.0 and scores["prompt_correct"] == 1.0 and scores["prompt_exact"] < 1.0
+
+
+def test_offline_answers_do_not_depend_on_the_batch(root, records):
+    tokenizer = train_tokenizer(texts_of([root / "train.jsonl"]), 400)
+    model, processor = build_base(tokenizer, toy.SMALL)
+    model.eval()
+    turns = list(turns_of(records))
+    one = answer_offline(turns, model, processor, batch=1, max_tokens=12)
+    many = answer_offline(turns, model, processor, batch=16, max_tokens=12)
+    assert [turn.reply for turn in one] == [turn.reply for turn in many]
+    scores = evaluate_offline(records[:2], model, processor, judge)
+    assert scores["n"] == 2
+
+
+def test_nothing_to_measure_on(records):
+    with pytest.raises(DataError, match="no dialogue"):
+        score([], judge)
+    record, root = records[0]
+    with pytest.raises(DataError, match="one entry in `turns`"):
+        list(turns_of([({**record, "turns": []}, root)]))

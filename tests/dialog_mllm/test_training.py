@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dialog_mllm import training
+from dialog_mllm.data import Batches, load_samples
+from dialog_mllm.model import build_base, load_base
+from dialog_mllm.tokenizer import texts_of, train_tokenizer
+from dialog_mllm.training import FitConfig, MllmConfig, TrainingError, fit, schedule, train_mllm
+from tests.dialog_mllm import toy
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return toy.write(tmp_path_factory.mktemp("toy"))
+
+
+def fit_toy(root, config: FitConfig, cache, save=lambda scores: None):
+    tokenizer = train_tokenizer(texts_of([root / "train.jsonl"]), 400)
+    model, processor = build_base(tokenizer, toy.SMALL)
+    train = Batches(*load_samples([root / "train.jsonl"], processor, cache, 0.3), config.batch_tokens)
+    held_out = Batches(*load_samples([root / "validation.jsonl"], processor, cache), config.batch_tokens)
+    draw = tokenizer.convert_tokens_to_ids("<draw>")
+    return model, fit(config, model, model, train, held_out, draw, save, lambda scores: -scores["loss"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, optimizer):
+    config = FitConfig(tmp_path / "a", epochs=2, batch_tokens=600, optimizer=optimizer, warmup=3)
+    whole, scores = fit_toy(root, config, tmp_path)
+    assert scores["steps"] > 6
+
+    calls = 0
+    original = training.token_losses
+
+    def stops(model, batch):
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        if calls == 5:
+            raise KeyboardInterrupt
+        return original(model, batch)
+
+    config = replace(config, run=tmp_path / "b")
+    monkeypatch.setattr(training, "token_losses", stops)
+    with pytest.raises(KeyboardInterrupt):
+        fit_toy(root, config, tmp_path)
+    monkeypatch.setattr(training, "token_losses", original)
+    resumed, again = fit_toy(root, config, tmp_path)
+    assert again["steps"] == scores["steps"] and again["tokens"] == scores["tokens"]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_train_mllm_learns_and_leaves_a_complete_run(root, tmp_path):
+    config = MllmConfig(
+        data=(root / "train.jsonl",),
+        validation=(root / "validation.jsonl",),
+        fit=FitConfig(tmp_path, epochs=25, batch_tokens=1500, learning_rate=5e-3, warmup=5),
+        model=toy.SMALL,
+        vocab_size=400,
+    )
+    scores = train_mllm(config)
+    assert scores["switch_accuracy"] > 0.9
+    assert scores["loss"] < 1.0
+    load_base(tmp_path / "base")
+    for name in ("curve.csv", "curve.png", "checkpoint.pt", "tensorboard"):
+        assert (tmp_path / name).exists()
+    assert json.loads((tmp_path / "settings.json").read_text())["fit"]["epochs"] == 25
+    rows = list(csv.DictReader((tmp_path / "curve.csv").open()))
+    assert float(rows[-1]["loss"]) == pytest.approx(scores["loss"], rel=1e-3)
+
+
+def test_time_is_a_limit_over_all_resumes(root, tmp_path):
+    config = FitConfig(tmp_path / "run", epochs=1e6, minutes=0.05, batch_tokens=600)
+    _, scores = fit_toy(root, config, tmp_path)
+    assert scores["minutes"] < 0.5
+    _, again = fit_toy(root, config, tmp_path)
+    assert again["steps"] == scores["steps"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(root, tmp_path):
+    config = FitConfig(tmp_path / "run", epochs=5, batch_tokens=600, learning_rate=1e12, warmup=1, optimizer="adamw")
+    with pytest.raises(TrainingError, match="smaller --learning-rate"):
+        fit_toy(root, config, tmp_path)
+
+
+def test_a_run_of_something_else_is_not_resumed(root, tmp_path):
+    (tmp_path / "run").mkdir()
+    torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(TrainingError, match="another --out"):
+        fit_toy(root, FitConfig(tmp_path / "run", epochs=1, batch_tokens=600), tmp_path)
+
+
+def test_schedule_warms_up_holds_and_decays():
+    config = FitConfig(run=None, warmup=10, decay_share=0.5)  # type: ignore[arg-type]
+    assert schedule(0.0, 0, config) == pytest.approx(0.1)
+    assert schedule(0.3, 100, config) == 1.0
+    assert schedule(0.75, 200, config) == pytest.approx(0.5)
+    assert schedule(1.0, 300, config) == 0.0
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"minutes": -1}, {"optimizer": "sgd"}, {"decay_share": 0}])
+def test_impossible_settings_are_refused(tmp_path, bad):
+    with pytest.raises(TrainingError):
+        FitConfig(tmp_path, **bad)
