@@ -65,7 +65,7 @@ class PictureShards:
 
 
 def epochs(n: int, batch: int, seed: int, start: int = 0) -> Any:
-    """Endless batches of indices: every picture once an epoch, in an order that `seed` fixes; begins at batch `start`."""
+    """Endless batches of indices: every picture once an epoch, in an order that `seed` fixes, from batch `start` on."""
     per_epoch = n // batch
     step = start
     while True:

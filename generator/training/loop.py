@@ -99,7 +99,8 @@ def fit(
     """Minimises `loss(step)` over `modules`, which end up holding their averaged weights.
 
     Resumes from `config.run/checkpoint.pt` when there is one. `sample(modules, step)` is called with the averaged
-    weights at every save: it draws what a person looks at. `on_progress` hears the share that is done. Returns {"steps", "minutes", "loss"}.
+    weights at every save: it draws what a person looks at. `on_progress` hears the share that is done.
+    Returns {"steps", "minutes", "loss"}.
     """
     config.run.mkdir(parents=True, exist_ok=True)
     (config.run / "config.json").write_text(json.dumps({**asdict(config), "run": str(config.run)}, indent=1))
