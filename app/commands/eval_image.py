@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def held_out_prompts(n: int, seed: int) -> list[Prompt]:
     """Refined prompts of scenes of the test split, the languages in turns."""
-    from datasets_build.storybook.language import prompt_templates, write_prompt
+    from datasets_build.storybook.language import N_TEMPLATES, write_prompt
     from datasets_build.storybook.scene import sample_scene
     from generator.evaluation import Prompt
 
@@ -88,7 +88,7 @@ def held_out_prompts(n: int, seed: int) -> list[Prompt]:
     for number in range(n):
         scene = sample_scene(rng, "test")
         language = LANGUAGES[number % len(LANGUAGES)]
-        text = write_prompt(scene, language, rng.choice(prompt_templates("test")))
+        text = write_prompt(scene, language, rng.randrange(N_TEMPLATES))
         prompts.append(Prompt(text, language, scene.to_json(), rng.randrange(2**31)))
     return prompts
 

@@ -1,0 +1,83 @@
+"""A real browser and a real server, for tests of the page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import uvicorn
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PATIENCE = 90_000  # milliseconds; the machine may be busy
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Debian's chromium where it is installed, else Playwright's own; without either the test is skipped."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        except Error as error:
+            pytest.skip(f"no browser: {str(error).splitlines()[0]} (apt-get install chromium)")
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """The app in a thread of this process, on a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        while thread.is_alive():
+            with contextlib.suppress(httpx.HTTPError):
+                httpx.get(f"{url}/health", timeout=5, trust_env=False)
+                break
+            time.sleep(0.1)
+        yield url
+        server.should_exit = True
+        thread.join(30)
+
+
+def open_page(page: Page, url: str) -> Page:
+    """The page, once it takes input."""
+    page.set_default_timeout(PATIENCE)
+    page.goto(url)
+    page.wait_for_selector("#box textarea")
+    page.wait_for_selector("#box .submit-button")
+    page.wait_for_function("document.querySelector('#seed input')?.value")  # the first answer of the server is there
+    return page
+
+
+def send(page: Page, text: str) -> None:
+    page.fill("#box textarea", text)
+    page.press("#box textarea", "Enter")
+
+
+def say(page: Page, text: str) -> str:
+    """Sends, waits for the whole answer, and returns the answer's text."""
+    before = page.locator("#chat .bot.message, #chat .message.bot").count()
+    send(page, text)
+    page.wait_for_function(
+        """n => document.querySelectorAll('#chat .message.bot').length > n
+            && document.querySelector('#box .submit-button')
+            && !document.querySelector('.easel-canvas, .easel-thinking')""",
+        arg=before,
+    )
+    return page.locator("#chat .message.bot").last.inner_text()

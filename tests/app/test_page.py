@@ -1,0 +1,252 @@
+"""The page in a real browser, over fake models: what a user clicks works. The real models are in test_end_to_end.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from app.profiles import PROFILES
+from app.serve import build_app
+from app.store import Store
+from tests.app.browser import open_browser, open_page, say, send, serving
+from tests.app.fakes import FakeDialog, FakeGenerator, FakeModels
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+PICTURES = "#chat .easel-picture img"
+
+
+@pytest.fixture(scope="module")
+def models() -> FakeModels:
+    return FakeModels(FakeDialog(pause=0.01), FakeGenerator(0.1))
+
+
+@pytest.fixture(scope="module")
+def url(models: FakeModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    store = Store(tmp_path_factory.mktemp("data"))
+    with serving(build_app(PROFILES["storybook"], store, models)) as url:  # type: ignore[arg-type]
+        yield url
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    context = browser.new_context(locale="en-GB")
+    page = open_page(context.new_page(), url)
+    yield page
+    context.close()
+
+
+def test_a_conversation(page: Page, url: str) -> None:
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    assert say(page, "hello") == "You said: hello"
+    assert say(page, "draw a red fox").startswith("Refined prompt")
+    say(page, "give it a blue scarf")
+    addresses = page.locator(PICTURES).evaluate_all("images => images.map(image => image.src)")
+    assert len(set(addresses)) == 2
+    assert all(page.locator(PICTURES).evaluate_all("images => images.map(image => image.naturalWidth == 128)"))
+    page.locator(".easel-prompt summary").last.click()
+    assert page.locator(".easel-words mark").last.inner_text() == ", give it a blue scarf"
+    assert page.locator("#conversations label").first.inner_text() == "hello"
+    assert page.locator("#actions").is_visible()
+
+    page.reload()  # everything is still there
+    page.wait_for_selector(f"{PICTURES} >> nth=1")
+    assert page.input_value("#box textarea") == ""
+    assert errors == []
+
+
+def test_html_is_shown_and_not_run(page: Page) -> None:
+    evil = '<img src=x onerror="document.title=1"> **b** <script>document.title=2</script> <draw>'
+    answer = say(page, evil)
+    assert page.locator("#chat .message.user").last.inner_text() == evil
+    assert answer.startswith('You said: <img src=x onerror="document.title=1">')
+    assert page.locator("#chat .message img").count() == 0
+    assert page.title() == "Easel"
+
+
+def test_refused_messages_stay_in_the_box(page: Page, tmp_path: Path) -> None:
+    send(page, "   ")
+    page.get_by_text("The message is empty").wait_for()
+    page.fill("#box textarea", "x" * 20_000)
+    page.press("#box textarea", "Enter")
+    page.get_by_text("20,000 characters; at most 4,000").wait_for()
+    assert len(page.input_value("#box textarea")) == 20_000
+    assert page.locator("#chat .message").count() == 0
+
+    (tmp_path / "notes.png").write_text("no picture")
+    page.set_input_files("#box input[type=file]", tmp_path / "notes.png")
+    page.wait_for_selector("#box .thumbnail-item, #box .thumbnails")
+    send(page, "look at this")
+    page.get_by_text("notes.png is not a picture that can be read").wait_for()
+    assert page.input_value("#box textarea") == "look at this"
+    assert page.locator("#chat .message").count() == 0
+
+
+def test_upload(page: Page, models: FakeModels, tmp_path: Path) -> None:
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "red.png")
+    page.set_input_files("#box input[type=file]", tmp_path / "red.png")
+    page.wait_for_selector("#box .thumbnail-item, #box .thumbnails")
+    say(page, "what is this?")
+    page.wait_for_selector("#chat .easel-upload")
+    (picture,) = models.dialog.asked[-1][0][-1].images
+    assert picture.open().getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_stop_and_retry(page: Page, models: FakeModels) -> None:
+    models.generator.pause = 5.0
+    send(page, "draw a slow fox")
+    page.wait_for_selector(".easel-canvas")
+    page.click("#box .stop-button")
+    page.wait_for_selector(".easel-note")
+    models.generator.pause = 0.05
+    assert models.generator.jobs[-1].cancelled.is_set()
+    page.click("#retry")
+    page.wait_for_selector(PICTURES)
+    page.wait_for_selector("#older")
+    assert page.locator("#branch").inner_text().strip() == "2/2"
+    page.click("#older")
+    page.wait_for_selector(".easel-note")
+    page.click("#newer")
+    page.wait_for_selector(PICTURES)
+
+
+def test_a_failure_is_shown_with_a_retry(page: Page, models: FakeModels) -> None:
+    models.dialog.replies.append("<draw>")
+    send(page, "draw a fox")
+    page.get_by_text("wanted to draw but did not say what").wait_for()
+    page.click("#retry")
+    page.wait_for_selector(PICTURES)
+
+
+def test_undo_gives_the_message_back(page: Page) -> None:
+    say(page, "hello")
+    say(page, "a mistake")
+    page.click("#undo")
+    page.wait_for_function("document.querySelector('#box textarea').value == 'a mistake'")
+    assert page.locator("#chat .message.user").count() == 1
+
+
+def test_seed_and_settings(page: Page, models: FakeModels) -> None:
+    page.click("#settings button")
+    page.fill("#seed input", "123")
+    page.press("#seed input", "Tab")
+    say(page, "draw a fox")
+    assert models.generator.requests[-1].seed == 123
+    page.check("#lock input")
+    page.wait_for_timeout(500)
+    page.click("#retry")
+    page.wait_for_selector("#older")
+    assert models.generator.requests[-1].seed == 123
+    page.click("#reroll")
+    page.wait_for_function("document.querySelector('#seed input').value != '123'")
+    rolled = int(page.input_value("#seed input"))
+    page.wait_for_timeout(500)
+    say(page, "make it blue")
+    assert models.generator.requests[-1].seed == rolled
+
+
+def test_modes(page: Page, models: FakeModels) -> None:
+    page.locator("#mode label", has_text="Talk").click()
+    say(page, "hello")
+    assert models.dialog.asked[-1][1] == "talk"
+
+
+def test_examples(page: Page) -> None:
+    page.locator("#chat .example").first.click()
+    page.wait_for_selector(PICTURES)
+    assert "fox" in page.locator("#chat .message.user").first.inner_text()
+
+
+def test_the_list_of_conversations(page: Page) -> None:
+    say(page, "the first one")
+    page.click("#new")
+    page.wait_for_selector("#chat .example")
+    say(page, "the second one")
+    page.locator("#conversations label", has_text="the first one").first.click()
+    page.locator("#chat .message.user", has_text="the first one").wait_for()
+    page.locator("#manage > button").click()
+    page.fill("#title textarea, #title input", "renamed")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    page.locator("#conversations label", has_text="renamed").wait_for()
+    page.click("#delete")
+    page.click("#really")
+    page.wait_for_selector("#chat .example")
+    assert page.locator("#conversations label", has_text="renamed").count() == 0
+
+
+def test_looking_elsewhere_while_it_draws(page: Page, models: FakeModels) -> None:
+    say(page, "an old one")
+    page.click("#new")
+    page.wait_for_selector("#chat .example")
+    models.generator.pause = 0.6
+    send(page, "draw a fox in the background")
+    page.wait_for_selector(".easel-canvas")
+    page.locator("#conversations label", has_text="an old one").first.click()
+    page.locator("#chat .message.user", has_text="an old one").wait_for()
+    page.wait_for_timeout(1500)
+    assert page.locator(".easel-canvas").count() == 0
+    page.locator("#conversations label", has_text="in the background").first.click()
+    page.wait_for_selector(PICTURES)
+    page.wait_for_function("!document.querySelector('.easel-canvas')")
+    models.generator.pause = 0.05
+
+
+def test_warming_up_is_said_and_nothing_waits_for_it(browser: Browser, url: str, models: FakeModels) -> None:
+    ready = models.status
+    models.status = {"status": "warming up", "dialog": "warming up", "generator": "ready"}
+    with browser.new_context(locale="en-GB") as context:
+        page = open_page(context.new_page(), url)
+        page.get_by_text("Warming up").wait_for()
+        page.fill("#box textarea", "typed already")
+        models.status = ready
+        page.wait_for_selector("#status", state="hidden")
+        assert page.input_value("#box textarea") == "typed already"
+
+
+def test_chinese_and_back(browser: Browser, url: str) -> None:
+    with browser.new_context(locale="zh-CN") as context:
+        page = open_page(context.new_page(), url)
+        assert "/zh" in page.url
+        page.get_by_text("想画点什么").wait_for()
+        page.click("#corner a")
+        page.get_by_text("What shall we draw?").wait_for()
+
+
+def test_phone_and_dark(browser: Browser, url: str) -> None:
+    with browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark") as context:
+        page = open_page(context.new_page(), url)
+        page.wait_for_function("!document.querySelector('#shelf').classList.contains('open')")
+        say(page, "draw a fox")
+        page.wait_for_function("document.body.classList.contains('dark')")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        width = page.locator(PICTURES).bounding_box()
+        assert width is not None and width["width"] > 250
+        page.evaluate("document.querySelector('[data-easel=theme]').click()")
+        page.wait_for_function("!document.body.classList.contains('dark')")
+
+
+def test_the_page_asks_nobody_else(browser: Browser, url: str) -> None:
+    asked: list[str] = []
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        open_page(page, url)
+        say(page, "hello")
+    assert {
+        re.sub(r"^(\w+://[^/]+).*", r"\1", address) for address in asked if not address.startswith(("data:", "blob:"))
+    } == {url}

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import fields
+
+import pytest
+
+from app.running import Run
+from app.store import Conversation, Store, Turn
+from app.texts import TEXTS, Texts
+from app.view import difference, literal, show_turns
+
+EN = TEXTS["en"]
+
+
+def turn(store: Store, conversation: Conversation, said: str = "hi", **fields: object) -> Turn:
+    made = store.begin_turn(conversation, None, said, (), "auto", 7)
+    return store.update_turn(made.id, **fields)
+
+
+def test_what_users_type_is_shown_as_typed() -> None:
+    evil = '<img src=x onerror="alert(1)"> [a](javascript:1) ![b](http://x/y.png) **c** `d` <draw> http://x www.x.y'
+    shown = literal(evil)
+    assert not re.search(r"[<>\[\]*`!]|://|www\.", shown)
+    assert literal("1. one\n- two\n# three\n    four").startswith("&#49;. one\n&#45; two\n&#35; three\n\u00a0")
+    assert literal("hello, who are you? It's me (really) - yes") == "hello, who are you? It's me (really) - yes"
+    assert literal("画一只狐狸。") == "画一只狐狸。"
+
+
+def test_the_models_text_has_no_html(store: Store, conversation: Conversation) -> None:
+    said = turn(store, conversation, status="done", text="**bold** <script>x</script> ![p](http://evil/x.png)")
+    content = show_turns([said], None, EN)[1]["content"]
+    assert content.startswith("**bold** ")
+    assert not re.search(r"[<>]|!\[|://", content)
+
+
+def test_differences_are_marked() -> None:
+    before, after = "A red fox in the snow.", "A red fox with a blue scarf in the snow."
+    assert difference(before, after) == "A red fox<mark> with a blue scarf</mark> in the snow."
+    assert difference("一只红色的狐狸", "一只蓝色的狐狸") == "一只<del>红</del><mark>蓝</mark>色的狐狸"
+    assert difference("a <b>", "a <i>") == "a &lt;<del>b</del><mark>i</mark>&gt;"
+    assert "<mark>" not in difference(before, before)
+
+
+def test_a_picture_with_its_prompt(store: Store, conversation: Conversation) -> None:
+    first = turn(store, conversation, status="done", prompt="a red fox", picture="f" * 32)
+    second = turn(store, conversation, status="done", prompt="a blue fox", picture="e" * 32, draw_probability=0.98)
+    content = [message["content"] for message in show_turns([first, second], None, EN)]
+    assert f'src="/v1/pictures/{"f" * 32}.png"' in content[1]
+    assert "a red fox" in content[1]
+    assert "<mark>" not in content[1]
+    assert "<del>red</del><mark>blue</mark>" in content[3]
+    assert "98% sure to draw" in content[3]
+    assert "\n\n" not in content[1]  # an empty line would end the HTML
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "thinking", "drawing"])
+def test_a_turn_without_an_end_says_why(store: Store, conversation: Conversation, status: str) -> None:
+    content = show_turns([turn(store, conversation, status=status, error="No <space>\n\nleft")], None, EN)[1]["content"]
+    assert "No &lt;space&gt;<br><br>left" in content
+
+
+def test_a_turn_under_way(store: Store, conversation: Conversation) -> None:
+    run = Run(turn(store, conversation, status="thinking"), asyncio.Event())
+    assert EN.thinking in show_turns([run.turn], run, EN)[1]["content"]
+    run.drawing, run.prompt, run.step, run.steps = True, "a fox", 3, 6
+    content = show_turns([run.turn], run, EN)[1]["content"]
+    assert "width:50%" in content
+    assert "Painting 3/6" in content
+    assert "a fox" in content
+
+
+def test_both_languages_say_everything() -> None:
+    for field in fields(Texts):
+        values = [getattr(texts, field.name) for texts in TEXTS.values()]
+        assert all(values), field.name
+        assert len(set(values)) == len(values), field.name
