@@ -31,5 +31,5 @@ def vllm_server(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory)
     """Base and adapter of the tiny model. Tests may read its state, not change it."""
     settings = ServerSettings(threads=1, kv_cache_mb=64)
     with VllmServer(tiny_model.base, tiny_model.adapter, settings, tmp_path_factory.mktemp("logs")) as server:
-        server.wait_ready(300)
+        server.wait_ready(600)
         yield server

@@ -91,7 +91,8 @@ def test_the_model_sees_what_training_sees(
 def test_modes(vllm_server: VllmServer) -> None:
     client = client_of(vllm_server, max_tokens=50)
     events = asyncio.run(collect(client, [Message.user("hi")]))
-    assert events[:-1] == [DrawStart(), PromptDelta("f"), PromptDelta("o"), PromptDelta("x")]
+    assert events[0] == DrawStart()
+    assert "".join(event.text for event in events[1:-1] if isinstance(event, PromptDelta)) == "fox"
     assert events[-1].content == "<draw>fox"
     assert 0.5 < events[-1].draw_probability < 0.95
     forced = ask(client, [Message.user("hi")], "draw")
@@ -161,33 +162,30 @@ def test_killed_in_mid_reply_it_comes_back(tiny_model: TinyModel, tmp_path: Path
             server.wait_ready(0.01)
         with pytest.raises(DialogUnavailable, match="Is it running"):
             ask(DialogClient(server.base_url, server.api_key, retries=0), [Message.user("hi")])
-        server.wait_ready(300)
+        server.wait_ready(600)
         old = processes_naming(server.api_key)
         (api_server,) = (pid for pid, command in old.items() if "api_server --model" in command and "-I" not in command)
         assert server.api_key not in "".join(old.values())
-        client = DialogClient(server.base_url, server.api_key, max_tokens=400)
+        (engine,) = (pid for pid, command in old.items() if "EngineCore" in command)
+        client = DialogClient(server.base_url, server.api_key, retries=0)
+        asyncio.run(client.check_protocol())
 
         async def interrupted() -> None:
-            async for number, _ in _count(client.reply([Message.user("hi")], "talk")):
-                if number == 5:
-                    os.kill(api_server, signal.SIGKILL)
+            os.kill(engine, signal.SIGSTOP)  # so that the reply is surely not finished before the kill
+            reply = asyncio.create_task(collect(client, [Message.user("hi")]))
+            await asyncio.sleep(2)
+            os.kill(api_server, signal.SIGKILL)
+            await reply
 
-        with pytest.raises(DialogUnavailable, match="mid-reply"):
+        with pytest.raises(DialogUnavailable):
             asyncio.run(interrupted())
         wait_until(lambda: server.state == "restarting", 60, "restarting")
         assert "The log" in (server.error or "")
         wait_until(lambda: not old.keys() & processes_naming(server.api_key).keys(), 60, "old processes gone")
-        server.wait_ready(300)
+        server.wait_ready(600)
         assert ask(client, [Message.user("hi")]).prompt == "fox"
     assert server.state == "stopped"
     assert not processes_naming(server.api_key)
-
-
-async def _count(events):
-    number = 0
-    async for event in events:
-        yield number, event
-        number += 1
 
 
 @pytest.mark.parametrize("ready", [False, True])
@@ -199,9 +197,7 @@ def test_nothing_survives_an_app_that_is_killed(tiny_model: TinyModel, tmp_path:
         server = VllmServer({str(tiny_model.base)!r}, None, settings, {str(tmp_path)!r})
         server.start()
         if {ready}:
-            server.wait_ready(300)
-        else:
-            time.sleep(4)
+            server.wait_ready(600)
         print("here", flush=True)
         time.sleep(600)
     """)
@@ -209,7 +205,7 @@ def test_nothing_survives_an_app_that_is_killed(tiny_model: TinyModel, tmp_path:
     environment = os.environ | {"EASEL_TEST_MARK": mark}
     with subprocess.Popen([sys.executable, "-c", app], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout and process.stdout.readline() == b"here\n"
-        assert len(processes_naming(mark)) >= (4 if ready else 3)
+        wait_until(lambda: len(processes_naming(mark)) >= (4 if ready else 3), 120, "server running")
         process.kill()
     wait_until(lambda: not processes_naming(mark), 60, f"all gone, but {processes_naming(mark)}")
 
@@ -288,7 +284,7 @@ def test_vllms_own_reason_is_shown(tiny_model: TinyModel, tmp_path: Path) -> Non
     server = VllmServer(broken, None, ServerSettings(threads=1), tmp_path / "logs")
     server.start()
     with pytest.raises(ServerFailed, match="no-such-model"):
-        server.wait_ready(300)
+        server.wait_ready(600)
     assert server.state == "failed"
     assert str(server.log_path) in (server.error or "")
     server.stop()
