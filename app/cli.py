@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, command: Command, arguments: list[str]) -> int:
     from app.errors import EaselError
     from dialog_mllm.errors import DialogError
+    from dialog_mllm.records import DataError
     from generator.errors import GeneratorError
 
     module = import_module(command.module)
@@ -84,7 +85,7 @@ def _run(name: str, command: Command, arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     try:
         result = module.run(args, *which)
-    except (EaselError, DialogError, GeneratorError, *_user_errors(module)) as error:
+    except (EaselError, DialogError, GeneratorError, DataError, getattr(module, "TrainingError", EaselError)) as error:
         print(f"easel {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -97,11 +98,6 @@ def _run(name: str, command: Command, arguments: list[str]) -> int:
         _report(result, args.json)
         return 0
     return int(result or 0)
-
-
-def _user_errors(module: Any) -> tuple[type[Exception], ...]:
-    """Errors that a command's module raises for the user's eyes, beside the packages' own."""
-    return tuple(getattr(module, name) for name in ("DataError", "TrainingError") if hasattr(module, name))
 
 
 def _report(result: dict[str, Any], as_json: bool) -> None:

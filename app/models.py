@@ -143,10 +143,15 @@ class GeneratorModel:
         return str(self._error or "")
 
     def start(self) -> None:
+        if Path(self._source).is_absolute() and not Path(self._source).is_dir():
+            raise CheckpointError(f"The generator is missing: there is no folder {self._source}. Restore it.")
         threading.Thread(target=self._run, name="easel-generator-load", daemon=True).start()
 
     def stop(self) -> None:
         self._stopped = True
+        if not self._settled.is_set():
+            self._error = EngineClosed("The generator was shut down while it was loading.")
+            self._settled.set()  # who waits in `submit` would keep the process alive
         if self._engine is not None:
             self._engine.close()
 
@@ -164,7 +169,7 @@ class GeneratorModel:
 
             pipeline = self._load(self._source)
             if self._stopped:
-                raise EngineClosed("The generator was shut down while it was loading.")
+                return
             self._engine = Engine(pipeline)
             self._engine.submit(DrawRequest("warm up", size=self._size, steps=2)).result()
         except GeneratorError as error:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from PIL import Image
 
 from app import conversation as core
-from app.errors import InputRefused
+from app.errors import InputRefused, StoreError
 from app.profiles import Profile
 from app.store import Conversation, Store, Turn
 
@@ -91,11 +91,12 @@ class RunningTurns:
             run = self._runs[conversation.id] = Run(accepted.turn, cancel)
         finally:
             self._starting.discard(conversation.id)
-        if not conversation.title:
-            self._store.change_conversation(conversation, title=core.title_of(message.text))
         task = asyncio.create_task(self._follow(conversation.id, run, events))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if not conversation.title:
+            with suppress(StoreError):  # a full disk must not keep the turn from its end
+                self._store.change_conversation(conversation, title=core.title_of(message.text))
         return run
 
     async def stop_all(self) -> None:

@@ -5,6 +5,7 @@ easel chat --port 7860
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -29,6 +30,7 @@ from app.store import Store
 from app.texts import TEXTS
 from app.web import build_page, mount_pages
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 3  # seconds that open connections get at the end
 
 
@@ -46,6 +48,7 @@ def build_app(profile: Profile, store: Store, models: Models) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await turns.stop_all()
+        await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
     app = FastAPI(title="Easel", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
@@ -91,6 +94,8 @@ def serve(profile: Profile, host: str, port: int, data_dir: Path) -> int:
             models.start()
             shown = f"[{host}]" if ":" in host else host
             print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
+            if host not in LOOPBACK:
+                print("Note: whoever can reach this address can use it. There is no sign-in.")
             sys.stdout.flush()
             server.run(sockets=[listener])
             print("Stopping…", flush=True)

@@ -118,12 +118,12 @@ class Store:
     # Conversations
 
     def create_conversation(
-        self, owner: str, profile: str, settings: Mapping[str, Any], seed: int | None = None
+        self, owner: str, profile: str, settings: Mapping[str, Any], seed: int | None = None, locked: bool = False
     ) -> Conversation:
         now = time.time()
         values = {
             "id": secrets.token_hex(12), "owner": owner, "title": "", "profile": profile,
-            "seed": new_seed() if seed is None else seed, "locked": 0, "settings": json.dumps(dict(settings)),
+            "seed": new_seed() if seed is None else seed, "locked": int(locked), "settings": json.dumps(dict(settings)),
             "leaf": None, "created": now, "updated": now,
         }  # fmt: skip
         with self._write() as db:

@@ -26,6 +26,11 @@ from app.view import show_turns
 
 OWNER = "local"  # one user, for now
 STATIC = Path(__file__).parent / "static"
+_DRAWN = "<text y=%22.9em%22 font-size=%2290%22>🎨</text>"
+ICON = (
+    '<link rel="icon" href="data:image/svg+xml,'
+    f'<svg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 100 100%22>{_DRAWN}</svg>">'
+)
 Update = dict[Any, Any]  # component -> new value
 
 
@@ -43,7 +48,7 @@ def look() -> dict[str, Any]:
     return {
         "theme": theme,
         "css": (STATIC / "easel.css").read_text(encoding="utf-8"),
-        "head": f'<meta name="viewport" content="width=device-width, initial-scale=1"><script>{script}</script>',
+        "head": f'{ICON}<meta name="viewport" content="width=device-width, initial-scale=1"><script>{script}</script>',
     }
 
 
@@ -70,7 +75,9 @@ class Page:
         self.profile = profile
         self.store = store
         self.turns = turns
-        with gr.Blocks(title="Easel", analytics_enabled=False, fill_height=True, fill_width=True) as self.blocks:
+        with gr.Blocks(
+            title="Easel", analytics_enabled=False, fill_height=True, fill_width=True, delete_cache=(3600, 86400)
+        ) as self.blocks:
             self._build_sidebar()
             self._build_chat()
             self._connect()
@@ -298,13 +305,10 @@ class Page:
             if current:
                 conversation = self.store.change_conversation(self._find(current), **values)
             else:
-                fresh = self.store.create_conversation(OWNER, self.profile.name, values["settings"], values["seed"])
-                conversation = self.store.change_conversation(fresh, locked=values["locked"])
+                conversation = self.store.create_conversation(OWNER, self.profile.name, **values)
             await self.turns.start(conversation, message, mode, conversation.leaf)
         except EaselError as error:
             _say(error)
-            if conversation is not None and not current:
-                self.store.delete_conversation(conversation)
             # One update at least: Gradio wants it of a generator.
             yield {self.current: current}
             return

@@ -16,9 +16,7 @@ from typing import Any
 
 from app.errors import EaselError
 from app.judging import judge_prompt
-from dialog_mllm.records import DataError, read_records
-
-__all__ = ["DataError", "add_arguments", "run"]
+from dialog_mllm.records import read_records
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -125,6 +125,9 @@ class FakeModels:
         self.generator = generator or FakeGenerator()
         self.status = {"status": "ready", "dialog": "ready", "generator": "ready"}
 
+    def stop(self) -> None:
+        pass
+
     def health(self) -> dict[str, str]:
         return self.status
 
