@@ -56,8 +56,10 @@ class HunyuanDiTConfig:
 
     def __post_init__(self) -> None:
         checks = [
-            (self.hidden_size == self.num_attention_heads * self.attention_head_dim,
-             "hidden_size must be num_attention_heads * attention_head_dim"),
+            (
+                self.hidden_size == self.num_attention_heads * self.attention_head_dim,
+                "hidden_size must be num_attention_heads * attention_head_dim",
+            ),
             (self.attention_head_dim % 4 == 0, "attention_head_dim must be a multiple of 4 (two axes of pairs)"),
             (self.num_layers >= 2 and self.num_layers % 2 == 0, "num_layers must be even (long skips join halves)"),
             (self.cross_attention_dim_t5 % POOLER_HEADS == 0, f"cross_attention_dim_t5: a multiple of {POOLER_HEADS}"),

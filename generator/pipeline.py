@@ -183,10 +183,20 @@ def check_fit(folder: Path, dit: HunyuanDiT, text: TextEncoders, vae: Any) -> No
     """The parts of a folder must have been made for one another."""
     pairs = [
         ("vae", "latent_channels", vae.config.latent_channels, "in_channels", dit.config.in_channels),
-        ("text_encoder", "hidden_size", text.clip.config.hidden_size,
-         "cross_attention_dim", dit.config.cross_attention_dim),
-        ("text_encoder_2", "d_model", text.t5.config.d_model,
-         "cross_attention_dim_t5", dit.config.cross_attention_dim_t5),
+        (
+            "text_encoder",
+            "hidden_size",
+            text.clip.config.hidden_size,
+            "cross_attention_dim",
+            dit.config.cross_attention_dim,
+        ),
+        (
+            "text_encoder_2",
+            "d_model",
+            text.t5.config.d_model,
+            "cross_attention_dim_t5",
+            dit.config.cross_attention_dim_t5,
+        ),
     ]
     for part, name, theirs, ours_name, ours in pairs:
         if theirs != ours:

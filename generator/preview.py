@@ -1,6 +1,6 @@
 """A picture in the making, for next to nothing: latents to colours by one small matrix instead of the VAE.
 
-    python -c "from generator.preview import fit; print(fit.__doc__)"
+python -c "from generator.preview import fit; print(fit.__doc__)"
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What to draw, and whether it can be drawn. Light: imports no torch.
 
-    python -c "from generator.request import DrawRequest; print(DrawRequest('a red fox', seed=7))"
+python -c "from generator.request import DrawRequest; print(DrawRequest('a red fox', seed=7))"
 """
 
 from __future__ import annotations

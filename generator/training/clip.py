@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from generator.checkpoint import write_json, write_tensors
 from generator.training.data import PictureShards, epochs
-from generator.training.dit import ATTENTION
+from generator.training.dit import EAGER
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 from generator.training.text import CaptionTokens
 
@@ -69,7 +69,7 @@ class Clip(nn.Module):
         image = CLIPVisionConfig(
             hidden_size=config.image_width, intermediate_size=4 * config.image_width, image_size=128, patch_size=16,
             num_hidden_layers=config.image_layers, num_attention_heads=config.image_width // 64, hidden_act="gelu",
-            attn_implementation=ATTENTION,
+            **EAGER,
         )  # fmt: skip
         return cls(text, CLIPVisionModel(image), config.joint)
 

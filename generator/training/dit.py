@@ -41,7 +41,8 @@ SCHEDULER = {
     "variance_type": "fixed_small",
 }  # fmt: skip
 SHEET_STEPS = 16
-ATTENTION = "eager"  # torch's fused attention on CPUs has a slow backward pass in bfloat16
+# Torch's fused attention on CPUs has a slow backward pass in bfloat16.
+EAGER: dict[str, Any] = {"attn_implementation": "eager"}
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,13 @@ def build_encoders(config: DitConfig, vocabulary: int) -> tuple[Any, Any]:
         vocab_size=vocabulary, hidden_size=config.clip_width, num_hidden_layers=config.clip_layers,
         num_attention_heads=config.clip_width // 64, intermediate_size=4 * config.clip_width, type_vocab_size=1,
         max_position_embeddings=config.text_len, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        pad_token_id=0, attn_implementation=ATTENTION,
+        pad_token_id=0, **EAGER,
     )  # fmt: skip
     return BertModel(bert, add_pooling_layer=False), T5EncoderModel(
         T5Config(
             vocab_size=vocabulary, d_model=config.t5_width, d_kv=64, num_heads=config.t5_width // 64,
             d_ff=3 * config.t5_width, num_layers=config.t5_layers, feed_forward_proj="gated-gelu", dropout_rate=0.0,
-            pad_token_id=0, attn_implementation=ATTENTION,
+            pad_token_id=0, **EAGER,
         )
     )  # fmt: skip
 

@@ -150,7 +150,7 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = rate * factor
             losses = loss(step)
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
+            losses["loss"].backward()
             torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
             for optimizer in both:
                 optimizer.step()

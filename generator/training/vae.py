@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -64,11 +64,11 @@ def initialise(vae: Any) -> Any:
     for module in vae.modules():
         if isinstance(module, ResnetBlock2D):
             nn.init.zeros_(module.conv2.weight)
-            nn.init.zeros_(module.conv2.bias)
+            nn.init.constant_(cast(Tensor, module.conv2.bias), 0.0)
     for name, module in vae.named_modules():
         if isinstance(module, nn.Conv2d) and any(part in name for part in PATH):
             nn.init.orthogonal_(module.weight)
-            nn.init.zeros_(module.bias)
+            nn.init.constant_(cast(Tensor, module.bias), 0.0)
     vae.quant_conv.bias.data[vae.config.latent_channels :] = -6.0  # log-variance: hardly any noise at first
     return vae
 
