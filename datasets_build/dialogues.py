@@ -91,8 +91,7 @@ def _random_plan(rng: random.Random, length: int) -> list[tuple[str, str]]:
         op = ""
         if kind == "ti2i":
             ops = {**WEIGHTS, **EXTRA_OPS}
-            if roots < 2:
-                del ops["combine"]
+            ops["combine"] = 50 if roots >= 2 else 0  # few dialogues have two pictures to combine
             if not roots:
                 del ops["again"]
             if not roots or not plan or plan[-1][1] in ("", "again", "undo"):
@@ -137,18 +136,9 @@ def _talk(voice: Speaker, table: Table, first: bool, last: bool) -> Exchange:
 
 
 def _draw(voice: Speaker, table: Table) -> None:
-    for _ in range(60):
-        mark = len(voice.used)
-        try:
-            exchange = fresh(voice, table.topic, after_another=bool(table.drawings))
-            break
-        except NoSample:
-            del voice.used[mark:]
-    else:
-        raise NoSample
-    assert exchange.drawn is not None
+    exchange = fresh(voice, table.topic, after_another=bool(table.drawings))
     form = find_template(exchange.reply.removeprefix(DRAW))
-    if form is None:
+    if exchange.drawn is None or form is None:
         raise ValueError(f"no template wrote {exchange.reply!r}")
     table.put(exchange, exchange.drawn, *form, new_root=True)
 

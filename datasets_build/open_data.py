@@ -13,17 +13,14 @@ import random
 from datasets_build import looking, refusals, talk
 from datasets_build.banks import Speaker
 from datasets_build.changes import edit_text
-from datasets_build.records import Dialogue, Exchange, NoSample, command, require_split
-from datasets_build.requests import keywords, sample_asked
+from datasets_build.records import Dialogue, Exchange, NoSample, command
+from datasets_build.requests import SEARCH, asked_of_split, keywords
 from datasets_build.storybook.edits import apply_edit, sample_edit
 from datasets_build.storybook.language import N_TEMPLATES, describe, write_prompt
 from datasets_build.storybook.questions import ask
-from datasets_build.storybook.reading import complete
 from datasets_build.storybook.scene import Scene, sample_scene
 from datasets_build.surface import roughen
 from datasets_build.topics import TOPICS
-
-SEARCH = 400  # tries to find an edit that stays within a small split
 
 
 def build(language: str, split: str, rng: random.Random) -> Dialogue:
@@ -125,15 +122,7 @@ def _copy(speaker: Speaker) -> list[Exchange]:
 
 def _expand(speaker: Speaker) -> list[Exchange]:
     rng = speaker.rng
-    for _ in range(SEARCH):
-        asked = sample_asked(rng, rng.choice(TOPICS), speaker.split)
-        try:
-            scene = require_split(complete(asked), speaker.split)
-            break
-        except (NoSample, ValueError):
-            continue
-    else:
-        raise NoSample
+    asked, scene = asked_of_split(rng, rng.choice(TOPICS), speaker.split)
     plain = len(asked["subjects"]) == 1 and rng.random() < 0.4
     words = keywords(asked, speaker) if plain else describe(asked, speaker.language, rng)
     return _text_exchange(speaker, "expand", write_prompt(scene, speaker.language, 0), words=words)

@@ -9,15 +9,17 @@ are named by their content and written by rename; so is the JSONL; `manifest.jso
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from dialog_mllm.messages import DRAW, SWITCH
 SPLITS = ("train", "validation", "test")
 SOURCE, LICENCE = "storybook-offline", "Apache-2.0"
 PICTURE_SIZE = 128
+CHUNK = 32  # records that a worker makes at a time
 MAX_TRIES = 200  # until a builder has found a record whose scenes are all of the wanted split
 
 
@@ -185,20 +188,23 @@ def generate(job: Job) -> Iterator[dict[str, Any]]:
     """`job.n` records that all differ in what is said; how many repetitions were left out does not change them."""
     seen: set[bytes] = set()
     done = tried = 0
-    with multiprocessing.get_context("spawn").Pool(job.workers) as pool:
+    with contextlib.ExitStack() as stack:
+        work_through: Callable[..., Iterable[list[dict[str, Any]]]] = map
+        if job.workers > 1:
+            work_through = stack.enter_context(multiprocessing.get_context("spawn").Pool(job.workers)).imap
         while done < job.n:
-            size = max(64, job.n - done)
-            ranges = (range(start, min(start + 32, tried + size)) for start in range(tried, tried + size, 32))
-            for records in pool.imap(_chunk, ((job, part) for part in ranges)):
-                for record in records:
-                    key = content_key(record)
-                    if key not in seen and done < job.n:
-                        seen.add(key)
-                        done += 1
-                        yield record
-            tried += size
-            if tried > 20 * job.n + 2000:
-                raise RuntimeError(f"only {done} different records were found in {tried}; ask for fewer")
+            # Exactly as many as are wanted: a record that was left out would leave its pictures behind.
+            goal = tried + job.n - done
+            chunks = [(job, range(start, min(start + CHUNK, goal))) for start in range(tried, goal, CHUNK)]
+            for record in itertools.chain.from_iterable(work_through(_chunk, chunks)):
+                key = content_key(record)
+                if key not in seen:
+                    seen.add(key)
+                    done += 1
+                    yield record
+            tried = goal
+            if tried > 20 * job.n + 1000:
+                raise RuntimeError(f"there are only {done:,} different records in {tried:,}: ask for fewer")
 
 
 def content_key(record: Mapping[str, Any]) -> bytes:
@@ -275,6 +281,9 @@ def run_arguments(args: argparse.Namespace, shares: Mapping[str, float]) -> int:
         manifest = run(job, lambda line: print(line, file=sys.stderr, flush=True))
     except OSError as error:
         print(f"easel data: cannot write to {args.out}: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        print(f"easel data: {error}", file=sys.stderr)
         return 1
     print(json.dumps(manifest["splits"][args.split], ensure_ascii=False))
     return 0

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datasets_build.banks import Speaker, bank
-from datasets_build.records import Exchange, NoSample, draw_exchange, require_split
+from datasets_build.records import Exchange, NoSample, draw_exchange
 from datasets_build.storybook.language import (
     N_TEMPLATES,
     Partial,
@@ -32,6 +32,7 @@ from datasets_build.storybook.scene import (
     SIZES,
     SKIES,
     STYLES,
+    Scene,
     sample_accessories,
     sample_scene,
 )
@@ -42,6 +43,7 @@ from datasets_build.topics import Topic
 # Words that make it plain that a picture is wanted.
 _DRAWING_WORD = re.compile(r"draw|paint|sketch|illustrat|picture|image|pic\b|画|图|创作", re.IGNORECASE)
 
+SEARCH = 500  # tries to find a scene of a small split
 OPEN_SHARE = 0.03  # of requests that leave everything open
 PLAIN_TEMPLATE_SHARE = 0.7  # of fresh prompts in template 0: a form that one can learn to expect
 
@@ -49,13 +51,9 @@ PLAIN_TEMPLATE_SHARE = 0.7  # of fresh prompts in template 0: a form that one ca
 def fresh(speaker: Speaker, topic: Topic, after_another: bool = False) -> Exchange:
     """A request for a new picture, and the prompt that it should lead to."""
     rng = speaker.rng
-    if rng.random() < OPEN_SHARE:
-        return open_request(speaker)
-    asked = sample_asked(rng, topic, speaker.split)
-    try:
-        scene = require_split(complete(asked), speaker.split)
-    except ValueError as error:
-        raise NoSample from error
+    if rng.random() < OPEN_SHARE and (exchange := open_request(speaker)):
+        return exchange
+    asked, scene = asked_of_split(rng, topic, speaker.split)
     template = 0 if rng.random() < PLAIN_TEMPLATE_SHARE else rng.randrange(N_TEMPLATES)
     words = surround(request_text(asked, speaker, after_another), speaker, 0.12 if after_another else 0.0, 0.04)
     user = roughen(words, speaker.language, rng)
@@ -63,10 +61,25 @@ def fresh(speaker: Speaker, topic: Topic, after_another: bool = False) -> Exchan
     return draw_exchange(user, prompt, {"op": "draw", "asked": asked}, scene, opens=True)
 
 
-def open_request(speaker: Speaker) -> Exchange:
-    """ "Draw something": what is drawn then is always the same, so that one can learn it."""
+def asked_of_split(rng: random.Random, topic: Topic, split: str) -> tuple[Partial, Scene]:
+    """What a user might ask for, and the scene that it means, which is of `split`."""
+    for _ in range(SEARCH):
+        asked = sample_asked(rng, topic, split)
+        try:
+            scene = complete(asked)
+        except ValueError:
+            continue  # a sunny day in space
+        if scene.split == split:
+            return asked, scene
+    raise NoSample
+
+
+def open_request(speaker: Speaker) -> Exchange | None:
+    """ "Draw something": what is drawn then is always the same, so that one can learn it; None in another split."""
     choice = speaker.rng.choice(bank("requests", speaker.language)["open"])
-    scene = require_split(complete({"subjects": [{"kind": choice["kind"]}]}), speaker.split)
+    scene = complete({"subjects": [{"kind": choice["kind"]}]})
+    if scene.split != speaker.split:
+        return None
     user = roughen(speaker.pick_from(choice["ask"], "requests.open"), speaker.language, speaker.rng)
     request = {"op": "draw", "asked": {"subjects": [{"kind": choice["kind"]}]}}
     return draw_exchange(user, write_prompt(scene, speaker.language, 0), request, scene, opens=True)

@@ -1,0 +1,160 @@
+"""`check` passes what the builders write, and finds each kind of damage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasets_build import check as check_module
+from datasets_build.check import check
+from datasets_build.mix import SHARES
+from datasets_build.records import Job, run
+from datasets_build.storybook.scene import Scene
+
+Records = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    run(Job(root, "train", 24, 1, SHARES, workers=1))
+    run(Job(root, "test", 8, 1, SHARES, workers=1))
+    return root
+
+
+@pytest.fixture
+def data(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def change(root: Path, damage: Callable[[Records], None], split: str = "train") -> None:
+    """Rewrites a split, and its manifest with it, so that only the damage itself can be found."""
+    path = root / f"{split}.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    damage(records)
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["splits"][split] |= {"n": len(records), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (root / "manifest.json").write_text(json.dumps(manifest))
+
+
+def turn_of(records: Records, *types: str) -> tuple[dict[str, Any], int]:
+    return next((r, i) for r in records for i, turn in enumerate(r["turns"]) if turn["type"] in types)
+
+
+def test_what_the_builders_write_is_right(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(whole).ok
+    assert check_module.main([str(whole)]) == 0
+    out = capsys.readouterr().out
+    assert "train: 24 records" in out and "task D_tt" in out and "keeps every rule" in out
+
+
+def user_types_the_token(records: Records) -> None:
+    records[0]["messages"][0]["content"][-1]["text"] += " <draw>"
+
+
+def talk_draws(records: Records) -> None:
+    record, i = turn_of(records, "t2t", "ti2t")
+    record["messages"][2 * i + 1]["content"][0]["text"] = "<draw>a fox"
+
+
+def drawn_turn_lost_its_token(records: Records) -> None:
+    record, i = turn_of(records, "t2i", "ti2i")
+    block = record["messages"][2 * i + 1]["content"][0]
+    block["text"] = block["text"].replace("<draw>", "")
+
+
+def two_users_in_a_row(records: Records) -> None:
+    records[0]["messages"][1]["role"] = "user"
+
+
+def other_scene(records: Records) -> None:
+    record, i = turn_of(records, "t2i", "ti2i")
+    scene = record["turns"][i]["scene"]
+    scene["style"] = "pencil" if scene["style"] != "pencil" else "flat"
+
+
+def edit_changed_more(records: Records) -> None:
+    record, i = next(
+        (r, i) for r in records for i, t in enumerate(r["turns"]) if (t["request"] or {}).get("op") == "edit"
+    )
+    request, drawn = record["turns"][i]["request"], record["turns"][i]["scene"]
+    request["base"]["shot"] = "wide" if drawn["shot"] != "wide" else "normal"
+    record["turns"][i]["request"]["edit"] = {"op": "style", "value": record["turns"][i]["scene"]["style"]}
+    record["turns"][i]["request"].pop("then", None)
+    record["turns"][i]["request"].pop("other", None)
+
+
+def same_record_twice(records: Records) -> None:
+    records.append({**records[0], "id": "another"})
+
+
+def same_id_twice(records: Records) -> None:
+    records[1]["id"] = records[0]["id"]
+
+
+def no_messages(records: Records) -> None:
+    del records[0]["messages"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (user_types_the_token, "users never type a token"),
+        (talk_draws, "the draw token begins each drawn turn"),
+        (drawn_turn_lost_its_token, "the draw token begins each drawn turn"),
+        (two_users_in_a_row, "roles alternate"),
+        (other_scene, "the refined prompt says exactly the scene"),
+        (edit_changed_more, "an edit changes what was asked, and nothing else"),
+        (same_record_twice, "no two records are the same"),
+        (same_id_twice, "ids are unique"),
+        (no_messages, "the record has the schema"),
+    ],
+)
+def test_damage_is_found(data: Path, damage: Callable[[Records], None], rule: str) -> None:
+    change(data, damage)
+    report = check(data)
+    assert any(found.startswith(rule) for found in report.violations), dict(report.violations)
+    assert check_module.main([str(data)]) == 1
+
+
+def test_pictures_are_compared_with_their_names(data: Path) -> None:
+    lost, *_, damaged = sorted((data / "images").rglob("*.png"))
+    lost.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    places = check(data).violations["pictures are there, with the content that the record names"]
+    assert any(lost.name in place for place in places) and any(damaged.name in place for place in places)
+
+
+def test_leaks_between_the_splits_are_found(data: Path) -> None:
+    train = [json.loads(line) for line in (data / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    stray = next(record for record in train if any(turn["scene"] for turn in record["turns"]))
+    assert Scene.from_json(next(turn["scene"] for turn in stray["turns"] if turn["scene"])).split == "train"
+    change(data, lambda records: records.append({**stray, "split": "test", "id": "stray"}), "test")
+    rules = check(data).violations
+    for rule in ("no scene is in both train and test", "no phrasing is in both train and test"):
+        assert rule in rules
+    assert "every scene is of the record's split" in rules and "no two records are the same" in rules
+
+
+def test_a_changed_file_and_a_lost_manifest_are_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (data / "train.jsonl").open("a") as file:
+        file.write("\n")
+    assert "the file is the one that the manifest names" in check(data).violations
+    (data / "manifest.json").unlink()
+    assert "manifest.json is there" in check(data).violations
+    assert check_module.main([str(data / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_records_keep_pictures_only_where_a_later_message_follows(whole: Path) -> None:
+    for line in (whole / "train.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        assert [block["type"] for block in record["messages"][-1]["content"]] == ["text"]

@@ -1,0 +1,157 @@
+"""The builders' dialogues keep their promises, and the banks have what they need, in both languages and all splits."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from datasets_build import talk
+from datasets_build.banks import Speaker, bank, split_entries
+from datasets_build.changes import edit_text
+from datasets_build.records import SPLITS, Dialogue, NoSample, build_dialogue, builders
+from datasets_build.refusals import limit, refuse, refuse_edit
+from datasets_build.storybook.edits import WEIGHTS, apply_edit, sample_edit
+from datasets_build.storybook.reading import complete, find_template, read_prompt
+from datasets_build.storybook.scene import Scene, sample_scene
+from datasets_build.storybook.vocabulary import LANGUAGES, NAMES
+from datasets_build.surface import roughen
+from dialog_mllm.messages import DRAW, SWITCH
+
+VALUED = ("sky", "shot")  # their phrasings stand under each value
+NAMED = ("{it}", "{sub}", "{its}")
+
+
+def made(task: str, language: str, split: str, n: int) -> list[Dialogue]:
+    return [build_dialogue(builders()[task], language, split, random.Random(f"{task} {i}")) for i in range(n)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("task", ["D_o", "D_p", "D_pm", "D_tt"])
+def test_every_exchange_does_what_its_request_says(task: str, language: str, split: str) -> None:
+    for dialogue in made(task, language, split, 4 if split == "validation" else 12):
+        for exchange in dialogue.exchanges:
+            assert exchange.user.strip() and exchange.reply.strip()
+            assert DRAW not in exchange.user and SWITCH not in exchange.user
+            assert all(scene.split == split for scene in exchange.uploads)
+            assert exchange.reply.startswith(DRAW) == (exchange.drawn is not None) == exchange.type.endswith("2i")
+            if exchange.drawn is None:
+                continue
+            assert task != "D_o"
+            prompt = exchange.reply.removeprefix(DRAW)
+            assert read_prompt(prompt) == exchange.drawn and find_template(prompt) is not None
+            assert exchange.drawn.split == split
+            request = exchange.request
+            assert request is not None
+            if request["op"] == "draw":
+                assert complete(request["asked"]) == exchange.drawn
+            elif request["op"] == "edit":
+                other = Scene.from_json(request["other"]) if "other" in request else None
+                scene = apply_edit(Scene.from_json(request["base"]), request["edit"], other)
+                for edit in request.get("then", ()):
+                    scene = apply_edit(scene, edit)
+                assert scene == exchange.drawn
+
+
+def test_edits_keep_the_prompts_language_and_template_whatever_the_user_speaks() -> None:
+    mixed = 0
+    for dialogue in made("D_tt", "en", "train", 150):
+        form = None
+        for exchange in dialogue.exchanges:
+            if exchange.drawn is None:
+                continue
+            new = find_template(exchange.reply.removeprefix(DRAW))
+            assert new is not None
+            if exchange.type == "ti2i" and form is not None and not exchange.uploads:
+                assert new == form
+                mixed += not exchange.user.isascii() and new[0] == "en"
+            form = new
+    assert mixed >= 3  # Chinese edits of English prompts are among them
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_all_edits_and_turn_types_occur(language: str) -> None:
+    dialogues = made("D_tt", language, "train", 200)
+    exchanges = [exchange for dialogue in dialogues for exchange in dialogue.exchanges]
+    requests = [exchange.request for exchange in exchanges if exchange.request]
+    assert {exchange.type for exchange in exchanges} == {"t2t", "t2i", "ti2t", "ti2i"}
+    assert {request["edit"]["op"] for request in requests if request["op"] == "edit"} == set(WEIGHTS)
+    assert {"draw", "edit", "answer", "refuse", "again", "undo"} <= {request["op"] for request in requests}
+    assert sum(len(dialogue.exchanges) == 3 for dialogue in dialogues) > 80
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_banks_are_rich(language: str) -> None:
+    assert len(bank("requests", language)["draw"]) >= 60
+    assert len(bank("talk", language)["pair"]) >= 115
+    assert len(bank("refusals", language)["nouns"]) >= 80
+    edits = bank("edits", language)
+    for op in WEIGHTS:
+        lists = edits[op].values() if op in VALUED else [edits[op]]
+        assert sum(len(entries) for entries in lists) >= 25, op
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_test_phrasings_are_the_test_splits_alone_and_can_name_their_subject(language: str) -> None:
+    edits = bank("edits", language)
+    for op in WEIGHTS:
+        for entries in edits[op].values() if op in VALUED else [edits[op]]:
+            train, test = split_entries(entries, "train"), split_entries(entries, "test")
+            assert test and not set(train) & set(test) and split_entries(entries, "validation") == train
+            if op in ("entity", "recolour", "resize", "move", "remove_subject") or "accessory" in op:
+                assert any(slot in text for text in test for slot in NAMED), op
+    for pair in bank("talk", language)["pair"]:
+        assert not set(split_entries(pair["ask"], "train")) & set(split_entries(pair["ask"], "test"))
+
+
+def test_a_list_that_cannot_be_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be split"):
+        split_entries(["hello"], "train")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_refused_is_not_in_the_world(language: str) -> None:
+    words = {word for synonyms in NAMES[language]["kind"].values() for word in synonyms}
+    for noun in bank("refusals", language)["nouns"]:
+        bare = noun.split(" ", 1)[-1] if language == "en" else noun[2:] if noun[0] == "一" else noun
+        assert bare not in words, noun
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("split", SPLITS)
+def test_talk_is_short_and_complete(language: str, split: str) -> None:
+    for i in range(150):
+        rng = random.Random(i)
+        speaker, scene = Speaker(language, split, rng), sample_scene(rng)
+        for say in (talk.small_talk, talk.praise, talk.greeting, talk.farewell, talk.about_things, refuse):
+            exchange = say(speaker)
+            assert "{" not in exchange.user + exchange.reply
+            assert len(exchange.reply.split()) <= 40 and len(exchange.reply) <= 240
+        for decline in (refuse_edit, limit):
+            try:
+                exchange = decline(speaker, scene)
+            except NoSample:
+                continue
+            assert "{" not in exchange.user + exchange.reply and exchange.request == {"op": "refuse"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_edit_in_a_picture_of_two_says_which_one_is_meant(language: str) -> None:
+    rng = random.Random(8)
+    for _ in range(60):
+        scene = sample_scene(rng, two_share=1.0)
+        edit = sample_edit(scene, rng, ops=("recolour", "resize", "move", "remove_subject"))
+        try:
+            text = edit_text(scene, edit, Speaker(language, "train", rng))
+        except NoSample:
+            continue
+        assert not text.lower().startswith(("make it ", "把它")), text
+
+
+def test_the_surface_changes_but_repeats() -> None:
+    text = "Draw a red fox in the snow, please."
+    versions = {roughen(text, "en", random.Random(seed)) for seed in range(300)}
+    assert len(versions) > 20 and text in versions and text.lower() in versions
+    assert roughen(text, "en", random.Random(7)) == roughen(text, "en", random.Random(7))
+    assert "画一只红狐狸" in {roughen("画一只红色的狐狸", "zh", random.Random(seed)) for seed in range(50)}
