@@ -128,7 +128,7 @@ class Api:
             raise InputRefused(f"n must be from 1 to {MOST_PICTURES}; got {body.n}.")
         if body.response_format not in ("url", "b64_json"):
             raise InputRefused(f"response_format must be url or b64_json; got {body.response_format!r}.")
-        changes = {} if body.size in (None, "auto") else parse_size(str(body.size))
+        changes: dict[str, Any] = {} if body.size in (None, "auto") else parse_size(str(body.size))
         changes |= {
             key: value for key, value in (("steps", body.steps), ("guidance", body.guidance)) if value is not None
         }

@@ -121,7 +121,7 @@ class Store:
         self, owner: str, profile: str, settings: Mapping[str, Any], seed: int | None = None, locked: bool = False
     ) -> Conversation:
         now = time.time()
-        values = {
+        values: dict[str, Any] = {
             "id": secrets.token_hex(12), "owner": owner, "title": "", "profile": profile,
             "seed": new_seed() if seed is None else seed, "locked": int(locked), "settings": json.dumps(dict(settings)),
             "leaf": None, "created": now, "updated": now,
@@ -169,7 +169,7 @@ class Store:
     ) -> Turn:
         """Store what the user said and make it the end of the active path."""
         now = time.time()
-        values = {
+        values: dict[str, Any] = {
             "id": secrets.token_hex(12), "conversation": conversation.id, "parent": parent, "said": said,
             "uploads": json.dumps(uploads), "mode": mode, "status": "thinking", "seed": seed,
             "settings": json.dumps(conversation.settings), "created": now,

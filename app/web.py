@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gradio as gr
 
@@ -416,5 +416,5 @@ def mount_pages(app: Any, pages: dict[str, gr.Blocks], pictures: Path) -> None:
         gr.mount_gradio_app(
             app, blocks, path, footer_links=[], run_history=False, ssr_mode=False, show_error=True,
             enable_monitoring=False, max_file_size="64mb", allowed_paths=[str(pictures)], pwa=False, mcp_server=False,
-            **cast(dict[str, Any], look()),
+            **look(),
         )  # fmt: skip

@@ -1,10 +1,10 @@
 """How users ask for a change of the picture: from an edit (see storybook/edits.py) to their words.
 
-    python -c "
-    import random; from datasets_build.banks import Speaker; from datasets_build.changes import edit_text
-    from datasets_build.storybook.edits import sample_edit; from datasets_build.storybook.scene import sample_scene
-    rng = random.Random(1); scene = sample_scene(rng); edit = sample_edit(scene, rng)
-    print(edit, edit_text(scene, edit, Speaker('en', 'train', rng)))"
+python -c "
+import random; from datasets_build.banks import Speaker; from datasets_build.changes import edit_text
+from datasets_build.storybook.edits import sample_edit; from datasets_build.storybook.scene import sample_scene
+rng = random.Random(1); scene = sample_scene(rng); edit = sample_edit(scene, rng)
+print(edit, edit_text(scene, edit, Speaker('en', 'train', rng)))"
 """
 
 from __future__ import annotations

@@ -98,9 +98,7 @@ def _check_line(line: str, where: str, split: str, root: Path, report: Report, s
         report.add("the record has the schema", f"{where}: {type(error).__name__}: {error}")
 
 
-def _check_record(
-    record: Mapping[str, Any], where: str, split: str, root: Path, report: Report, seen: _Seen
-) -> None:
+def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path, report: Report, seen: _Seen) -> None:
     messages, turns, counts = record["messages"], record["turns"], report.counts[split]
     if record["split"] != split or record["task"] not in TASKS or record["language"] not in ("en", "zh"):
         report.add("split, task and language are named rightly", where)
@@ -144,9 +142,7 @@ def _request_name(turn: Mapping[str, Any]) -> str:
     return f"edit {request['edit']['op']}{'+' if 'then' in request else ''}"
 
 
-def _check_picture(
-    block: Mapping[str, Any], where: str, split: str, root: Path, report: Report, seen: _Seen
-) -> None:
+def _check_picture(block: Mapping[str, Any], where: str, split: str, root: Path, report: Report, seen: _Seen) -> None:
     path = block["path"]
     if path not in seen.read:
         file = root / path

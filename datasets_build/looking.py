@@ -76,5 +76,3 @@ def _short_parts(scene: Scene, language: str) -> list[str]:
 def _two(speaker: Speaker, user: str, reply: str, scenes: tuple[Scene, Scene], accept: list[str]) -> Exchange:
     user = roughen(user, speaker.language, speaker.rng)
     return Exchange(user, reply, "ti2t", {"op": "answer", "accept": accept}, uploads=scenes, opens=True)
-
-

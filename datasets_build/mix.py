@@ -1,6 +1,6 @@
 """The mix D = D_o + D_p + D_pm + D_tt, in both languages.
 
-    python -m datasets_build.mix --out data --n 1000 --seed 1 --split train --shares o=2,p=2,pm=2,tt=4
+python -m datasets_build.mix --out data --n 1000 --seed 1 --split train --shares o=2,p=2,pm=2,tt=4
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """D_p: one request, one refined prompt; and what there is no prompt for, kindly declined.
 
-    python -m datasets_build.prompts --out data --n 100 --seed 1 --split train
+python -m datasets_build.prompts --out data --n 100 --seed 1 --split train
 """
 
 from __future__ import annotations

@@ -209,9 +209,7 @@ def generate(job: Job) -> Iterator[dict[str, Any]]:
 
 def content_key(record: Mapping[str, Any]) -> bytes:
     """Equal for records of equal messages, pictures included."""
-    said = [
-        [block.get("text") or block["sha256"] for block in message["content"]] for message in record["messages"]
-    ]
+    said = [[block.get("text") or block["sha256"] for block in message["content"]] for message in record["messages"]]
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).digest()
 
 

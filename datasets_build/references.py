@@ -1,8 +1,8 @@
 """How users refer to a thing in a picture: "it", "the fox", "the one on the left", 它, 左边那只.
 
-    python -c "
-    import random; from datasets_build.references import refer; from datasets_build.storybook.scene import sample_scene
-    rng = random.Random(1); print(refer(sample_scene(rng), 0, 'en', rng))"
+python -c "
+import random; from datasets_build.references import refer; from datasets_build.storybook.scene import sample_scene
+rng = random.Random(1); print(refer(sample_scene(rng), 0, 'en', rng))"
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the picture-book world does not hold: requests for it, and Easel's kind refusals that say what there is.
 
-    python -c "
-    import random; from datasets_build.banks import Speaker; from datasets_build.refusals import refuse
-    print(refuse(Speaker('en', 'train', random.Random(4))))"
+python -c "
+import random; from datasets_build.banks import Speaker; from datasets_build.refusals import refuse
+print(refuse(Speaker('en', 'train', random.Random(4))))"
 """
 
 from __future__ import annotations

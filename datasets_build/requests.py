@@ -1,8 +1,8 @@
 """How users ask for a new picture: from a partial scene to their words, and the prompt that answers them.
 
-    python -c "
-    import random; from datasets_build.banks import Speaker; from datasets_build.requests import fresh
-    from datasets_build.topics import TOPICS; print(fresh(Speaker('en', 'train', random.Random(3)), TOPICS[0]))"
+python -c "
+import random; from datasets_build.banks import Speaker; from datasets_build.requests import fresh
+from datasets_build.topics import TOPICS; print(fresh(Speaker('en', 'train', random.Random(3)), TOPICS[0]))"
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Talk that draws nothing: small talk and help, art and animals, and all that mentions drawing without asking for it.
 
-    python -c "
-    import random; from datasets_build.banks import Speaker; from datasets_build.talk import small_talk
-    print(small_talk(Speaker('en', 'train', random.Random(4))))"
+python -c "
+import random; from datasets_build.banks import Speaker; from datasets_build.talk import small_talk
+print(small_talk(Speaker('en', 'train', random.Random(4))))"
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ class PictureCache:
         """uint8 (P, H, W, 3) -> the processor's float32 (P, 3, H, W)."""
         mean = torch.tensor(self._processor.image_mean).view(1, 3, 1, 1)
         std = torch.tensor(self._processor.image_std).view(1, 3, 1, 1)
-        values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)  # (P, 3, H, W)
+        values = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)  # (P, 3, H, W)
         return (values.to(torch.float32) * self._processor.rescale_factor - mean) / std
 
 

@@ -1,6 +1,6 @@
 """What can go wrong between the app and the dialog model. The text of each error is written for the user.
 
-    from dialog_mllm.errors import DialogError
+from dialog_mllm.errors import DialogError
 """
 
 from __future__ import annotations

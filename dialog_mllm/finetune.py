@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Idefics3ForConditionalGeneration
@@ -86,7 +87,7 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
     )
 
 
-def save_adapter(model: torch.nn.Module, folder: Path, base_name: str) -> None:
+def save_adapter(model: Any, folder: Path, base_name: str) -> None:
     """A PEFT folder, complete when it has its name. It names its base, not where that lay on this machine."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

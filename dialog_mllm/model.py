@@ -12,6 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -189,17 +190,34 @@ def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor) -> 
         attention, mlp = layer.self_attn, layer.mlp
         normed = _rms_norm(states, layer.input_layernorm).to(dtype)
         q, k, v = (
-            projection(normed).view(batch, length, -1, attention.head_dim).transpose(1, 2)  # (B, heads, T, head)
+            _linear(projection, normed)
+            .view(batch, length, -1, attention.head_dim)
+            .transpose(1, 2)  # (B, heads, T, head)
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         seen = _causal_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)  # (B, heads, T, head)
-        states = states + attention.o_proj(seen.transpose(1, 2).reshape(batch, length, -1))
+        states = states + _linear(attention.o_proj, seen.transpose(1, 2).reshape(batch, length, -1))
         normed = _rms_norm(states, layer.post_attention_layernorm).to(dtype)
-        states = states + mlp.down_proj(F.silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+        gated = F.silu(_linear(mlp.gate_proj, normed)) * _linear(mlp.up_proj, normed)  # (B, T, intermediate)
+        states = states + _linear(mlp.down_proj, gated)
     return _rms_norm(states, text.norm)
 
 
-def _rms_norm(states: Tensor, norm: nn.Module) -> Tensor:
+def _linear(layer: Any, x: Tensor) -> Tensor:
+    """`layer(x)`; a LoRA layer without dropout as one product with the sum of its weights.
+
+    The ranks that a small model needs make LoRA's two side products dearer than adding the matrices first.
+    """
+    adapters = getattr(layer, "active_adapters", ())
+    if not adapters or any(getattr(layer.lora_dropout[name], "p", 0) for name in adapters):
+        return layer(x)
+    weight = layer.base_layer.weight
+    for name in adapters:
+        weight = weight + layer.get_delta_weight(name)
+    return F.linear(x, weight, layer.base_layer.bias)
+
+
+def _rms_norm(states: Tensor, norm: Any) -> Tensor:
     scale = torch.rsqrt(states.square().mean(-1, keepdim=True) + norm.variance_epsilon)
     return states * scale * norm.weight
 

@@ -12,11 +12,14 @@ import argparse
 import csv
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -231,6 +234,25 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def deferred_interrupt() -> Iterator[Event]:
+    """The first Ctrl-C only sets the event, so that no step is cut in two; the second is a KeyboardInterrupt."""
+    asked = Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # signals are the main thread's
+        return
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def fit(
     config: FitConfig,
     model: nn.Module,
@@ -246,8 +268,8 @@ def fit(
     `draw` is the draw token's id. `better` is a sort key: after each evaluation that it ranks highest so far,
     `save(scores)` is called.
     """
-    with threads(config.threads):
-        return _fit(config, model, core, train, validation, draw, save, better)
+    with threads(config.threads), deferred_interrupt() as interrupted:
+        return _fit(config, model, core, train, validation, draw, save, better, interrupted)
 
 
 def _fit(
@@ -259,14 +281,16 @@ def _fit(
     draw: int,
     save: Callable[[dict[str, float]], None],
     better: Callable[[dict[str, float]], Any],
+    interrupted: Event,
 ) -> dict[str, float]:
     from tqdm import tqdm
 
     config.run.mkdir(parents=True, exist_ok=True)
+    core.model.vision_model.set_attn_implementation("eager")  # fused attention's backward pass is slow on CPUs
     model.to(device()).train()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizers = Optimizers(model, config)
-    step, tokens, spent, best = 0, 0, 0.0, None
+    step, tokens, spent, best, position = 0, 0, 0.0, None, train.position
     checkpoint = config.run / "checkpoint.pt"
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
@@ -278,7 +302,8 @@ def _fit(
         optimizers.load_state_dict(state["optimizers"])
         step, tokens, spent, best = state["step"], state["tokens"], state["minutes"], state["best"]
         torch.set_rng_state(state["rng"])
-        train.seek(*state["position"])
+        position = tuple(state["position"])
+        train.seek(*position)
     total = max(1, math.ceil(config.epochs * train.per_epoch))
     curve = Curve(config.run, step)
     begun = time.monotonic()
@@ -292,7 +317,7 @@ def _fit(
         state = {
             "model": {name: p.detach() for name, p in trained.items()}, "optimizers": optimizers.state_dict(),
             "step": step, "tokens": tokens, "minutes": minutes(), "best": best, "rng": torch.get_rng_state(),
-            "position": list(train.position),
+            "position": list(position),
         }  # fmt: skip
         torch.save(state, checkpoint.with_suffix(".partial"))
         checkpoint.with_suffix(".partial").rename(checkpoint)
@@ -300,6 +325,8 @@ def _fit(
     bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True, mininterval=2)
     try:
         while True:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             progress = max(step / total, minutes() / config.minutes)
             if progress >= 1 or minutes() - evaluated >= config.evaluate_every:
                 scores = measure(core, validation.once(), draw)
@@ -327,6 +354,7 @@ def _fit(
             learning_rate = config.learning_rate * schedule(progress, step, config)
             optimizers.step(learning_rate)
             step, tokens, sums, count = step + 1, tokens + batch.tokens, sums + value, count + 1
+            position = train.position  # behind the last batch that was learnt from
             bar.update()
             if step % 10 == 0:
                 curve.add(step=step, tokens=tokens, minutes=minutes(), learning_rate=learning_rate,

@@ -35,10 +35,14 @@
     paint(on);
     localStorage.setItem("easel-theme", on ? "dark" : "light");
   });
-  document.addEventListener("DOMContentLoaded", () => {
+  function begin() {
     paint(dark);
     setTimeout(() => paint(dark), 400); // Gradio paints its own choice while it mounts
     ask();
     if (innerWidth < 700) tuck();
-  });
+  }
+
+  // Gradio may run this before the page is parsed, or long after.
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
 })();

@@ -50,9 +50,7 @@ class Canvas:
         """A closed smooth curve (Catmull-Rom) through `points`, filled."""
         self.polygon(smooth(points, steps, closed=True), fill)
 
-    def ellipse(
-        self, centre: Point, rx: float, ry: float, fill: Fill, angle: float = 0.0
-    ) -> None:
+    def ellipse(self, centre: Point, rx: float, ry: float, fill: Fill, angle: float = 0.0) -> None:
         """An ellipse of radii rx, ry, turned by `angle` degrees (clockwise as seen)."""
         turn = math.radians(angle)
         cos, sin = math.cos(turn), math.sin(turn)
@@ -86,9 +84,7 @@ def smooth(points: Sequence[Point], steps: int, closed: bool) -> list[Point]:
     n = len(points)
     curve: list[Point] = []
     for i in range(n if closed else n - 1):
-        p0, p1, p2, p3 = (
-            points[j % n] if closed else points[min(max(j, 0), n - 1)] for j in (i - 1, i, i + 1, i + 2)
-        )
+        p0, p1, p2, p3 = (points[j % n] if closed else points[min(max(j, 0), n - 1)] for j in (i - 1, i, i + 1, i + 2))
         for step in range(steps):
             t = step / steps
             curve.append(tuple(  # type: ignore[arg-type]

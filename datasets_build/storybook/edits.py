@@ -94,9 +94,7 @@ def apply_edit(scene: Scene, edit: Mapping[str, Any], other: Scene | None = None
         raise ValueError(f"the edit {op!r} needs {error}") from error
 
 
-def sample_edit(
-    scene: Scene, rng: random.Random, other: Scene | None = None, ops: Sequence[str] | None = None
-) -> Edit:
+def sample_edit(scene: Scene, rng: random.Random, other: Scene | None = None, ops: Sequence[str] | None = None) -> Edit:
     """A random edit that can be made and changes something; `combine` only where there is an `other` scene.
 
     `ops` narrows the choice; ValueError when none of them fits the scene."""

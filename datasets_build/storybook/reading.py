@@ -45,7 +45,7 @@ class _Hit(NamedTuple):
 
 
 def language_of(text: str) -> str:
-    """"zh" for a text with any Chinese character, else "en"."""
+    """ "zh" for a text with any Chinese character, else "en"."""
     return "zh" if _CHINESE.search(text) else "en"
 
 
@@ -135,9 +135,7 @@ def _meet(subjects: list[Partial], new: Partial, again: bool) -> int:
     return len(subjects) - 1
 
 
-def _place(
-    subjects: list[Partial], places: list[tuple[_Hit, int]], text: str, language: str, hits: list[_Hit]
-) -> None:
+def _place(subjects: list[Partial], places: list[tuple[_Hit, int]], text: str, language: str, hits: list[_Hit]) -> None:
     """Gives positions to subjects: in turn if there are as many, else each to the subject that it stands beside."""
     if len(places) == len(subjects):
         places = [(hit, i) for i, (hit, _) in enumerate(places)]

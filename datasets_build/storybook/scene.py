@@ -1,6 +1,6 @@
 """Scenes of the picture-book world: everything a picture holds, as one small frozen value.
 
-    python -c "from datasets_build.storybook.scene import sample_scene; import random; print(sample_scene(random.Random(7)))"
+    python -c "from random import Random; from datasets_build.storybook.scene import *; print(sample_scene(Random(7)))"
 
 A scene says *what* is in a picture; `render.py` says how it looks and `language.py` how people speak of it.
 Values that the renderer could not draw exactly are refused on construction.
@@ -133,7 +133,7 @@ class Scene:
 
     @property
     def split(self) -> str:
-        """"train", "validation" or "test": fixed for a scene, whoever draws or speaks of it."""
+        """ "train", "validation" or "test": fixed for a scene, whoever draws or speaks of it."""
         place = int(self.digest[:8], 16) / 2**32
         if place < TEST_SHARE:
             return "test"

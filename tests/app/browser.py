@@ -18,7 +18,7 @@ import uvicorn
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PATIENCE = 90_000  # milliseconds; the machine may be busy
+PATIENCE = 60_000  # milliseconds; the machine may be busy
 
 
 @contextlib.contextmanager
@@ -61,7 +61,7 @@ def open_page(page: Page, url: str) -> Page:
     page.goto(url)
     page.wait_for_selector("#box textarea")
     page.wait_for_selector("#box .submit-button")
-    page.wait_for_function("document.querySelector('#seed input')?.value")  # the first answer of the server is there
+    page.wait_for_function("document.querySelector('#status')?.dataset.state")  # the script is alive too
     return page
 
 

@@ -101,7 +101,6 @@ def test_each_word_means_one_thing():
                         assert meaning.setdefault(word, (what, value)) == (what, value), word
 
 
-
 @pytest.mark.parametrize(("language", "template"), FORMS)
 def test_an_edit_of_one_attribute_changes_the_words_in_one_place(language, template):
     rng = random.Random(3)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dialog_mllm.finetune import TARGETS
 from dialog_mllm.model import (
     BaseConfig,
     ModelFolderError,
@@ -44,6 +45,28 @@ def test_lean_decoder_computes_what_transformers_computes(small, length):
     (ours_gradient,) = torch.autograd.grad(ours.square().sum(), embeddings)
     (theirs_gradient,) = torch.autograd.grad(theirs.square().sum(), embeddings)
     torch.testing.assert_close(ours_gradient, theirs_gradient, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_lean_decoder_with_a_lora_adapter(tokenizer, dropout):
+    from peft import LoraConfig, get_peft_model
+
+    model, _ = build_base(tokenizer, SMALL)
+    lora = LoraConfig(r=4, target_modules=TARGETS, lora_dropout=dropout, init_lora_weights=False)
+    adapted = get_peft_model(model, lora)
+    embeddings = torch.randn(2, 9, SMALL.hidden, generator=torch.Generator().manual_seed(0))
+    states, gradients = [], []
+    for decoder in (lambda: text_states(model, embeddings), lambda: model.model.text_model(
+        inputs_embeds=embeddings, use_cache=False
+    ).last_hidden_state):  # fmt: skip
+        torch.manual_seed(1)  # the same dropout
+        states.append(decoder())
+        adapted.zero_grad()
+        states[-1].square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in adapted.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*states, atol=1e-4, rtol=1e-4)
+    assert gradients[0] and all("lora_" in name for name in gradients[0])
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-3)
 
 
 def test_saved_model_is_the_same_in_half_precision(small, tmp_path):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -54,6 +56,21 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
     assert again["steps"] == scores["steps"] and again["tokens"] == scores["tokens"]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(root, tmp_path, monkeypatch):
+    original = training.token_losses
+
+    def pressed(model, batch):
+        if torch.is_grad_enabled():
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(model, batch)
+
+    monkeypatch.setattr(training, "token_losses", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        fit_toy(root, FitConfig(tmp_path / "run", epochs=2, batch_tokens=600), tmp_path)
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_train_mllm_learns_and_leaves_a_complete_run(root, tmp_path):
