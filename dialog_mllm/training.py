@@ -216,7 +216,8 @@ class Curve:
             axis.plot(*zip(*points, strict=True), style, label=key, ms=3) if points else None
         losses.set(xlabel="step", ylabel="loss", yscale="log")
         rights.set(ylabel="switch accuracy", ylim=(0, 1.02))
-        figure.legend(loc="outside upper center", ncols=3)
+        if losses.lines or rights.lines:
+            figure.legend(loc="outside upper center", ncols=3)
         figure.savefig(self.file.with_suffix(".png"), dpi=110)
 
     def close(self) -> None:
