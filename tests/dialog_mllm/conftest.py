@@ -33,3 +33,10 @@ def vllm_server(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory)
     with VllmServer(tiny_model.base, tiny_model.adapter, settings, tmp_path_factory.mktemp("logs")) as server:
         server.wait_ready(600)
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs vLLM, or has processes to kill, is slow."""
+    for item in items:
+        if "vllm_server" in getattr(item, "fixturenames", ()) or item.path.name == "test_server.py":
+            item.add_marker(pytest.mark.slow)
