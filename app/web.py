@@ -206,6 +206,9 @@ class Page:
     # What happens
 
     async def reload(self, gaze: Gaze, saved: str | None) -> AsyncGenerator[Update]:
+        if gaze.turned:  # somebody wrote before this first event got its turn
+            yield self._nothing()
+            return
         try:
             conversation = self.store.conversation(OWNER, saved) if saved else None
         except EaselError:
@@ -238,6 +241,7 @@ class Page:
     async def take_again(self, gaze: Gaze, current: str | None, mode: Mode) -> AsyncGenerator[Update]:
         conversation, turn = self._last(current)
         if turn is None or conversation is None:
+            yield self._nothing()
             return
         try:
             if self.turns.of(conversation) is None:
@@ -309,8 +313,7 @@ class Page:
             await self.turns.start(conversation, message, mode, conversation.leaf)
         except EaselError as error:
             _say(error)
-            # One update at least: Gradio wants it of a generator.
-            yield {self.current: current}
+            yield self._nothing()
             return
         yield {self.box: self._box(True, {"text": "", "files": []})}
         async for update in self._watch(gaze, self.store.conversation(OWNER, conversation.id)):
@@ -319,17 +322,19 @@ class Page:
     async def _watch(self, gaze: Gaze, conversation: Conversation | None) -> AsyncGenerator[Update]:
         """The conversation as it is, and again at every change while a turn is under way."""
         look = gaze.turn()
-        yield self._show(conversation)
         run = self.turns.of(conversation) if conversation is not None else None
+        yield self._show(conversation)
         if conversation is None or run is None:
             return
         path = self.store.path(run.turn.id)
         async for _ in run.watch():
-            if gaze.turned != look:
-                return  # this page looks elsewhere now; the turn goes on
+            if gaze.turned != look:  # this page looks elsewhere now; the turn goes on
+                break
             yield {self.chat: show_turns(path, run, self.texts)}
         if gaze.turned == look:
             yield self._show(self.store.conversation(OWNER, conversation.id))
+        else:
+            yield self._nothing()
 
     def _show(self, conversation: Conversation | None) -> Update:
         run = self.turns.of(conversation) if conversation is not None else None
@@ -360,6 +365,10 @@ class Page:
             self.steps: settings.steps,
             self.guidance: settings.guidance,
         }
+
+    def _nothing(self) -> Update:
+        """No change. Gradio shows a generator's last update once more when it ends: this one does no harm then."""
+        return {self.current: gr.skip()}
 
     def _box(self, running: bool, value: dict[str, Any] | None = None) -> Any:
         buttons = {"submit_btn": not running, "stop_btn": running}
