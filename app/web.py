@@ -147,6 +147,7 @@ class Page:
                 file_count="multiple",
                 max_lines=8,
                 max_plain_text_length=100_000,
+                interactive=False,  # until Gradio is alive: what is sent before would be lost
                 autofocus=True,
                 elem_id="box",
             )
@@ -371,7 +372,7 @@ class Page:
         return {self.current: gr.skip()}
 
     def _box(self, running: bool, value: dict[str, Any] | None = None) -> Any:
-        buttons = {"submit_btn": not running, "stop_btn": running}
+        buttons = {"submit_btn": not running, "stop_btn": running, "interactive": True}
         return gr.update(**buttons) if value is None else gr.update(value=value, **buttons)
 
     def _list(self, conversation: Conversation | None) -> Any:

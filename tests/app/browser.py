@@ -58,10 +58,8 @@ def serving(app: Any) -> Iterator[str]:
 def open_page(page: Page, url: str) -> Page:
     """The page, once it takes input."""
     page.set_default_timeout(PATIENCE)
-    with page.expect_response(lambda response: "queue/data" in response.url):  # Gradio is alive only then
-        page.goto(url)
-    page.wait_for_selector("#box textarea")
-    page.wait_for_selector("#box .submit-button")
+    page.goto(url)
+    page.wait_for_selector("#box textarea:enabled")
     page.wait_for_function("document.querySelector('#status')?.dataset.state")  # the script is alive too
     return page
 
