@@ -29,6 +29,13 @@
     if (tries) setTimeout(() => tuck(tries - 1), 350);
   }
 
+  // The box takes input as soon as Gradio is alive; on a phone the keyboard would then hide the page.
+  function focus(tries = 100) {
+    const box = document.querySelector("#box textarea:enabled");
+    if (box && document.activeElement === document.body) box.focus();
+    else if (!box && tries) setTimeout(() => focus(tries - 1), 100);
+  }
+
   document.addEventListener("click", (event) => {
     if (!event.target.closest || !event.target.closest("[data-easel=theme]")) return;
     const on = !document.body.classList.contains("dark");
@@ -40,6 +47,7 @@
     setTimeout(() => paint(dark), 400); // Gradio paints its own choice while it mounts
     ask();
     if (innerWidth < 700) tuck();
+    else focus();
   }
 
   // Gradio may run this before the page is parsed, or long after.
