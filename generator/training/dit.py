@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from generator import preview
-from generator.checkpoint import write_json
+from generator.checkpoint import read_json, write_json
 from generator.model import HunyuanDiT, HunyuanDiTConfig
 from generator.pipeline import Pipeline, load_vae
 from generator.request import DrawRequest
@@ -191,6 +191,9 @@ def save_folder(config: DitConfig, pipeline: Pipeline) -> None:
         half_precision(encoder.model, folder / f"text_encoder{number}")
         encoder.tokenizer.save_pretrained(folder / f"tokenizer{number}")
     half_precision(pipeline.vae, folder / "vae")
+    vae_config = read_json(folder / "vae" / "config.json")
+    vae_config.pop("_name_or_path", None)  # where it lay on the machine that trained it
+    write_json(folder / "vae" / "config.json", vae_config)
     pipeline.dit.save_pretrained(folder / "transformer", torch.float16)
     if pipeline.preview_matrix is not None:
         preview.save(folder, pipeline.preview_matrix)
