@@ -23,7 +23,7 @@ from dialog_mllm.errors import MessageError
 from dialog_mllm.messages import MAX_IMAGES, ImageBlock, Message, TextBlock, arrange
 from dialog_mllm.protocol import DRAW, SWITCH
 from dialog_mllm.records import DataError, read_records
-from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_chat
+from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_chat, token_id
 
 CHUNK = 64  # batches that are sorted by length together
 
@@ -92,7 +92,7 @@ class Encoder:
         return self.processor.replace_image_token({"rows": [[0]], "cols": [[0]]}, 0)
 
     def token(self, text: str) -> int:
-        return self.processor.tokenizer.convert_tokens_to_ids(text)
+        return token_id(self.processor.tokenizer, text)
 
     def ids(self, messages: Sequence[Message], reply: bool = False) -> tuple[list[int], list[ImageBlock]]:
         """Token ids of a conversation; with `reply`, up to where the assistant begins to speak."""

@@ -160,13 +160,11 @@ def answer_offline(
             for column, block in enumerate(asked[i][1]):
                 pixels[row, column] = pictures.normalised(pictures.prepare(block)[None])[0]
         with torch.inference_mode():
-            said = model.generate(
-                input_ids=ids,
-                attention_mask=(ids != pad).long(),
-                **({"pixel_values": pixels} if shown else {}),
-                max_new_tokens=max_tokens,
-                do_sample=False,
-            )[:, longest:]
+            inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": (ids != pad).long()}
+            if shown:
+                inputs["pixel_values"] = pixels
+            whole: Any = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+            said = whole[:, longest:]
         for i, tokens in zip(rows, said.tolist(), strict=True):
             tokens = [token for token in tokens if token != pad]
             answered[i] = replace(turns[i], reply=read_reply(processor.tokenizer.decode(tokens)))

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Idefics3ForConditionalGeneration
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from dialog_mllm.data import Batches, load_samples
 from dialog_mllm.model import load_base
 from dialog_mllm.protocol import DRAW
+from dialog_mllm.tokenizer import token_id
 from dialog_mllm.training import FitConfig, TrainingError, add_fit_arguments, fit, fit_config, write_settings
 
 TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -81,7 +82,7 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
         core,  # get_peft_model put its layers into it
         Batches(train, pictures, config.fit.batch_tokens, config.fit.seed),
         Batches(held_out, held_out_pictures, config.fit.batch_tokens),
-        processor.tokenizer.convert_tokens_to_ids(DRAW),
+        token_id(processor.tokenizer, DRAW),
         save=lambda scores: save_adapter(model, run / "adapter", config.base.name),
         better=lambda scores: (round(scores["switch_accuracy"], 3), -scores["loss"]),
     )
@@ -91,7 +92,7 @@ def save_adapter(model: Any, folder: Path, base_name: str) -> None:
     """A PEFT folder, complete when it has its name. It names its base, not where that lay on this machine."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
+    model.save_pretrained(partial, save_embedding_layers=False)  # the vocabulary is never adapted
     (partial / "README.md").unlink(missing_ok=True)
     file = partial / "adapter_config.json"
     settings = json.loads(file.read_text()) | {"base_model_name_or_path": base_name}
@@ -101,7 +102,7 @@ def save_adapter(model: Any, folder: Path, base_name: str) -> None:
     os.replace(partial, folder)
 
 
-def load_adapted(base: Path, adapter: Path | None) -> tuple[Idefics3ForConditionalGeneration, object]:
+def load_adapted(base: Path, adapter: Path | None) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
     """Base and adapter merged into one model, with the processor: for offline evaluation and for merged releases."""
     from peft import PeftModel
 

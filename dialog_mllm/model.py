@@ -1,4 +1,4 @@
-"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of about 13 M parameters.
+"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of 6.7 M parameters.
 
     model, processor = build_base(tokenizer); save_base(model, processor, "weights/base")
 
@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     GenerationConfig,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
@@ -31,7 +30,7 @@ from transformers.models.idefics3.configuration_idefics3 import Idefics3VisionCo
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from dialog_mllm.errors import DialogError
-from dialog_mllm.tokenizer import CONTEXT, IMAGE, SPECIAL_TOKENS
+from dialog_mllm.tokenizer import CONTEXT, IMAGE, SPECIAL_TOKENS, token_id
 
 ATTENTION_BLOCK = 128  # queries that are computed together
 
@@ -47,13 +46,13 @@ class BaseConfig:
     picture_size: int = 128
     patch_size: int = 16
     pixel_shuffle: int = 2
-    vision_hidden: int = 192
-    vision_layers: int = 4
-    vision_heads: int = 3
-    hidden: int = 320
-    layers: int = 8
-    heads: int = 5
-    intermediate: int = 864
+    vision_hidden: int = 128
+    vision_layers: int = 3
+    vision_heads: int = 2
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 4
+    intermediate: int = 704
     positions: int = CONTEXT
 
     def __post_init__(self) -> None:
@@ -120,7 +119,7 @@ def build_base(
             text_config=text,
             vision_config=vision,
             scale_factor=config.pixel_shuffle,
-            image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+            image_token_id=token_id(tokenizer, IMAGE),
             pad_token_id=pad,
             bos_token_id=None,
             eos_token_id=end,
@@ -152,25 +151,14 @@ def save_base(model: Idefics3ForConditionalGeneration, processor: Idefics3Proces
 def load_base(folder: Path | str) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
     """The model in float32 and its processor, from a folder that `save_base` wrote."""
     folder = Path(folder)
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "processor_config.json"):
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder} is no dialog model: {name} is missing. Make one with `easel train mllm`.")
     try:
         model = Idefics3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelFolderError(f"the dialog model in {folder} cannot be read: {error}") from error
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    vision, text = model.config.vision_config, model.config.text_config
-    config = BaseConfig(
-        picture_size=vision.image_size,
-        patch_size=vision.patch_size,
-        pixel_shuffle=model.config.scale_factor,
-        vision_hidden=vision.hidden_size,
-        vision_heads=vision.num_attention_heads,
-        hidden=text.hidden_size,
-        heads=text.num_attention_heads,
-    )
-    return model, build_processor(tokenizer, config)
+    return model, Idefics3Processor.from_pretrained(folder, local_files_only=True)
 
 
 def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor) -> Tensor:

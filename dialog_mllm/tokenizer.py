@@ -92,6 +92,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> PreTr
     )
 
 
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
+
+
 def render_chat(tokenizer: PreTrainedTokenizerFast, chat: Sequence[dict], add_generation_prompt: bool = False) -> str:
     """The text that serving renders from the same messages: the tokenizer's own template, nothing else."""
     text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=add_generation_prompt)

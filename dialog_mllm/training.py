@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -29,9 +29,9 @@ from transformers import Idefics3ForConditionalGeneration
 
 from dialog_mllm.data import Batch, Batches, load_samples
 from dialog_mllm.errors import DialogError
-from dialog_mllm.model import BaseConfig, build_base, parameter_count, save_base, text_states
+from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base, text_states
 from dialog_mllm.protocol import DRAW
-from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, train_tokenizer
+from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer
 
 
 class TrainingError(DialogError):
@@ -380,29 +380,34 @@ class MllmConfig:
     validation: tuple[Path, ...]
     fit: FitConfig
     model: BaseConfig
+    base: Path | None = None  # go on from this model and its tokenizer; `model` and `vocab_size` do not count then
     vocab_size: int = VOCAB_SIZE
     text_weight: float = 0.3  # what predicting users' words counts: a base from nothing learns language from them too
     validation_records: int = 200
 
 
 def train_mllm(config: MllmConfig) -> dict[str, float]:
-    """Tokenizer and model from nothing, into `run/base`. The model of the lowest validation loss is kept."""
+    """Tokenizer and model, from nothing or from an earlier base; the best by validation loss is in `run/base`."""
     run = config.fit.run
     write_settings(run, config)
-    tokenizer = train_tokenizer(texts_of(config.data), config.vocab_size)
-    model, processor = build_base(tokenizer, config.model, config.fit.seed)
+    if config.base is not None:
+        model, processor = load_base(config.base)
+    else:
+        tokenizer = train_tokenizer(texts_of(config.data), config.vocab_size)
+        model, processor = build_base(tokenizer, config.model, config.fit.seed)
     train, pictures = load_samples(config.data, processor, run / "pictures", config.text_weight)
     held_out, held_out_pictures = load_samples(
         config.validation, processor, run / "pictures", limit=config.validation_records
     )
-    print(f"{parameter_count(model) / 1e6:.1f} M parameters, {len(tokenizer)} tokens, {len(train)} conversations")
+    size = parameter_count(model) / 1e6
+    print(f"{size:.1f} M parameters, {len(processor.tokenizer)} tokens, {len(train)} conversations")
     return fit(
         config.fit,
         model,
         model,
         Batches(train, pictures, config.fit.batch_tokens, config.fit.seed),
         Batches(held_out, held_out_pictures, config.fit.batch_tokens),
-        tokenizer.convert_tokens_to_ids(DRAW),
+        token_id(processor.tokenizer, DRAW),
         save=lambda scores: save_base(model, processor, run / "base"),
         better=lambda scores: -scores["loss"],
     )
@@ -419,6 +424,10 @@ def add_fit_arguments(parser: argparse.ArgumentParser, defaults: FitConfig) -> N
     parser.add_argument("--epochs", type=float, default=defaults.epochs)
     parser.add_argument("--minutes", type=float, default=defaults.minutes, help="stop by then, over all resumes")
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
+    parser.add_argument("--warmup", type=int, default=defaults.warmup, help="steps")
+    parser.add_argument(
+        "--decay-share", type=float, default=defaults.decay_share, help="of the run, learning rate falling"
+    )
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default=defaults.optimizer)
     parser.add_argument("--batch-tokens", type=int, default=defaults.batch_tokens)
     parser.add_argument("--weight-decay", type=float, default=defaults.weight_decay)
@@ -434,6 +443,8 @@ def fit_config(args: argparse.Namespace, defaults: FitConfig) -> FitConfig:
         epochs=args.epochs,
         minutes=args.minutes,
         learning_rate=args.learning_rate,
+        warmup=args.warmup,
+        decay_share=args.decay_share,
         optimizer=args.optimizer,
         batch_tokens=args.batch_tokens,
         weight_decay=args.weight_decay,
@@ -446,7 +457,10 @@ def fit_config(args: argparse.Namespace, defaults: FitConfig) -> FitConfig:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="canonical JSONL files to train on")
     parser.add_argument("--validation", type=Path, nargs="+", required=True, help="canonical JSONL files to measure on")
+    parser.add_argument("--base", type=Path, help="go on from this model and its tokenizer instead of from nothing")
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
+    for size in fields(BaseConfig):
+        parser.add_argument(f"--{size.name.replace('_', '-')}", type=int, default=size.default, help="of a new model")
     parser.add_argument("--vocab-size", type=int, default=VOCAB_SIZE)
     add_fit_arguments(parser, FitConfig(Path()))
 
@@ -457,7 +471,8 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             data=tuple(args.data),
             validation=tuple(args.validation),
             fit=fit_config(args, FitConfig(Path())),
-            model=BaseConfig(),
+            model=BaseConfig(**{size.name: getattr(args, size.name) for size in fields(BaseConfig)}),
+            base=args.base,
             vocab_size=args.vocab_size,
             text_weight=args.text_weight,
         )

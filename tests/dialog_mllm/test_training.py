@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -90,6 +90,21 @@ def test_train_mllm_learns_and_leaves_a_complete_run(root, tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text())["fit"]["epochs"] == 25
     rows = list(csv.DictReader((tmp_path / "curve.csv").open()))
     assert float(rows[-1]["loss"]) == pytest.approx(scores["loss"], rel=1e-3)
+
+
+def test_a_second_stage_goes_on_from_a_base_with_its_tokenizer(root, tmp_path):
+    arguments = ["--data", str(root / "train.jsonl"), "--validation", str(root / "validation.jsonl")]
+    sizes = [f"--{key.replace('_', '-')}={value}" for key, value in asdict(toy.SMALL).items()]
+    training.main([*arguments, *sizes, "--vocab-size=400", "--epochs=4", f"--out={tmp_path / 'one'}"])
+    first = tmp_path / "one" / "base"
+    training.main(
+        [*arguments, "--base", str(first), "--epochs=0.01", "--learning-rate=1e-9", f"--out={tmp_path / 'two'}"]
+    )
+    second = tmp_path / "two" / "base"
+    assert (second / "tokenizer.json").read_text() == (first / "tokenizer.json").read_text()
+    weights = load_base(first)[0].state_dict()
+    for name, tensor in load_base(second)[0].state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=1e-3)
 
 
 def test_time_is_a_limit_over_all_resumes(root, tmp_path):
