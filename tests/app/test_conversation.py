@@ -84,6 +84,7 @@ async def test_a_drawn_turn(world: World) -> None:
     assert isinstance(done, Done)
     assert done.turn.prompt == "A flat picture of a red fox."
     assert done.turn.seed == 7
+    assert done.turn.picture is not None
     (request,) = world.generator.requests
     assert (request.seed, request.size, request.steps) == (7, (128, 128), world.profile.steps)
     with Image.open(world.store.picture_path(done.turn.picture)) as kept:
