@@ -1,4 +1,8 @@
-"""The whole of Easel with its real models: `easel chat` as a user starts it, a browser, and OpenAI's own client."""
+"""The whole of Easel with its real models: `easel chat` as a user starts it, a browser, and OpenAI's own client.
+
+Decisions, refined prompts, seeds and processes are checked here. Whether a picture shows what its prompt asks for is
+not: `easel eval image` and `easel eval chat` measure that, and people look at the screenshots ($EASEL_SCREENSHOTS).
+"""
 
 from __future__ import annotations
 
