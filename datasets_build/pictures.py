@@ -2,7 +2,8 @@
 
     python -m datasets_build.pictures --out shards --n 4096 --split train --seed 1        # or: easel data pictures …
 
-A folder holds pictures-00000.npy (uint8: n, size, size, 3), pictures-00000.jsonl (a line per picture: its scene, its
+A folder holds pictures-00000.npy (uint8: n, size, size, 3), covers-00000.npy (uint8: n, positions, size / 8, size / 8;
+255 where the subject that stands there covers the whole cell), pictures-00000.jsonl (a line per picture: its scene, its
 refined prompt and two looser captions in each language), and so on, and manifest.json, which is written last. Picture
 i depends on (seed, split, i) alone, so the bytes do not depend on the workers. Every file comes to its name whole, by
 rename: a run that was stopped goes on where it was when it is started again with the same arguments.
@@ -29,7 +30,7 @@ import numpy as np
 
 from datasets_build.records import SPLITS, write_atomically
 from datasets_build.storybook.language import N_TEMPLATES, write_caption, write_prompt
-from datasets_build.storybook.render import LARGEST, SMALLEST, render
+from datasets_build.storybook.render import LARGEST, SMALLEST, render_with_covers
 from datasets_build.storybook.scene import (
     ACCESSORIES,
     BACKGROUNDS,
@@ -46,7 +47,8 @@ from datasets_build.storybook.vocabulary import LANGUAGES
 
 SHARD = 2048
 CAPTIONS = 2  # per language and picture
-VERSION = 1
+VERSION = 2
+CELL = 8  # pixels of a side, of the grid on which subjects' covers are kept: one latent of an 8x autoencoder
 LABELS = {
     "kind": KINDS, "colour": COLOURS, "size": SIZES, "position": POSITIONS, "accessory": ACCESSORIES,
     "background": BACKGROUNDS, "sky": SKIES, "style": STYLES, "shot": SHOTS,
@@ -79,8 +81,8 @@ class Plan:
         return [range(start, min(start + self.shard, self.n)) for start in range(0, self.n, self.shard)]
 
 
-def make_picture(plan: Plan, index: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Picture `index` of a plan and its line."""
+def make_picture(plan: Plan, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Picture `index` of a plan, its subjects' covers and its line."""
     rng = random.Random(f"{plan.seed}/{plan.split}/{index}")
     scene = sample_scene(rng, plan.split)
     # A language's texts are its own draw, so that adding a language would leave the others' as they are.
@@ -93,30 +95,38 @@ def make_picture(plan: Plan, index: int) -> tuple[np.ndarray, dict[str, Any]]:
             for lang, draw in texts.items()
         },
     }
-    return np.asarray(render(scene, plan.size, rng.getrandbits(31)), dtype=np.uint8), line
+    image, covers = render_with_covers(scene, plan.size, rng.getrandbits(31))
+    cells = np.zeros((len(POSITIONS), plan.size // CELL, plan.size // CELL), np.uint8)
+    for subject, cover in zip(scene.subjects, covers, strict=True):
+        blocks = cover[: plan.size // CELL * CELL, : plan.size // CELL * CELL]
+        blocks = blocks.reshape(plan.size // CELL, CELL, plan.size // CELL, CELL)
+        cells[POSITIONS.index(subject.position)] = (blocks.mean((1, 3)) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(image, dtype=np.uint8), cells, line
 
 
 def _write_shard(job: tuple[Path, Plan, int]) -> int:
     """Writes one shard unless it is there, and returns how many pictures it holds."""
     out, plan, number = job
-    members, array_path, lines_path = plan.shards()[number], *_paths(out, number)
-    if lines_path.exists() and array_path.exists():
+    members, paths = plan.shards()[number], _paths(out, number)
+    array_path, covers_path, lines_path = paths
+    if all(path.exists() for path in paths):
         return len(members)
     pixels = np.empty((len(members), plan.size, plan.size, 3), np.uint8)
+    covers = np.empty((len(members), len(POSITIONS), plan.size // CELL, plan.size // CELL), np.uint8)
     lines = []
     for row, index in enumerate(members):
-        pixels[row], line = make_picture(plan, index)
+        pixels[row], covers[row], line = make_picture(plan, index)
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    buffer = io.BytesIO()
-    np.save(buffer, pixels)
-    write_atomically(array_path, buffer.getvalue())
+    for path, array in ((array_path, pixels), (covers_path, covers)):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        write_atomically(path, buffer.getvalue())
     write_atomically(lines_path, "".join(lines).encode())
     return len(members)
 
 
-def _paths(out: Path, number: int) -> tuple[Path, Path]:
-    name = f"pictures-{number:05}"
-    return out / f"{name}.npy", out / f"{name}.jsonl"
+def _paths(out: Path, number: int) -> tuple[Path, Path, Path]:
+    return out / f"pictures-{number:05}.npy", out / f"covers-{number:05}.npy", out / f"pictures-{number:05}.jsonl"
 
 
 def write_pictures(
@@ -157,7 +167,7 @@ def _write(out: Path, plan: Plan, workers: int) -> dict[str, Any]:
             progress.update(done)
     shards = []
     for number, members in enumerate(plan.shards()):
-        array_path, _ = _paths(out, number)
+        array_path = _paths(out, number)[0]
         shards.append({"name": array_path.stem, "n": len(members), "sha256": _sha256(array_path)})
     manifest = {**asked, "shards": shards, "labels": {name: list(values) for name, values in LABELS.items()}}
     write_atomically(manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False).encode())

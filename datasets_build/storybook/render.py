@@ -42,6 +42,11 @@ PAPER: RGB = (250, 246, 236)
 
 def render(scene: Scene, size: int = 128, seed: int = 0) -> Image.Image:
     """The picture of `scene`, `size` pixels a side (an even number)."""
+    return render_with_covers(scene, size, seed)[0]
+
+
+def render_with_covers(scene: Scene, size: int = 128, seed: int = 0) -> tuple[Image.Image, Array]:
+    """The picture, and how much of each pixel each subject covers: (subjects, size, size), 0 to 1."""
     if not SMALLEST <= size <= LARGEST or size % 2:
         raise ValueError(f"size must be an even number from {SMALLEST} to {LARGEST}; got {size}")
     pixels = size * SUPERSAMPLE
@@ -54,9 +59,11 @@ def render(scene: Scene, size: int = 128, seed: int = 0) -> Image.Image:
     sheets = [_sheet(layer, size) for layer in stage.layers]
     if scene.shot == "close-up" and scene.style in BLUR:
         sheets = [_out_of_focus(sheet, BLUR[scene.style] * size) for sheet in sheets]
+    covers = {}
     for subject in sorted(scene.subjects, key=lambda subject: -SIZES.index(subject.size)):  # the small ones in front
         layer = _subject_layer(scene, subject, pixels, ground, seed)
         sheet = _sheet(layer, size)
+        covers[subject.position] = sheet.cover[..., 0]
         _shade_ground(sheets, sheet, ground)
         sheets.append(sheet)
     front = Stage(pixels, scene.background, scene.sky, scene.shot, random.Random(f"{seed} front"))
@@ -67,7 +74,8 @@ def render(scene: Scene, size: int = 128, seed: int = 0) -> Image.Image:
     sheets += [_sheet(layer, size) for layer in front.layers]
     noise = np.random.default_rng([seed & 0xFFFFFFFF, 77])
     picture = STYLES[scene.style](sheets, noise)
-    return Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
+    image = Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
+    return image, np.stack([covers[subject.position] for subject in scene.subjects])
 
 
 def _sheet(layer: Layer, size: int) -> Sheet:

@@ -34,10 +34,12 @@ class PictureShards:
         self.size: int = self.manifest["size"]
         self.labels: dict[str, list[str]] = self.manifest["labels"]
         self.arrays: list[np.ndarray] = []
+        self.covered: list[np.ndarray] = []
         self.records: list[dict[str, Any]] = []
         for shard in self.manifest["shards"]:
             name = shard["name"]
             self.arrays.append(np.load(Path(folder) / f"{name}.npy", mmap_mode="r"))
+            self.covered.append(np.load(Path(folder) / f"{name.replace('pictures', 'covers')}.npy", mmap_mode="r"))
             with (Path(folder) / f"{name}.jsonl").open(encoding="utf-8") as lines:
                 self.records.extend(json.loads(line) for line in lines)
         self.starts = np.cumsum([0] + [len(array) for array in self.arrays])
@@ -49,11 +51,15 @@ class PictureShards:
 
     def pixels(self, indices: Sequence[int]) -> Tensor:
         """The pictures at `indices` as float32 (n, 3, size, size) in -1 ... 1."""
-        rows = []
-        for index in indices:
-            shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-            rows.append(self.arrays[shard][index - self.starts[shard]])
-        return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        return self._rows(self.arrays, indices).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+    def covers(self, indices: Sequence[int]) -> Tensor:
+        """Share of each cell of 8 x 8 pixels that a subject covers: float32 (n, positions, size / 8, size / 8)."""
+        return self._rows(self.covered, indices).float().div_(255)
+
+    def _rows(self, arrays: list[np.ndarray], indices: Sequence[int]) -> Tensor:
+        shards = np.searchsorted(self.starts, indices, side="right") - 1
+        return torch.from_numpy(np.stack([arrays[s][i - self.starts[s]] for s, i in zip(shards, indices, strict=True)]))
 
     def caption(self, index: int, rng: random.Random, refined_share: float) -> str:
         """One text of the picture: its refined prompt with probability `refined_share`, else a looser caption."""
@@ -66,6 +72,7 @@ class PictureShards:
 
 def epochs(n: int, batch: int, seed: int, start: int = 0) -> Any:
     """Endless batches of indices: every picture once an epoch, in an order that `seed` fixes, from batch `start` on."""
+    batch = min(batch, n)
     per_epoch = n // batch
     step = start
     while True:

@@ -2,10 +2,10 @@
 
     easel train dit --pictures runs/pictures --vae runs/vae/vae --out runs/dit --minutes 45
 
-v-prediction on a scaled-linear schedule (Hunyuan-DiT, arXiv 2405.08748, section 2.2), with min-SNR weights
-(arXiv 2303.09556). A tenth of the prompts is left out, for classifier-free guidance. In the paper both encoders come
-trained; here they learn to read from the denoiser's own loss, which teaches far more a minute than contrast does, and
-`clip.py` then fits an image tower to the text tower.
+v-prediction on a scaled-linear schedule (Hunyuan-DiT, arXiv 2405.08748, section 2.2), with timesteps drawn where there
+is most to learn: log-normal in the signal-to-noise ratio (arXiv 2403.03206, section 3.1). A tenth of the prompts is
+left out, for classifier-free guidance. In the paper both encoders come trained; here they learn to read with the
+denoiser, by its own loss and by `hints.py`, and `clip.py` then fits an image tower to the text tower.
 Writes a whole model folder in the diffusers layout.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from generator import preview
 from generator.checkpoint import read_json, write_json
@@ -30,6 +30,7 @@ from generator.request import DrawRequest
 from generator.sampling import Schedule
 from generator.text import Encoder, TextEncoders
 from generator.training.data import PictureShards, epochs
+from generator.training.hints import Heads, SceneLabels, TextReader
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 from generator.training.sheets import contact_sheet
 from generator.training.text import CaptionTokens, all_texts, train_tokenizer
@@ -54,6 +55,7 @@ class DitConfig:
     steps: int = 1_000_000
     batch: int = 64
     learning_rate: float = 6e-4
+    base: Path | None = None  # a model folder of this architecture to go on from; it brings its tokenizer
     hidden: int = 320
     heads: int = 5
     layers: int = 8
@@ -63,9 +65,12 @@ class DitConfig:
     t5_layers: int = 3
     vocabulary: int = 3072
     text_len: int = 56  # tokens, of either encoder
-    refined: float = 0.6  # share of refined prompts among the texts; the rest are looser captions
+    refined: float = 0.75  # share of refined prompts among the texts; the rest are looser captions
     empty: float = 0.1
-    min_snr: float = 5.0
+    uniform: float = 0.15  # share of timesteps drawn uniformly; the others' signal-to-noise ratio is log-normal
+    subject_weight: float = 3.0  # a latent that a subject covers counts 1 + this in the squared error
+    hint_weight: float = 0.03
+    reading_minutes: float = 8.0  # of the text encoders alone, before the denoiser's
     seed: int = 0
 
 
@@ -99,7 +104,10 @@ def build_encoders(config: DitConfig, vocabulary: int) -> tuple[Any, Any]:
         max_position_embeddings=config.text_len, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         pad_token_id=0, **EAGER,
     )  # fmt: skip
-    return BertModel(bert, add_pooling_layer=False), T5EncoderModel(
+    clip = BertModel(bert, add_pooling_layer=False)
+    # BERT's own 0.02 leaves words nearly equal beside what an optimiser's first steps add to all of them.
+    nn.init.normal_(clip.embeddings.word_embeddings.weight, std=0.5)
+    return clip, T5EncoderModel(
         T5Config(
             vocab_size=vocabulary, d_model=config.t5_width, d_kv=64, num_heads=config.t5_width // 64,
             d_ff=3 * config.t5_width, num_layers=config.t5_layers, feed_forward_proj="gated-gelu", dropout_rate=0.0,
@@ -108,32 +116,86 @@ def build_encoders(config: DitConfig, vocabulary: int) -> tuple[Any, Any]:
     )  # fmt: skip
 
 
+def load_base(folder: Path) -> tuple[Any, Any, Any, HunyuanDiT]:
+    """The tokenizer, both text encoders and the denoiser of a model folder, float32, to train on."""
+    from transformers import AutoTokenizer, BertModel, T5EncoderModel
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    bert = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False, dtype=torch.float32, **EAGER)
+    t5 = T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32, **EAGER)
+    return tokenizer, bert.train(), t5.train(), HunyuanDiT.from_pretrained(folder / "transformer")
+
+
+def train_reading(config: DitConfig, encoders: dict[str, Any], tokens: CaptionTokens, labels: SceneLabels) -> None:
+    """Teaches both text encoders what the words mean: every attribute of the scene is read from their states."""
+    readers = {name: TextReader(labels.labels, encoder.config.hidden_size) for name, encoder in encoders.items()}
+    rng = random.Random(config.seed)
+    batches = epochs(len(tokens), 512, config.seed)
+    waiting: list[tuple[Tensor, Any]] = []
+
+    def next_batch() -> tuple[Tensor, Any]:
+        """Texts of like length: little padding is read."""
+        if not waiting:
+            indices = next(batches)
+            ids = tokens.pick(indices, rng, config.refined)
+            order = (ids != 0).sum(1).argsort()
+            waiting.extend((ids[part], indices[part.numpy()]) for part in order.split(128))
+            rng.shuffle(waiting)
+        return waiting.pop()
+
+    def loss(step: int) -> Losses:
+        ids, indices = next_batch()
+        ids = ids[:, : int((ids != 0).sum(1).max())]
+        mask, wanted, losses = (ids != 0).long(), labels.of(indices), {}
+        with mixed_precision():
+            for name, encoder in encoders.items():
+                states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+                losses[name] = readers[name].loss(states, mask, wanted)
+        return {"loss": torch.stack(list(losses.values())).sum(), **{k: v.detach() for k, v in losses.items()}}
+
+    fit_config = FitConfig(
+        config.out / "reading", minutes=config.reading_minutes, learning_rate=1e-3, seed=config.seed, ema=0.99,
+        save_every=200, log_every=20, warmup=20, decay_share=0.5,
+    )  # fmt: skip
+    fit(fit_config, encoders | {f"{name}-reader": reader for name, reader in readers.items()}, loss)
+
+
 def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] | None = None) -> dict[str, float]:
     """Trains and writes `config.out/storybook`. `score` measures the averaged weights at every save, for the log."""
     torch.manual_seed(config.seed)
     shards = PictureShards(config.pictures)
     vae = load_vae(config.vae)
     length = config.text_len
-    some_records = shards.records[:: max(1, len(shards) // 8000)]
-    tokenizer = train_tokenizer((t for r in some_records for t in all_texts(r)), config.vocabulary, length)
-    bert, t5 = build_encoders(config, len(tokenizer))
-    dit = HunyuanDiT(
-        HunyuanDiTConfig(
-            in_channels=vae.config.latent_channels, num_layers=config.layers, hidden_size=config.hidden,
-            num_attention_heads=config.heads, attention_head_dim=config.hidden // config.heads,
-            activation_fn="gelu", cross_attention_dim=bert.config.hidden_size,
-            cross_attention_dim_t5=config.t5_width, pooled_projection_dim=config.t5_width,
-            text_len=length, text_len_t5=length, sample_size=shards.size // 8,
-            use_style_cond_and_image_meta_size=False,
-        )
-    ).initialise()  # fmt: skip
+    if config.base:
+        tokenizer, bert, t5, dit = load_base(config.base)
+    else:
+        some_records = shards.records[:: max(1, len(shards) // 8000)]
+        tokenizer = train_tokenizer((t for r in some_records for t in all_texts(r)), config.vocabulary, length)
+        bert, t5 = build_encoders(config, len(tokenizer))
+        dit = HunyuanDiT(
+            HunyuanDiTConfig(
+                in_channels=vae.config.latent_channels, num_layers=config.layers, hidden_size=config.hidden,
+                num_attention_heads=config.heads, attention_head_dim=config.hidden // config.heads,
+                activation_fn="gelu", cross_attention_dim=config.clip_width, cross_attention_dim_t5=config.t5_width,
+                pooled_projection_dim=config.t5_width, text_len=length, text_len_t5=length,
+                sample_size=shards.size // 8, use_style_cond_and_image_meta_size=False,
+            )
+        ).initialise()  # fmt: skip
     latents = encode_latents(vae, shards, config.out)
     tokens = CaptionTokens(shards, tokenizer, length)
+    labels = SceneLabels(shards, dit.config.patch_size)
+    if config.reading_minutes:
+        train_reading(config, {"clip": bert, "t5": t5}, tokens, labels)
+    bert.eval().requires_grad_(False)
+    t5.eval().requires_grad_(False)
     schedule = Schedule.from_config(SCHEDULER)
     kept = schedule.alphas_cumprod
-    snr = kept / (1 - kept)
-    weights = snr.clamp(max=config.min_snr) / (snr + 1)  # of the squared error in v
-    weights = weights / weights.mean()
+    log_snr = torch.log(kept / (1 - kept)).flip(0)  # rising, for the search
+    reader = Heads(shards.labels, dit.config.hidden_size, whole=False)
+    halfway: list[Tensor] = []  # what leaves the last block before the long skips arrive
+    dit.blocks[dit.config.num_layers // 2].register_forward_hook(
+        lambda module, args, output: halfway.append(output) if torch.is_grad_enabled() else None
+    )
     rng = random.Random(config.seed)
     batches = epochs(len(shards), config.batch, config.seed)
 
@@ -142,15 +204,23 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         ids = tokens.pick(indices, rng, config.refined, config.empty)
         clean = torch.from_numpy(latents[indices]).float()  # (B, C, h, w)
         noise = torch.randn_like(clean)
-        timesteps = torch.randint(0, schedule.train_steps, (len(indices),))
+        n = len(indices)
+        informative = schedule.train_steps - 1 - torch.searchsorted(log_snr, 2 * torch.randn(n))
+        uniform = torch.randint(0, schedule.train_steps, (n,))
+        timesteps = torch.where(torch.rand(n) < config.uniform, uniform, informative.clamp(min=0))
         mask = (ids != 0).long()
-        with mixed_precision():
+        with torch.no_grad(), mixed_precision():
             clip_states = bert(input_ids=ids, attention_mask=mask).last_hidden_state
             t5_states = t5(input_ids=ids, attention_mask=mask).last_hidden_state
+        with mixed_precision():
             noised = schedule.noised(clean, noise, timesteps)
             output = dit(noised, timesteps, clip_states, mask, t5_states, mask)[:, : clean.shape[1]].float()
-        errors = (output - schedule.target(clean, noise, timesteps)).square().mean((1, 2, 3))  # (B,)
-        return {"loss": (weights[timesteps] * errors).mean(), "mse": errors.mean().detach()}
+            covers = shards.covers(indices)  # (B, positions, h, w)
+            seeing = reader.loss(halfway.pop(), labels.of_tokens(labels.of(indices), covers))
+        errors = (output - schedule.target(clean, noise, timesteps)).square()  # (B, C, h, w)
+        weights = 1 + config.subject_weight * covers.amax(1, keepdim=True)  # (B, 1, h, w)
+        total = (errors * weights / weights.mean()).mean() + config.hint_weight * seeing
+        return {"loss": total, "mse": errors.mean().detach(), "seeing": seeing.detach()}
 
     some = range(min(512, len(shards)))
     matrix = preview.fit(torch.from_numpy(latents[: len(some)]).float(), shards.pixels(some))
@@ -176,7 +246,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         config.out, config.steps, config.minutes, config.learning_rate, seed=config.seed, ema=0.995,
         save_every=300, log_every=25, warmup=100,
     )  # fmt: skip
-    result = fit(fit_config, {"dit": dit, "clip": bert, "t5": t5}, loss, sample)
+    result = fit(fit_config, {"dit": dit, "reader": reader}, loss, sample)
     encoders = TextEncoders(Encoder(tokenizer, bert, length), Encoder(tokenizer, t5, length))
     save_folder(config, Pipeline(dit, encoders, vae, schedule, matrix))
     return result

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +16,8 @@ from torch import Tensor
 
 from generator.inspector import WHOLE, Inspector, InspectorModel
 from generator.training.data import PictureShards, epochs
+from generator.training.hints import IGNORE, Heads, SceneLabels
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
-
-IGNORE = -100
 
 
 @dataclass(frozen=True)
@@ -32,26 +30,6 @@ class InspectorConfig:
     batch: int = 64
     learning_rate: float = 1e-3
     seed: int = 0
-
-
-def targets(scenes: list[dict[str, Any]], labels: dict[str, list[str]]) -> dict[str, Tensor]:
-    """Class numbers for `InspectorModel`'s logits; what an absent subject would have is ignored."""
-    n, places = len(scenes), len(labels["position"])
-    kind = torch.full((n, places), len(labels["kind"]))
-    colour, size = torch.full((n, places), IGNORE), torch.full((n, places), IGNORE)
-    accessories = torch.full((n, places, len(labels["accessory"])), IGNORE)
-    for i, scene in enumerate(scenes):
-        for subject in scene["subjects"]:
-            place = labels["position"].index(subject["position"])
-            kind[i, place] = labels["kind"].index(subject["kind"])
-            colour[i, place] = labels["colour"].index(subject["colour"])
-            size[i, place] = labels["size"].index(subject["size"])
-            accessories[i, place] = len(labels["colour"])
-            for worn in subject["accessories"]:
-                worn_at = labels["accessory"].index(worn["kind"])
-                accessories[i, place, worn_at] = labels["colour"].index(worn["colour"])
-    whole = {name: torch.tensor([labels[name].index(scene[name]) for scene in scenes]) for name in WHOLE}
-    return {**whole, "kind": kind, "colour": colour, "size": size, "accessories": accessories}
 
 
 def disturb(pixels: Tensor) -> Tensor:
@@ -90,25 +68,36 @@ def train_inspector(config: InspectorConfig) -> dict[str, float]:
     torch.manual_seed(config.seed)
     shards = PictureShards(config.pictures)
     model = InspectorModel(shards.labels)
+    # Each cell of the last convolutions is asked what covers it: that teaches them far sooner than the answers do.
+    labels = SceneLabels(shards, patch=2)
+    reader = Heads(shards.labels, model.places.shape[1], whole=False)
+    cells: list[Tensor] = []
+    model.body.register_forward_hook(
+        lambda module, args, output: cells.append(output) if torch.is_grad_enabled() else None
+    )
     batches = epochs(len(shards), config.batch, config.seed)
 
     def loss(step: int) -> Losses:
         indices = next(batches)
-        wanted = targets([shards.records[i]["scene"] for i in indices], shards.labels)
+        wanted = labels.of(indices)
         with mixed_precision():
             logits = model(disturb(shards.pixels(indices)))
+            seeing = reader.loss(
+                cells.pop().flatten(2).transpose(1, 2), labels.of_tokens(wanted, shards.covers(indices))
+            )
         parts = {
             name: F.cross_entropy(values.flatten(0, -2).float(), wanted[name].flatten(), ignore_index=IGNORE)
             for name, values in logits.items()
         }
         weighted = {**parts, "accessories": 6 * parts["accessories"]}  # six questions in one
-        return {"loss": torch.stack(list(weighted.values())).sum(), **{k: v.detach() for k, v in parts.items()}}
+        total = torch.stack(list(weighted.values())).sum() + seeing
+        return {"loss": total, "seeing": seeing.detach(), **{k: v.detach() for k, v in parts.items()}}
 
     fit_config = FitConfig(
         config.out, config.steps, config.minutes, config.learning_rate, seed=config.seed, weight_decay=0.05,
-        save_every=1000, decay_share=0.5,
+        save_every=500, decay_share=0.5, warmup=50,
     )  # fmt: skip
-    result = fit(fit_config, {"inspector": model}, loss)
+    result = fit(fit_config, {"inspector": model, "reader": reader}, loss)
     inspector = Inspector(model)
     inspector.save(config.out / "inspector")
     if config.validation:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 # Coefficients of the quintic Newton-Schulz iteration that pulls all singular values towards 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 OUTER = ("embed", "conv_in", "conv_out", "proj_out", "shared", "relative_attention_bias", "stem", "places", "queries",
-         "text_head", "image_head")  # fmt: skip
+         "text_head", "image_head", "heads", "whole", "any")  # fmt: skip
 
 
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:

@@ -21,12 +21,16 @@ SPECIAL = ("[PAD]", "[CLS]", "[SEP]")
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, length: int) -> Any:
     """A transformers tokenizer that writes [CLS] text [SEP], padded with [PAD] to `length`."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    # Chinese has no spaces: each character is a word of its own, or whole phrases would become tokens.
+    character = Regex(r"\p{Han}")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(character, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
+    )
     bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(
         texts,
@@ -60,6 +64,9 @@ class CaptionTokens:
             self.ids[start : start + 8192] = part["input_ids"]
         empty = tokenizer([""], padding="max_length", max_length=length)["input_ids"][0]
         self.empty = np.array(empty, np.uint16)
+
+    def __len__(self) -> int:
+        return len(self.ids) // self.per_picture
 
     def pick(self, indices: Iterable[int], rng: random.Random, refined: float, empty: float = 0.0) -> Tensor:
         """One text for each picture: refined with probability `refined`, none with `empty`. -> (n, length) int64."""

@@ -120,7 +120,7 @@ def train_vae(config: VaeConfig) -> dict[str, float]:
     )  # fmt: skip
     result = fit(fit_config, {"vae": vae}, loss, sample, lambda share: progress.update(share=share))
     with torch.no_grad():
-        latents = vae.encode(shards.pixels(range(256))).latent_dist.mode()
+        latents = vae.encode(shards.pixels(range(min(256, len(shards))))).latent_dist.mode()
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
     vae.save_pretrained(config.out / "vae")
     return result

@@ -1,0 +1,104 @@
+"""Every training runs, at a tiny size, from rendered pictures to a folder that draws; and goes on where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets_build.pictures import write_pictures
+from datasets_build.storybook.scene import KINDS
+from generator.errors import GeneratorError
+from generator.inspector import Inspector
+from generator.pipeline import load_pipeline
+from generator.request import DrawRequest
+from generator.training.clip import ClipConfig, train_clip
+from generator.training.data import PictureShards
+from generator.training.dit import DitConfig, train_dit
+from generator.training.hints import IGNORE, SceneLabels
+from generator.training.inspector import InspectorConfig, accuracy, train_inspector
+from generator.training.vae import VaeConfig, train_vae
+
+TINY = {"hidden": 32, "heads": 2, "layers": 4, "clip_width": 64, "clip_layers": 1, "t5_width": 64, "t5_layers": 1}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder, 24, "train", 1, 128, workers=1, shard=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An autoencoder, then a denoiser with its encoders."""
+    folder = tmp_path_factory.mktemp("runs")
+    train_vae(VaeConfig(pictures, folder / "vae", steps=2, batch=2, channels=(8, 8, 8, 8), latent_channels=4))
+    config = DitConfig(
+        pictures,
+        folder / "vae" / "vae",
+        folder / "dit",
+        steps=2,
+        batch=4,
+        vocabulary=512,
+        reading_minutes=0.001,
+        **TINY,
+    )
+    assert train_dit(config)["steps"] == 2
+    return folder
+
+
+def test_the_trained_folder_draws(runs: Path) -> None:
+    pipeline = load_pipeline(runs / "dit" / "storybook")
+    canvas = pipeline.begin(DrawRequest("a red fox in the snow", seed=1, steps=4))
+    while not canvas.finished:
+        pipeline.advance(canvas)
+    assert pipeline.decode(canvas.latents).size == (128, 128)
+    assert list((runs / "dit").glob("sheet-*.png"))
+
+
+def test_a_denoiser_goes_on_from_a_model_folder_and_from_its_checkpoint(runs: Path, pictures: Path) -> None:
+    base, out = runs / "dit" / "storybook", runs / "more"
+    config = {"pictures": pictures, "vae": runs / "vae" / "vae", "out": out, "batch": 4, "reading_minutes": 0, **TINY}
+    assert train_dit(DitConfig(steps=1, base=base, **config))["steps"] == 1
+    words = (base / "tokenizer" / "tokenizer.json").read_text()
+    assert (out / "storybook" / "tokenizer" / "tokenizer.json").read_text() == words
+    assert train_dit(DitConfig(steps=2, base=base, **config))["steps"] == 2
+    before, after = (load_pipeline(folder).dit.state_dict() for folder in (base, out / "storybook"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    clips = [load_pipeline(folder).text.clip.model.state_dict() for folder in (base, out / "storybook")]
+    assert all(torch.equal(clips[0][name], clips[1][name]) for name in clips[0]), "the encoders are locked"
+
+
+def test_clip_fits_an_image_tower(runs: Path, pictures: Path) -> None:
+    config = ClipConfig(pictures, runs / "dit" / "storybook", runs / "clip", steps=1, batch=8, image_width=64)
+    train_clip(config)
+    assert (runs / "clip" / "clip" / "heads.safetensors").is_file()
+
+
+def test_the_inspector_is_written_and_reads(pictures: Path, tmp_path: Path) -> None:
+    scores = train_inspector(InspectorConfig(pictures, tmp_path, validation=pictures, steps=1, batch=4))
+    inspector = Inspector.load(tmp_path / "inspector")
+    again = accuracy(inspector, PictureShards(pictures))
+    assert set(again) >= {"kind", "colour", "accessory", "background", "style"}
+    assert all(scores[name] == pytest.approx(again[name], abs=0.1) for name in again)  # float16 on disk
+
+
+def test_labels_name_what_covers_each_token(pictures: Path) -> None:
+    shards = PictureShards(pictures)
+    labels = SceneLabels(shards, patch=2)
+    wanted = labels.of([0, 3])
+    tokens = labels.of_tokens(wanted, shards.covers([0, 3]))
+    assert tokens["kind"].shape == (2, 64) and tokens["accessories"].shape == (2, 64, 6)
+    for row, index in enumerate((0, 3)):
+        kinds = {subject["kind"] for subject in shards.records[index]["scene"]["subjects"]}
+        seen = {KINDS[number] for number in tokens["kind"][row].tolist() if number < len(KINDS)}
+        assert seen == kinds
+        nobody = tokens["kind"][row] == len(KINDS)
+        assert nobody.any() and (tokens["colour"][row][nobody] == IGNORE).all()
+
+
+def test_an_unfinished_set_of_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GeneratorError, match="easel data pictures"):
+        PictureShards(tmp_path)
