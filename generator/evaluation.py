@@ -33,18 +33,22 @@ def compare(asked: Scene, seen: Scene) -> dict[str, list[bool]]:
     """Each attribute of the asked scene: is it there?
 
     A subject counts when its kind was seen, at its own position if it stands there, else anywhere. Its colour, size and
-    accessories are those of that subject; what belongs to a missing subject is missing. An accessory needs its colour.
+    accessories are those of that subject, or of what stands at its position instead: a red dog in the place of a red
+    fox is the wrong subject in the right colour. Where nothing stands, all is missing. An accessory needs its colour.
     """
     right: dict[str, list[bool]] = {name: [seen[name] == asked[name]] for name in WHOLE}
     right["count"] = [len(seen["subjects"]) == len(asked["subjects"])]
     left = list(seen["subjects"])
+    matches: list[Scene | None] = []
     for subject in asked["subjects"]:
         same = [other for other in left if other["kind"] == subject["kind"]]
         same.sort(key=lambda other: (other["position"] != subject["position"], other["colour"] != subject["colour"]))
-        found = same[0] if same else None
-        if found:
-            left.remove(found)
-        right.setdefault("subject", []).append(found is not None)
+        matches.append(same[0] if same else None)
+        left = [other for other in left if other is not matches[-1]]
+    at = {other["position"]: other for other in left}
+    for subject, match in zip(asked["subjects"], matches, strict=True):
+        found = match or at.get(subject["position"])
+        right.setdefault("subject", []).append(match is not None)
         for name in ("colour", "size", "position"):
             right.setdefault(name, []).append(found is not None and found[name] == subject[name])
         worn = [(a["kind"], a["colour"]) for a in found["accessories"]] if found else []

@@ -63,8 +63,8 @@ class DitConfig:
     clip_layers: int = 2
     t5_width: int = 256
     t5_layers: int = 3
-    vocabulary: int = 3072
-    text_len: int = 56  # tokens, of either encoder
+    vocabulary: int = 2048
+    text_len: int = 77  # tokens, of either encoder; the longest prompts have as many
     refined: float = 0.75  # share of refined prompts among the texts; the rest are looser captions
     empty: float = 0.1
     uniform: float = 0.15  # share of timesteps drawn uniformly; the others' signal-to-noise ratio is log-normal
