@@ -360,10 +360,20 @@ class HunyuanDiT(nn.Module):
         meta_size: Tensor | None = None,  # (B, 6), v1.1 only
     ) -> Tensor:
         height, width = latents.shape[-2:]
-        text = self.text(clip_states, clip_mask, t5_states, t5_mask)  # (B, S, cross_attention_dim)
         vector = self.time_extra_emb.time(timestep) + self.time_extra_emb.extra(t5_states, style, meta_size)
         modulation = self.modulation(vector)  # (B, num_layers + 2, hidden)
-        keys, values = zip(*(block.attn2.keys_values(text) for block in self.blocks), strict=True)
+        # Behind the longest prompt of the batch all rows hold the same learned padding: its keys are computed once.
+        clip_end, t5_end = (int(mask.any(0).nonzero().max()) + 1 for mask in (clip_mask, t5_mask))
+        words = self.text(
+            clip_states[:, :clip_end], clip_mask[:, :clip_end], t5_states[:, :t5_end], t5_mask[:, :t5_end]
+        )  # (B, longest, cross_attention_dim)
+        learned = self.text_embedding_padding.split([self.config.text_len, self.config.text_len_t5])
+        padding = torch.cat([learned[0][clip_end:], learned[1][t5_end:]])[None]  # (1, S - longest, ...)
+        keys, values = [], []
+        for block in self.blocks:
+            of_words, of_padding = block.attn2.keys_values(words), block.attn2.keys_values(padding)
+            for parts, word, pad in zip((keys, values), of_words, of_padding, strict=True):
+                parts.append(torch.cat([word, pad.expand(len(word), -1, -1, -1)], dim=2))
         return self.run(latents, modulation, keys, values, self.rope(height, width))
 
     # --- inference: prepare once, denoise at each step
@@ -411,7 +421,9 @@ class HunyuanDiT(nn.Module):
         """Both encoders joined along length; padding gives way to learned tokens, so that attention needs no mask."""
         states = torch.cat([clip_states, self.text_embedder(t5_states)], dim=1)  # (B, S, cross_attention_dim)
         mask = torch.cat([clip_mask, t5_mask], dim=1).bool()[..., None]
-        return torch.where(mask, states, self.text_embedding_padding)
+        learned = self.text_embedding_padding.split([self.config.text_len, self.config.text_len_t5])
+        padding = torch.cat([learned[0][: clip_states.shape[1]], learned[1][: t5_states.shape[1]]])
+        return torch.where(mask, states, padding)
 
     def modulation(self, vector: Tensor) -> Tensor:
         """c (..., hidden) -> (..., num_layers + 2, hidden): every block's shift, then the output's scale and shift."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generator import preview
@@ -210,7 +211,9 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         timesteps = torch.where(torch.rand(n) < config.uniform, uniform, informative.clamp(min=0))
         mask = (ids != 0).long()
         with torch.no_grad(), mixed_precision():
-            clip_states = bert(input_ids=ids, attention_mask=mask).last_hidden_state
+            end = int(mask.any(0).nonzero().max()) + 1  # what stands behind is masked; T5's padding is pooled
+            clip_states = bert(input_ids=ids[:, :end], attention_mask=mask[:, :end]).last_hidden_state
+            clip_states = F.pad(clip_states, (0, 0, 0, length - end))
             t5_states = t5(input_ids=ids, attention_mask=mask).last_hidden_state
         with mixed_precision():
             noised = schedule.noised(clean, noise, timesteps)
