@@ -14,9 +14,9 @@ import base64
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -35,6 +35,9 @@ from generator.request import DrawRequest
 
 OWNER = "api"
 MOST_PICTURES = 4  # in one request for images
+CLIENT_GONE = 499  # the status that proxies log for it; nobody is there to read it
+LISTEN_EVERY = 0.2  # seconds between two looks whether the client is still there
+T = TypeVar("T")
 
 
 def add_api(app: FastAPI, profile: Profile, store: Store, models: Models) -> None:
@@ -81,6 +84,18 @@ def error_body(error: Exception, param: str | None = None) -> dict[str, Any]:
     return {"error": {"message": str(error), "type": kind, "param": param, "code": type(error).__name__}}
 
 
+async def while_listening(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client hangs up: nobody would see what it makes."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=LISTEN_EVERY))[0]:
+            if await request.is_disconnected():
+                raise HTTPException(CLIENT_GONE, "The client hung up.")
+        return task.result()
+    finally:
+        task.cancel()
+
+
 class Api:
     def __init__(self, profile: Profile, store: Store, models: Models) -> None:
         self.profile = profile
@@ -119,7 +134,7 @@ class Api:
             return StreamingResponse(
                 reply.stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
             )
-        return JSONResponse(await reply.whole())
+        return JSONResponse(await while_listening(request, reply.whole()))
 
     async def images(self, request: Request, body: fmt.ImagesRequest) -> JSONResponse:
         """The prompt is drawn as it is; several pictures take seeds in a row."""
@@ -151,8 +166,8 @@ class Api:
         for draw in requests:
             job = await asyncio.to_thread(self.models.generator.submit, draw)
             try:
-                drawing = await asyncio.wrap_future(job.future)
-            except asyncio.CancelledError:
+                drawing = await while_listening(request, asyncio.shield(asyncio.wrap_future(job.future)))
+            except (asyncio.CancelledError, HTTPException):
                 job.cancel()
                 raise
             info = {**draw.metadata(), "profile": self.profile.name, "software": "Easel"}

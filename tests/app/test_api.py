@@ -3,10 +3,15 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -34,6 +39,19 @@ def http(profile: Profile, store: Store, models: FakeModels) -> Iterator[TestCli
     add_api(app, profile, store, models)  # type: ignore[arg-type]
     with TestClient(app, base_url="http://easel.test:7860") as client:
         yield client
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The app on a real socket: the test client has no wire to cut."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
 
 
 def ask(http: TestClient, *messages: Json | str, status: int = 200, **body: Any) -> Json:
@@ -268,6 +286,24 @@ def test_bad_image_requests(http: TestClient, body: Json, message: str) -> None:
     response = http.post("/v1/images/generations", json=body)
     assert response.status_code == 400
     assert message in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "draw a fox"}]}),
+        ("/v1/images/generations", {"prompt": "a fox"}),
+    ],
+)
+def test_a_client_that_hangs_up_stops_its_drawing(profile: Profile, store: Store, path: str, body: Json) -> None:
+    models = FakeModels(generator=FakeGenerator(pause=0.3))
+    app = FastAPI()
+    add_api(app, profile, store, models)  # type: ignore[arg-type]
+    with serving(app) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url + path, json=body, timeout=0.5)
+        (job,) = models.generator.jobs
+        assert job.cancelled.wait(5)
 
 
 def test_pictures_that_are_not_there(http: TestClient) -> None:
