@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from app import cli
 from app.cli import COMMANDS, main
 from app.errors import EaselError
+from app.profiles import PROFILES
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -63,6 +65,19 @@ def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert f"no model folder {tmp_path}/gone" in capsys.readouterr().err
     assert main(["chat", "--profile", str(profile), "--port", "0", "--data-dir", str(tmp_path / "data")]) == 1
     assert "dialog model is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["transformer/diffusion_pytorch_model.safetensors", "vae/config.json"])
+def test_truncated_weights(part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(PROFILES["storybook"].generator, tmp_path / "weights")
+    whole = (tmp_path / "weights" / part).read_bytes()
+    (tmp_path / "weights" / part).write_bytes(whole[: len(whole) // 2])
+    profile = tmp_path / "mine.toml"
+    profile.write_text('base = "storybook"\ngenerator = "weights"\n')
+    assert main(["draw", "a fox", "--profile", str(profile), "-o", str(tmp_path / "fox.png")]) == 1
+    said = capsys.readouterr().err
+    assert Path(part).name in said and "again" in said, said
+    assert not (tmp_path / "fox.png").exists()
 
 
 def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
