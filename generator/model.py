@@ -369,7 +369,8 @@ class HunyuanDiT(nn.Module):
         )  # (B, longest, cross_attention_dim)
         learned = self.text_embedding_padding.split([self.config.text_len, self.config.text_len_t5])
         padding = torch.cat([learned[0][clip_end:], learned[1][t5_end:]])[None]  # (1, S - longest, ...)
-        keys, values = [], []
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
         for block in self.blocks:
             of_words, of_padding = block.attn2.keys_values(words), block.attn2.keys_values(padding)
             for parts, word, pad in zip((keys, values), of_words, of_padding, strict=True):

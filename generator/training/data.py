@@ -53,11 +53,11 @@ class PictureShards:
         """The pictures at `indices` as float32 (n, 3, size, size) in -1 ... 1."""
         return self._rows(self.arrays, indices).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
-    def covers(self, indices: Sequence[int]) -> Tensor:
+    def covers(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Share of each cell of 8 x 8 pixels that a subject covers: float32 (n, positions, size / 8, size / 8)."""
         return self._rows(self.covered, indices).float().div_(255)
 
-    def _rows(self, arrays: list[np.ndarray], indices: Sequence[int]) -> Tensor:
+    def _rows(self, arrays: list[np.ndarray], indices: Sequence[int] | np.ndarray) -> Tensor:
         shards = np.searchsorted(self.starts, indices, side="right") - 1
         return torch.from_numpy(np.stack([arrays[s][i - self.starts[s]] for s, i in zip(shards, indices, strict=True)]))
 

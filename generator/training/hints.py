@@ -84,7 +84,8 @@ class TextReader(nn.Module):
         self.queries = nn.Parameter(torch.randn(self.places + 1, width) * 0.02)
         self.look = nn.MultiheadAttention(width, 4, batch_first=True)
         self.heads = Heads(labels, width, whole=True)
-        self.any = nn.Linear(width, len(labels["kind"]) + len(labels["colour"]))  # whatever its position
+        self.words = {name: len(labels[name]) for name in ("kind", "colour")}
+        self.any = nn.Linear(width, sum(self.words.values()))  # whatever the position
 
     def vectors(self, states: Tensor, mask: Tensor) -> Tensor:
         """States (B, S, width), mask (B, S) -> (B, positions + 1, width)."""
@@ -95,10 +96,9 @@ class TextReader(nn.Module):
         vectors = self.vectors(states, mask)
         subjects, whole = vectors[:, :-1], self.heads.norm(vectors[:, -1])
         losses = [cross_entropy(head(whole), wanted[name]) for name, head in self.heads.whole.items()]
-        kinds, colours = (self.heads.heads[name].out_features for name in ("kind", "colour"))
         present = [
-            F.one_hot(wanted[name].clamp(min=0), n + 1).mul((wanted[name] >= 0)[..., None]).amax(1)[:, :n_used]
-            for name, n, n_used in (("kind", kinds, kinds - 1), ("colour", colours, colours))
+            F.one_hot(wanted[name].clamp(min=0), classes + 1).mul((wanted[name] >= 0)[..., None]).amax(1)[:, :classes]
+            for name, classes in self.words.items()  # the class behind the last: nobody stands there
         ]
         # Which words there are is learnt at once, and only then which belong together.
         words = F.binary_cross_entropy_with_logits(self.any(whole).float(), torch.cat(present, 1).float())
