@@ -203,7 +203,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
     def loss(step: int) -> Losses:
         indices = np.sort(next(batches))
         ids = tokens.pick(indices, rng, config.refined, config.empty)
-        clean = torch.from_numpy(latents[indices]).float()  # (B, C, h, w)
+        clean = torch.from_numpy(np.array(latents[indices])).float()  # (B, C, h, w)
         noise = torch.randn_like(clean)
         n = len(indices)
         informative = schedule.train_steps - 1 - torch.searchsorted(log_snr, 2 * torch.randn(n))
@@ -226,7 +226,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         return {"loss": total, "mse": errors.mean().detach(), "seeing": seeing.detach()}
 
     some = range(min(512, len(shards)))
-    matrix = preview.fit(torch.from_numpy(latents[: len(some)]).float(), shards.pixels(some))
+    matrix = preview.fit(torch.from_numpy(np.array(latents[: len(some)])).float(), shards.pixels(some))
 
     def sample(modules: dict[str, nn.Module], step: int) -> None:
         encoders = TextEncoders(Encoder(tokenizer, bert, length), Encoder(tokenizer, t5, length))

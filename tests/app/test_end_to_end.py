@@ -78,8 +78,7 @@ def wait_for(url: str, status: str, patience: float = 600) -> None:
 @pytest.fixture(scope="module")
 def easel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for folder in (STORYBOOK.generator, STORYBOOK.dialog):
-        if not Path(folder).is_dir():
-            pytest.skip(f"the weights are not there: {folder}")
+        assert Path(folder).is_dir(), f"the bundled weights are not there: {folder}"
     with easel_chat(tmp_path_factory.mktemp("easel")) as (url, _):
         wait_for(url, "ready")
         yield url
@@ -105,8 +104,7 @@ def test_the_dialogue(easel: str, tmp_path: Path) -> None:
         assert pictures.count() == 2
         assert re.search("red fox.*blue scarf.*snow", prompt())
         page.screenshot(path=shots / "scarf.png")
-        # Whether the answer is right is a matter of degree, which `easel eval dialog` measures.
-        assert say(page, "what colour is its scarf?").strip()
+        assert "blue" in say(page, "what colour is its scarf?").lower()
         assert pictures.count() == 2
         say(page, "now make it night")
         assert pictures.count() == 3
