@@ -1,9 +1,10 @@
-"""Auxiliary losses that tell the denoiser and its text encoders what the words of a prompt mean.
+"""Auxiliary losses: every render's scene is known, so the image models are told what a prompt and a picture hold.
 
-The squared error alone teaches it slowly: a wrong hat is a few latents of many. But every render's scene is known, so
-two sets of linear readers are trained along, and thrown away afterwards:
-- of the text states: which subject stands where, its colour and what it wears, the place, the style;
-- of the denoiser's tokens half-way through its blocks: the subject that covers each token, its colour, what it wears.
+The squared error alone teaches the denoiser slowly: a wrong hat is a few latents of many. So readers are trained along,
+and thrown away afterwards:
+- of the text states (`TextReader`): which subject stands where, its colour and what it wears, the place, the style;
+- of the denoiser's tokens half-way through its blocks (`Heads`): what covers each token, its colour, what it wears;
+- of the cells of the inspector's last convolutions, the same.
 The second is representation alignment (REPA, arXiv 2410.06940) with labels in the place of a vision model's features.
 """
 
@@ -50,7 +51,7 @@ def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 class Heads(nn.Module):
-    """A linear layer for each attribute of `places` subjects, and in `whole` for those of the picture."""
+    """A linear layer for each attribute of a subject, and with `whole` for those of the picture."""
 
     def __init__(self, labels: dict[str, list[str]], width: int, whole: bool) -> None:
         super().__init__()

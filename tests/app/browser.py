@@ -23,7 +23,7 @@ PATIENCE = 60_000  # milliseconds; the machine may be busy
 
 @contextlib.contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Debian's chromium where it is installed, else Playwright's own; without either the test is skipped."""
+    """Debian's chromium where it is installed, else Playwright's own; without either the test fails."""
     from playwright.sync_api import Error, sync_playwright
 
     with sync_playwright() as playwright:
@@ -31,7 +31,7 @@ def open_browser() -> Iterator[Browser]:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         except Error as error:
-            pytest.skip(f"no browser: {str(error).splitlines()[0]} (apt-get install chromium)")
+            pytest.fail(f"no browser: {str(error).splitlines()[0]} (apt-get install chromium)")
         yield browser
         browser.close()
 
