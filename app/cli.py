@@ -85,7 +85,7 @@ def _run(name: str, command: Command, arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     try:
         result = module.run(args, *which)
-    except (EaselError, DialogError, GeneratorError, DataError, getattr(module, "TrainingError", EaselError)) as error:
+    except (EaselError, DialogError, GeneratorError, DataError) as error:
         print(f"easel {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

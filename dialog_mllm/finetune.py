@@ -1,6 +1,6 @@
 """LoRA on the dialog model: reads the instruction data, writes a plain PEFT folder that vLLM loads.
 
-    python -m dialog_mllm.finetune --data DATA --out RUN --minutes 20      # RUN/adapter, and the run's curves
+    easel finetune --data DATA --out RUN --minutes 20      # RUN/adapter, and the run's curves
 
 Only the language model's linear layers are adapted: vLLM ignores the rest and takes no new vocabulary from an adapter.
 The best adapter by switch accuracy on DATA/validation.jsonl is kept; ties are decided by the loss.
@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ import torch
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from dialog_mllm.data import Batches, load_samples
+from dialog_mllm.fit import FitConfig, TrainingError, add_fit_arguments, fit, fit_config, write_settings
 from dialog_mllm.model import load_base
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.tokenizer import token_id
-from dialog_mllm.training import FitConfig, TrainingError, add_fit_arguments, fit, fit_config, write_settings
 
 TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -142,13 +141,3 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             dropout=args.dropout,
         )
     )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    print(json.dumps(run(parser.parse_args(argv))))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,375 +1,22 @@
-"""Training the dialog model: the one loop (`fit`), and the bundled base from nothing.
+"""Training the bundled base: its eyes on renders, then the whole of it on dialogues.
 
-    python -m dialog_mllm.training --data DATA/train.jsonl --validation DATA/validation.jsonl --out RUN --minutes 20
+    easel train mllm --data D/train.jsonl --validation D/validation.jsonl --pictures PICTURES --out RUN --minutes 60
 
-`finetune.py` uses the same loop on a LoRA adapter. A run folder holds settings.json, curve.csv, curve.png, TensorBoard
-events, checkpoint.pt (a run that was stopped goes on from it, batch for batch) and what the run makes.
+From nothing, or from an earlier base. `finetune.py` then puts a LoRA adapter on it; both use the loop in `fit.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from threading import Event
-from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import Idefics3ForConditionalGeneration
-
-from dialog_mllm.data import Batch, Batches, load_samples
-from dialog_mllm.errors import DialogError
-from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base, text_states
+from dialog_mllm.data import Batches, load_samples
+from dialog_mllm.fit import FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
+from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer
-
-
-class TrainingError(DialogError):
-    """Training cannot start or go on; the text says what to do."""
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """`epochs` and `minutes` both bound the training, whichever comes first; the learning rate is zero by then."""
-
-    run: Path
-    epochs: float = 10.0
-    minutes: float = 1e9  # over all resumes
-    learning_rate: float = 2e-3
-    warmup: int = 50  # steps
-    decay_share: float = 0.4  # warm-up, stable, decay: the share at the end in which the learning rate falls
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
-    optimizer: str = "muon"  # or "adamw"
-    batch_tokens: int = 8192
-    evaluate_every: float = 2.0  # minutes
-    threads: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs <= 0 or self.minutes <= 0 or self.batch_tokens < 1 or self.learning_rate <= 0:
-            raise TrainingError("epochs, minutes, batch_tokens and learning_rate must be positive")
-        if self.optimizer not in ("muon", "adamw"):
-            raise TrainingError(f"unknown optimizer {self.optimizer!r}: choose muon or adamw")
-        if not 0 < self.decay_share <= 1:
-            raise TrainingError("decay_share must lie above 0 and be at most 1")
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def mixed_precision() -> AbstractContextManager[Any]:
-    """bf16 matrix products where the processor has them in hardware; twice as fast as float32, with AMX 8 times."""
-    where = device().type
-    return torch.autocast(where, torch.bfloat16, enabled=where == "cuda" or torch.cpu._is_avx512_bf16_supported())
-
-
-def hidden_states(model: Idefics3ForConditionalGeneration, batch: Batch) -> Tensor:
-    """(B, T) ids and their pictures -> (B, T, hidden). Padding is on the right, so causal attention needs no mask."""
-    embeddings = model.get_input_embeddings()(batch.ids)  # (B, T, hidden)
-    if batch.pixels is not None:
-        learn = any(parameter.requires_grad for parameter in model.model.vision_model.parameters())
-        with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
-            features = model.model.get_image_features(batch.pixels.unsqueeze(1)).pooler_output  # (P, 16, hidden)
-        embeddings = model.model.inputs_merger(batch.ids, embeddings, features)
-    return text_states(model, embeddings)
-
-
-def token_losses(model: Idefics3ForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross entropies and weights of the tokens that count, and the hidden states. Only those tokens pay for logits."""
-    hidden = hidden_states(model, batch)  # (B, T, hidden)
-    weights = batch.weights[:, 1:]
-    counts = weights > 0  # (B, T - 1)
-    logits = model.lm_head(hidden[:, :-1][counts])  # (N, vocabulary)
-    losses = F.cross_entropy(logits.float(), batch.ids[:, 1:][counts], reduction="none")  # (N,)
-    return losses, weights[counts], hidden
-
-
-@torch.no_grad()
-def measure(model: Idefics3ForConditionalGeneration, batches: Iterator[Batch], draw: int) -> dict[str, float]:
-    """Mean loss, and how often the more likely of "draw" and "not draw" is right where the reply decides."""
-    training = model.training
-    model.eval()
-    loss = weight = 0.0
-    tally = {(drawn, said): 0 for drawn in (True, False) for said in (True, False)}
-    for batch in batches:
-        batch = batch.to(device())
-        with mixed_precision():
-            losses, weights, hidden = token_losses(model, batch)
-            rows = torch.tensor([row for row, _ in batch.decisions], device=hidden.device)
-            columns = torch.tensor([decision.position - 1 for _, decision in batch.decisions], device=hidden.device)
-            said = model.lm_head(hidden[rows, columns]).argmax(-1) == draw  # (D,)
-        loss += float((losses * weights).sum())
-        weight += float(weights.sum())
-        for (_, decision), drawn in zip(batch.decisions, said.tolist(), strict=True):
-            tally[decision.draws, drawn] += 1
-    model.train(training)
-    drawn, talked = tally[True, True] + tally[True, False], tally[False, True] + tally[False, False]
-    return {
-        "loss": loss / max(weight, 1e-9),
-        "switch_accuracy": (tally[True, True] + tally[False, False]) / max(1, drawn + talked),
-        "false_draw": tally[False, True] / max(1, talked),
-        "missed_draw": tally[True, False] / max(1, drawn),
-    }
-
-
-def schedule(progress: float, step: int, config: FitConfig) -> float:
-    """The learning rate's factor at `progress` (0 to 1 of the training): warm-up, stable, linear decay."""
-    return min((step + 1) / config.warmup, 1.0, max(0.0, (1 - progress) / config.decay_share))
-
-
-class Optimizers:
-    """AdamW, and Muon for the matrices inside the layers if it was asked for."""
-
-    def __init__(self, model: nn.Module, config: FitConfig) -> None:
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        inner = [p for name, p in trained if config.optimizer == "muon" and p.ndim == 2 and ".layers." in name]
-        chosen = {id(p) for p in inner}
-        rest = [(name, p) for name, p in trained if id(p) not in chosen]
-        decayed = [p for name, p in rest if p.ndim > 1 and "embed" not in name]
-        others = [p for name, p in rest if not (p.ndim > 1 and "embed" not in name)]
-        groups = [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        self.all: list[torch.optim.Optimizer] = []
-        if groups:
-            self.all.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True))
-        if inner:
-            self.all.append(
-                torch.optim.Muon(
-                    inner, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-                )
-            )
-
-    def step(self, learning_rate: float) -> None:
-        for optimizer in self.all:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [optimizer.state_dict() for optimizer in self.all]
-
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for optimizer, state in zip(self.all, states, strict=True):
-            optimizer.load_state_dict(state)
-
-
-class Curve:
-    """curve.csv, curve.png and TensorBoard events of a run."""
-
-    FIELDS = ("step", "tokens", "minutes", "learning_rate", "train_loss", "loss", "switch_accuracy", "false_draw",
-              "missed_draw")  # fmt: skip
-
-    def __init__(self, run: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.file = run / "curve.csv"
-        self.rows = [row for row in self._read() if int(row["step"]) <= step]  # a resume repeats what came after
-        with self.file.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.FIELDS)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        self.events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
-
-    def _read(self) -> list[dict[str, str]]:
-        if not self.file.is_file():
-            return []
-        with self.file.open(newline="") as file:
-            return list(csv.DictReader(file))
-
-    def add(self, **values: float) -> None:
-        row = {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in values.items()}
-        self.rows.append(row)
-        with self.file.open("a", newline="") as file:
-            csv.DictWriter(file, self.FIELDS).writerow(row)
-        for key, value in values.items():
-            if key != "step":
-                self.events.add_scalar(key, value, int(values["step"]))
-
-    def draw(self) -> None:
-        import matplotlib.figure
-
-        figure = matplotlib.figure.Figure(figsize=(8, 4), layout="constrained")
-        losses = figure.subplots()
-        rights = losses.twinx()
-        for axis, key, style in (
-            (losses, "train_loss", "C0-"),
-            (losses, "loss", "C1o-"),
-            (rights, "switch_accuracy", "C2s--"),
-        ):
-            points = [(int(row["step"]), float(row[key])) for row in self.rows if row.get(key)]
-            axis.plot(*zip(*points, strict=True), style, label=key, ms=3) if points else None
-        losses.set(xlabel="step", ylabel="loss", yscale="log")
-        rights.set(ylabel="switch accuracy", ylim=(0, 1.02))
-        if losses.lines or rights.lines:
-            figure.legend(loc="outside upper center", ncols=3)
-        figure.savefig(self.file.with_suffix(".png"), dpi=110)
-
-    def close(self) -> None:
-        self.draw()
-        self.events.close()
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Event]:
-    """The first Ctrl-C only sets the event, so that no step is cut in two; the second is a KeyboardInterrupt."""
-    asked = Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals are the main thread's
-        return
-
-    def ask(*_: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def fit(
-    config: FitConfig,
-    model: nn.Module,
-    core: Idefics3ForConditionalGeneration,
-    train: Batches,
-    validation: Batches,
-    draw: int,
-    save: Callable[[dict[str, float]], None],
-    better: Callable[[dict[str, float]], Any],
-) -> dict[str, float]:
-    """Train the parameters of `model` that require gradients; `core` computes (they are one, or `model` wraps `core`).
-
-    `draw` is the draw token's id. `better` is a sort key: after each evaluation that it ranks highest so far,
-    `save(scores)` is called.
-    """
-    with threads(config.threads), deferred_interrupt() as interrupted:
-        return _fit(config, model, core, train, validation, draw, save, better, interrupted)
-
-
-def _fit(
-    config: FitConfig,
-    model: nn.Module,
-    core: Idefics3ForConditionalGeneration,
-    train: Batches,
-    validation: Batches,
-    draw: int,
-    save: Callable[[dict[str, float]], None],
-    better: Callable[[dict[str, float]], Any],
-    interrupted: Event,
-) -> dict[str, float]:
-    from tqdm import tqdm
-
-    config.run.mkdir(parents=True, exist_ok=True)
-    core.model.vision_model.set_attn_implementation("eager")  # fused attention's backward pass is slow on CPUs
-    model.to(device()).train()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizers = Optimizers(model, config)
-    step, tokens, spent, best, position = 0, 0, 0.0, None, train.position
-    checkpoint = config.run / "checkpoint.pt"
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        if set(state["model"]) != set(trained):
-            raise TrainingError(f"{checkpoint} is of another kind of training: choose another --out.")
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(state["model"][name])
-        optimizers.load_state_dict(state["optimizers"])
-        step, tokens, spent, best = state["step"], state["tokens"], state["minutes"], state["best"]
-        torch.set_rng_state(state["rng"])
-        position = tuple(state["position"])
-        train.seek(*position)
-    total = max(1, math.ceil(config.epochs * train.per_epoch))
-    curve = Curve(config.run, step)
-    begun = time.monotonic()
-    sums, count, evaluated = 0.0, 0, spent
-    scores: dict[str, float] = {}
-
-    def minutes() -> float:
-        return spent + (time.monotonic() - begun) / 60
-
-    def keep() -> None:
-        state = {
-            "model": {name: p.detach() for name, p in trained.items()}, "optimizers": optimizers.state_dict(),
-            "step": step, "tokens": tokens, "minutes": minutes(), "best": best, "rng": torch.get_rng_state(),
-            "position": list(position),
-        }  # fmt: skip
-        torch.save(state, checkpoint.with_suffix(".partial"))
-        checkpoint.with_suffix(".partial").rename(checkpoint)
-
-    bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True, mininterval=2)
-    try:
-        while True:
-            if interrupted.is_set():
-                raise KeyboardInterrupt
-            progress = max(step / total, minutes() / config.minutes)
-            if progress >= 1 or minutes() - evaluated >= config.evaluate_every:
-                scores = measure(core, validation.once(), draw)
-                rank = better(scores)
-                if best is None or rank >= best:
-                    best = rank
-                    save(scores)
-                curve.add(step=step, tokens=tokens, minutes=minutes(), **scores)
-                curve.draw()
-                keep()
-                evaluated = minutes()
-                told = " ".join(f"{key} {value:.4f}" for key, value in scores.items())
-                bar.write(f"step {step}, {tokens / 1e6:.2f} M tokens, {minutes():.1f} min: {told}")
-            if progress >= 1:
-                break
-            batch = train.next().to(device())
-            with mixed_precision():
-                losses, weights, _ = token_losses(core, batch)
-                loss = (losses * weights).sum() / weights.sum()
-            loss.backward()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(f"the loss is {value} at step {step}: use a smaller --learning-rate.")
-            nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
-            learning_rate = config.learning_rate * schedule(progress, step, config)
-            optimizers.step(learning_rate)
-            step, tokens, sums, count = step + 1, tokens + batch.tokens, sums + value, count + 1
-            position = train.position  # behind the last batch that was learnt from
-            bar.update()
-            if step % 10 == 0:
-                curve.add(step=step, tokens=tokens, minutes=minutes(), learning_rate=learning_rate,
-                          train_loss=sums / count)  # fmt: skip
-                bar.set_postfix(loss=f"{sums / count:.3f}", minutes=f"{minutes():.1f}")
-                sums, count = 0.0, 0
-    except KeyboardInterrupt:
-        keep()
-        bar.write(f"Stopped. The same command goes on from step {step}.")
-        raise
-    finally:
-        bar.close()
-        curve.close()
-    return {"steps": step, "tokens": tokens, "minutes": round(minutes(), 3), **scores}
+from dialog_mllm.vision import train_vision
 
 
 @dataclass(frozen=True)
@@ -384,6 +31,8 @@ class MllmConfig:
     vocab_size: int = VOCAB_SIZE
     text_weight: float = 0.3  # what predicting users' words counts: a base from nothing learns language from them too
     validation_records: int = 200
+    pictures: Path | None = None  # of `easel data pictures`: the vision tower learns to read them first
+    vision_minutes: float = 8.0
 
 
 def train_mllm(config: MllmConfig) -> dict[str, float]:
@@ -399,6 +48,9 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     held_out, held_out_pictures = load_samples(
         config.validation, processor, run / "pictures", limit=config.validation_records
     )
+    if config.pictures is not None:
+        with threads(config.fit.threads):
+            train_vision(model, pictures.normalised, config.pictures, run, config.vision_minutes, config.fit.seed)
     size = parameter_count(model) / 1e6
     print(f"{size:.1f} M parameters, {len(processor.tokenizer)} tokens, {len(train)} conversations")
     return fit(
@@ -413,52 +65,13 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
 
 
-def write_settings(run: Path, config: Any) -> None:
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "settings.json").write_text(json.dumps(asdict(config), indent=1, default=str, ensure_ascii=False) + "\n")
-
-
-def add_fit_arguments(parser: argparse.ArgumentParser, defaults: FitConfig) -> None:
-    """The loop's settings, spelled the same for the base and for LoRA."""
-    parser.add_argument("--out", type=Path, required=True, help="the run's folder; an unfinished run in it goes on")
-    parser.add_argument("--epochs", type=float, default=defaults.epochs)
-    parser.add_argument("--minutes", type=float, default=defaults.minutes, help="stop by then, over all resumes")
-    parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
-    parser.add_argument("--warmup", type=int, default=defaults.warmup, help="steps")
-    parser.add_argument(
-        "--decay-share", type=float, default=defaults.decay_share, help="of the run, learning rate falling"
-    )
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default=defaults.optimizer)
-    parser.add_argument("--batch-tokens", type=int, default=defaults.batch_tokens)
-    parser.add_argument("--weight-decay", type=float, default=defaults.weight_decay)
-    parser.add_argument("--evaluate-every", type=float, default=defaults.evaluate_every, help="minutes")
-    parser.add_argument("--threads", type=int, help="processor cores to use; default: all")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-
-
-def fit_config(args: argparse.Namespace, defaults: FitConfig) -> FitConfig:
-    return replace(
-        defaults,
-        run=args.out,
-        epochs=args.epochs,
-        minutes=args.minutes,
-        learning_rate=args.learning_rate,
-        warmup=args.warmup,
-        decay_share=args.decay_share,
-        optimizer=args.optimizer,
-        batch_tokens=args.batch_tokens,
-        weight_decay=args.weight_decay,
-        evaluate_every=args.evaluate_every,
-        threads=args.threads,
-        seed=args.seed,
-    )
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="canonical JSONL files to train on")
     parser.add_argument("--validation", type=Path, nargs="+", required=True, help="canonical JSONL files to measure on")
     parser.add_argument("--base", type=Path, help="go on from this model and its tokenizer instead of from nothing")
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
+    parser.add_argument("--pictures", type=Path, help="of `easel data pictures`: the eyes learn to read them first")
+    parser.add_argument("--vision-minutes", type=float, default=8.0, help="for that")
     for size in fields(BaseConfig):
         parser.add_argument(f"--{size.name.replace('_', '-')}", type=int, default=size.default, help="of a new model")
     parser.add_argument("--vocab-size", type=int, default=VOCAB_SIZE)
@@ -475,15 +88,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             base=args.base,
             vocab_size=args.vocab_size,
             text_weight=args.text_weight,
+            pictures=args.pictures,
+            vision_minutes=args.vision_minutes,
         )
     )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    print(json.dumps(run(parser.parse_args(argv))))
-
-
-if __name__ == "__main__":
-    main()

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from generator.training.muon import Muon, is_inner
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is only logged
+# T5 does not divide its attention's logits by sqrt(64): its query matrices are as much smaller, and so are their steps.
+T5_QUERY = "SelfAttention.q.weight"
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,16 @@ class Average:
 def optimizers(modules: Iterable[nn.Module], config: FitConfig) -> list[torch.optim.Optimizer]:
     """Muon for the inner matrices, AdamW for the rest, which decays matrices (embeddings, first and last layers)."""
     named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
-    inner = [p for name, p in named if is_inner(name, p)]
+    inner = [p for name, p in named if is_inner(name, p) and T5_QUERY not in name]
+    queries = [p for name, p in named if T5_QUERY in name]
     outer = [p for name, p in named if not is_inner(name, p)]
     groups = [
         {"params": [p for p in outer if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in outer if p.ndim <= 1], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
-    return [Muon(inner, config.matrix_rate, decay=config.weight_decay), adamw]
+    muon = Muon([{"params": inner}, {"params": queries, "share": 1 / 8}], config.matrix_rate, decay=config.weight_decay)
+    return [muon, adamw]
 
 
 def fit(
@@ -148,7 +152,7 @@ def fit(
             factor = schedule(progress, step, config)
             for optimizer, rate in zip(both, (config.matrix_rate, config.learning_rate), strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = rate * factor
+                    group["lr"] = rate * factor * group.get("share", 1.0)
             losses = loss(step)
             losses["loss"].backward()
             torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)

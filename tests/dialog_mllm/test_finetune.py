@@ -13,12 +13,12 @@ from dialog_mllm.client import DialogClient
 from dialog_mllm.errors import ProtocolError
 from dialog_mllm.evaluation import answer_offline, turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune, load_adapted
+from dialog_mllm.fit import FitConfig, TrainingError
 from dialog_mllm.model import ModelFolderError, build_base, load_base, save_base
 from dialog_mllm.protocol import Reply
 from dialog_mllm.records import DataError, read_records
 from dialog_mllm.server import ServerSettings, VllmServer
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
-from dialog_mllm.training import FitConfig, TrainingError
 from tests.dialog_mllm import toy
 
 

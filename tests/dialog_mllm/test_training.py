@@ -9,11 +9,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from dialog_mllm import training
+from app.cli import main as easel
+from dialog_mllm import fit as loop
 from dialog_mllm.data import Batches, load_samples
+from dialog_mllm.fit import FitConfig, TrainingError, fit, schedule
 from dialog_mllm.model import build_base, load_base
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
-from dialog_mllm.training import FitConfig, MllmConfig, TrainingError, fit, schedule, train_mllm
+from dialog_mllm.training import MllmConfig, train_mllm
 from tests.dialog_mllm import toy
 
 
@@ -38,7 +40,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
     assert scores["steps"] > 6
 
     calls = 0
-    original = training.token_losses
+    original = loop.token_losses
 
     def stops(model, batch):
         nonlocal calls
@@ -48,10 +50,10 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
         return original(model, batch)
 
     config = replace(config, run=tmp_path / "b")
-    monkeypatch.setattr(training, "token_losses", stops)
+    monkeypatch.setattr(loop, "token_losses", stops)
     with pytest.raises(KeyboardInterrupt):
         fit_toy(root, config, tmp_path)
-    monkeypatch.setattr(training, "token_losses", original)
+    monkeypatch.setattr(loop, "token_losses", original)
     resumed, again = fit_toy(root, config, tmp_path)
     assert again["steps"] == scores["steps"] and again["tokens"] == scores["tokens"]
     for name, tensor in whole.state_dict().items():
@@ -59,7 +61,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(root, tmp_path, monkeypatch):
-    original = training.token_losses
+    original = loop.token_losses
 
     def pressed(model, batch):
         if torch.is_grad_enabled():
@@ -67,7 +69,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(root, tmp_path, monkeypatch):
         return original(model, batch)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(training, "token_losses", pressed)
+    monkeypatch.setattr(loop, "token_losses", pressed)
     with pytest.raises(KeyboardInterrupt):
         fit_toy(root, FitConfig(tmp_path / "run", epochs=2, batch_tokens=600), tmp_path)
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 1
@@ -96,11 +98,10 @@ def test_train_mllm_learns_and_leaves_a_complete_run(root, tmp_path):
 def test_a_second_stage_goes_on_from_a_base_with_its_tokenizer(root, tmp_path):
     arguments = ["--data", str(root / "train.jsonl"), "--validation", str(root / "validation.jsonl")]
     sizes = [f"--{key.replace('_', '-')}={value}" for key, value in asdict(toy.SMALL).items()]
-    training.main([*arguments, *sizes, "--vocab-size=400", "--epochs=4", f"--out={tmp_path / 'one'}"])
+    easel(["train", "mllm", *arguments, *sizes, "--vocab-size=400", "--epochs=4", f"--out={tmp_path / 'one'}"])
     first = tmp_path / "one" / "base"
-    training.main(
-        [*arguments, "--base", str(first), "--epochs=0.01", "--learning-rate=1e-9", f"--out={tmp_path / 'two'}"]
-    )
+    more = ["--base", str(first), "--epochs=0.01", "--learning-rate=1e-9", f"--out={tmp_path / 'two'}"]
+    easel(["train", "mllm", *arguments, *more])
     second = tmp_path / "two" / "base"
     assert (second / "tokenizer.json").read_text() == (first / "tokenizer.json").read_text()
     weights = load_base(first)[0].state_dict()

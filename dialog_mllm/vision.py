@@ -1,0 +1,180 @@
+"""A first phase for the base: its eyes learn to see before its tongue learns to speak of what they see.
+
+    easel train mllm --pictures runs/pictures --vision-minutes 8 …
+
+A language model's loss reaches the vision tower through a few words of a few records, and teaches it slowly: a base
+trained so answered half of the questions about pictures. Renders come with their scenes, so the tower is first asked
+for every attribute directly; the reader that asks is thrown away afterwards. (The aim is that of the captioning phase
+in LLaVA's training, arXiv 2304.08485, section 4.2, with labels in the place of captions.)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Idefics3ForConditionalGeneration
+
+from dialog_mllm.fit import FitConfig, Optimizers, mixed_precision, schedule
+from dialog_mllm.records import DataError
+
+IGNORE = -100  # the class of what is not asked
+BATCH = 128
+WHOLE = ("background", "sky", "style", "shot")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The shards that `easel data pictures` wrote: uint8 (n, H, W, 3) on disk, and each picture's classes."""
+
+    arrays: list[np.ndarray]
+    starts: np.ndarray
+    labels: dict[str, list[str]]
+    subjects: Tensor  # int64 (n, positions, questions about a subject)
+    whole: Tensor  # int64 (n, questions about the picture)
+
+    @classmethod
+    def open(cls, folder: Path) -> Pictures:
+        if not (folder / "manifest.json").is_file():
+            raise DataError(f"{folder} holds no finished set of pictures: make one with `easel data pictures`.")
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        names = [shard["name"] for shard in manifest["shards"]]
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+        scenes = [
+            json.loads(line)["scene"]
+            for name in names
+            for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        labels = manifest["labels"]
+        subjects = torch.tensor([_subject_classes(scene, labels) for scene in scenes])
+        whole = torch.tensor([[labels[part].index(scene[part]) for part in WHOLE] for scene in scenes])
+        return cls(arrays, np.cumsum([0] + [len(array) for array in arrays]), labels, subjects, whole)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def pixels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        return np.stack([self.arrays[s][row - self.starts[s]] for s, row in zip(shards, rows, strict=True)])
+
+    def batches(self, seed: int) -> Iterator[np.ndarray]:
+        for epoch in range(1_000_000):
+            order = np.random.default_rng((seed, epoch)).permutation(len(self))
+            yield from np.array_split(order, -(-len(order) // BATCH))
+
+
+def _subject_classes(scene: dict[str, Any], labels: dict[str, list[str]]) -> list[list[int]]:
+    """For each position: kind (behind the last: nobody), colour, size, and each accessory's colour (0: not worn)."""
+    rows = [[len(labels["kind"]), *[IGNORE] * (2 + len(labels["accessory"]))] for _ in labels["position"]]
+    for subject in scene["subjects"]:
+        worn = {accessory["kind"]: accessory["colour"] for accessory in subject["accessories"]}
+        rows[labels["position"].index(subject["position"])] = [
+            *(labels[name].index(subject[name]) for name in ("kind", "colour", "size")),
+            *(1 + labels["colour"].index(worn[kind]) if kind in worn else 0 for kind in labels["accessory"]),
+        ]
+    return rows
+
+
+class Reader(nn.Module):
+    """Asks the picture's tokens: one query for each position and one for the whole look at them; then linear layers."""
+
+    def __init__(self, labels: dict[str, list[str]], width: int) -> None:
+        super().__init__()
+        colours, worn = len(labels["colour"]), len(labels["accessory"])
+        self.of_subject = [len(labels["kind"]) + 1, colours, len(labels["size"]), *[colours + 1] * worn]
+        self.of_whole = [len(labels[part]) for part in WHOLE]
+        self.queries = nn.Parameter(0.02 * torch.randn(len(labels["position"]) + 1, width))
+        self.norm = nn.LayerNorm(width)
+        self.look = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.subject_head = nn.Linear(width, sum(self.of_subject))
+        self.whole_head = nn.Linear(width, sum(self.of_whole))
+
+    def forward(self, tokens: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(B, T, width) -> logits (B, positions, classes) of each question about a subject, (B, classes) of others."""
+        tokens = self.norm(tokens)
+        queries = self.queries.expand(len(tokens), -1, -1)
+        seen = queries + self.look(queries, tokens, tokens, need_weights=False)[0]
+        return (
+            list(self.subject_head(seen[:, :-1]).split(self.of_subject, -1)),
+            list(self.whole_head(seen[:, -1]).split(self.of_whole, -1)),
+        )
+
+
+def read_loss(reader: Reader, tokens: Tensor, subjects: Tensor, whole: Tensor) -> Tensor:
+    """The summed cross-entropies of all questions; classes as in `Pictures`."""
+    of_subject, of_whole = reader(tokens)
+    total = sum(F.cross_entropy(logits.float(), whole[:, i]) for i, logits in enumerate(of_whole))
+    for i, logits in enumerate(of_subject):
+        total = total + F.cross_entropy(logits.flatten(0, 1).float(), subjects[..., i].flatten(), ignore_index=IGNORE)
+    return total if isinstance(total, Tensor) else tokens.new_zeros(())
+
+
+@torch.no_grad()
+def read_accuracy(reader: Reader, tokens: Tensor, subjects: Tensor, whole: Tensor) -> dict[str, float]:
+    """Shares read right; "accessories" are a subject's exact sets with their colours."""
+    of_subject, of_whole = reader(tokens)
+    there = subjects[..., 1] != IGNORE  # (B, positions)
+    said = torch.stack([logits.argmax(-1) for logits in of_subject], -1)  # (B, positions, questions)
+    right = said == subjects
+    shares = {
+        "kind": right[..., 0][there],
+        "colour": right[..., 1][there],
+        "accessories": right[..., 3:].all(-1)[there],
+        "whole": torch.stack([logits.argmax(-1) for logits in of_whole], -1) == whole,
+    }
+    return {name: round(values.float().mean().item(), 4) for name, values in shares.items()}
+
+
+def train_vision(
+    model: Idefics3ForConditionalGeneration, normalised: Any, folder: Path, run: Path, minutes: float, seed: int = 0
+) -> dict[str, float]:
+    """Trains the vision tower and the connector of `model` for so long; `normalised` makes floats of uint8 pixels.
+
+    What it learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns the accuracies on the last
+    pictures, before the step that learnt from them.
+    """
+    eyes = nn.ModuleDict({"tower": model.model.vision_model, "connector": model.model.connector})
+    kept = run / "vision.pt"
+    if kept.is_file():
+        eyes.load_state_dict(torch.load(kept, weights_only=True))
+        return {}
+    torch.manual_seed(seed)
+    pictures = Pictures.open(folder)
+    model.model.vision_model.set_attn_implementation("eager")
+    reader = Reader(pictures.labels, model.config.text_config.hidden_size)
+    both = nn.ModuleDict({"eyes": eyes, "reader": reader})
+    config = FitConfig(run, minutes=minutes, learning_rate=2e-3, decay_share=0.6)
+    optimizers = Optimizers(both, config)
+    begun = time.monotonic()
+    losses: list[float] = []
+    shares: dict[str, float] = {}
+    for step, rows in enumerate(pictures.batches(seed)):
+        progress = (time.monotonic() - begun) / 60 / minutes
+        pixels = normalised(pictures.pixels(rows))
+        subjects, whole = pictures.subjects[rows], pictures.whole[rows]
+        with mixed_precision():
+            tokens = model.model.get_image_features(pixels.unsqueeze(1)).pooler_output  # (B, 16, hidden)
+            loss = read_loss(reader, tokens, subjects, whole)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in both.parameters() if p.requires_grad], config.clip_norm)
+        optimizers.step(config.learning_rate * schedule(min(1.0, progress), step, config))
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0 or progress >= 1:
+            shares = read_accuracy(reader, tokens.float(), subjects, whole)
+            mean = sum(losses) / len(losses)
+            print(f"vision step {step + 1}, {60 * progress * minutes:.0f} s: loss {mean:.3f} {shares}", flush=True)
+            losses.clear()
+        if progress >= 1:
+            break
+    run.mkdir(parents=True, exist_ok=True)
+    torch.save(eyes.state_dict(), kept.with_suffix(".partial"))
+    kept.with_suffix(".partial").rename(kept)
+    return shares

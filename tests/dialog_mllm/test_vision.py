@@ -1,0 +1,82 @@
+"""The vision phase of the base: what is asked of a picture, and that the tower learns it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets_build.pictures import write_pictures
+from dialog_mllm.data import PictureCache
+from dialog_mllm.model import build_base
+from dialog_mllm.records import DataError
+from dialog_mllm.tokenizer import train_tokenizer
+from dialog_mllm.vision import IGNORE, Pictures, Reader, read_accuracy, read_loss, train_vision
+from tests.dialog_mllm import toy
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder, 12, "train", 1, 128, workers=1, shard=8)
+    return folder
+
+
+def test_every_question_has_the_scenes_answer(folder: Path) -> None:
+    pictures = Pictures.open(folder)
+    scenes = [
+        json.loads(line)["scene"]
+        for shard in sorted(folder.glob("*.jsonl"))
+        for line in shard.read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(pictures) == len(scenes) == 12 and pictures.pixels([0, 11]).shape == (2, 128, 128, 3)
+    labels = pictures.labels
+    for scene, rows, whole in zip(scenes, pictures.subjects, pictures.whole, strict=True):
+        assert labels["style"][whole[2]] == scene["style"]
+        by_position = {subject["position"]: subject for subject in scene["subjects"]}
+        for position, row in zip(labels["position"], rows.tolist(), strict=True):
+            subject = by_position.get(position)
+            if subject is None:
+                assert row[0] == len(labels["kind"]) and set(row[1:]) == {IGNORE}
+                continue
+            worn = {accessory["kind"]: accessory["colour"] for accessory in subject["accessories"]}
+            assert labels["kind"][row[0]] == subject["kind"] and labels["colour"][row[1]] == subject["colour"]
+            for kind, answer in zip(labels["accessory"], row[3:], strict=True):
+                assert (labels["colour"][answer - 1] if answer else None) == worn.get(kind)
+
+
+def test_the_reader_can_read_what_the_tokens_say(folder: Path) -> None:
+    """From tokens of which each picture has its own, all is learnt by heart."""
+    torch.manual_seed(0)
+    pictures = Pictures.open(folder)
+    tokens = torch.randn(12, 16, 64)
+    reader = Reader(pictures.labels, 64)
+    optimizer = torch.optim.Adam(reader.parameters(), 0.01)
+    for _ in range(100):
+        loss = read_loss(reader, tokens, pictures.subjects, pictures.whole)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    shares = read_accuracy(reader, tokens, pictures.subjects, pictures.whole)
+    assert set(shares) == {"kind", "colour", "accessories", "whole"} and min(shares.values()) > 0.9
+
+
+def test_the_tower_is_trained_once(folder: Path, tmp_path: Path) -> None:
+    model, processor = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
+    cache = PictureCache(processor)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert train_vision(model, cache.normalised, folder, tmp_path, minutes=0.001)["whole"] >= 0
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
+    assert changed and all("vision_model" in name or "connector" in name for name in changed)
+
+    again, _ = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
+    assert train_vision(again, cache.normalised, folder, tmp_path, minutes=0.001) == {}
+    for name in changed:
+        assert torch.equal(again.state_dict()[name], model.state_dict()[name])
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="easel data pictures"):
+        Pictures.open(tmp_path)
