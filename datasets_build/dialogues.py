@@ -149,7 +149,7 @@ def _look(voice: Speaker, table: Table) -> None:
         scene = sample_scene(rng, voice.split)
         exchange = looking.look(voice, scene, uploaded=True)
         table.put(exchange, scene, voice.language, 0, new_root=True)
-    elif rng.random() < 0.22:
+    elif rng.random() < 0.3:
         decline = voice.rng.choice((refusals.refuse_edit, refusals.refuse_edit, refusals.limit))
         table.exchanges.append(decline(voice, table.current.scene))
     else:

@@ -108,13 +108,37 @@ def build_encoders(config: DitConfig, vocabulary: int) -> tuple[Any, Any]:
     clip = BertModel(bert, add_pooling_layer=False)
     # BERT's own 0.02 leaves words nearly equal beside what an optimiser's first steps add to all of them.
     nn.init.normal_(clip.embeddings.word_embeddings.weight, std=0.5)
-    return clip, T5EncoderModel(
+    t5 = T5EncoderModel(
         T5Config(
             vocab_size=vocabulary, d_model=config.t5_width, d_kv=64, num_heads=config.t5_width // 64,
             d_ff=3 * config.t5_width, num_layers=config.t5_layers, feed_forward_proj="gated-gelu", dropout_rate=0.0,
             pad_token_id=0, **EAGER,
         )
     )  # fmt: skip
+    attention = t5.encoder.block[0].layer[0].SelfAttention  # its position biases serve all layers
+    attention.relative_attention_bias.weight.data.copy_(near_words_first(attention))
+    return clip, t5
+
+
+def near_words_first(attention: Any) -> Tensor:
+    """Position biases (buckets, heads) with which words look at their neighbours before anything is learnt.
+
+    T5's only sense of order is these biases. Begun at random they are small, and stay so for hundreds of steps: which
+    colour is whose cannot be told meanwhile. The heads look left, right, to both sides and everywhere, in turn.
+    """
+    distances = torch.arange(-64, 65)
+    buckets = attention._relative_position_bucket(
+        distances, num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )  # fmt: skip
+    near = -distances.abs().float()
+    behind, before = near - 20.0 * (distances > 0), near - 20.0 * (distances < 0)
+    shapes = [torch.maximum(shape, near.new_tensor(-6.0)) for shape in (behind, before, 0.5 * near, 0 * near)]
+    biases = torch.zeros_like(attention.relative_attention_bias.weight)
+    for head in range(biases.shape[1]):
+        for bucket in buckets.unique():
+            biases[bucket, head] = shapes[head % len(shapes)][buckets == bucket].mean()
+    return biases
 
 
 def load_base(folder: Path) -> tuple[Any, Any, Any, HunyuanDiT]:
