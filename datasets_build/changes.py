@@ -47,9 +47,16 @@ def join_edits(first: str, second: str, speaker: Speaker) -> str:
     """Two requests in one message."""
     one, two = (re.sub(r"[.!?。！？]+$", "", text) for text in (first, second))
     frame = speaker.pick("edits", "both")
-    if not frame.startswith("{one}. ") and not two.startswith(("I ", "I'")):
-        two = two[:1].lower() + two[1:]
+    if not frame.startswith("{one}"):
+        one = _within(one)
+    if ". {two}" not in frame:
+        two = _within(two)
     return frame.format(one=one, two=two)
+
+
+def _within(text: str) -> str:
+    """Without the capital letter that begins a sentence."""
+    return text if text.startswith(("I ", "I'")) else text[:1].lower() + text[1:]
 
 
 def _path(scene: Scene, edit: Mapping[str, Any], speaker: Speaker) -> tuple[str, ...]:

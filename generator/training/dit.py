@@ -56,6 +56,8 @@ class DitConfig:
     steps: int = 1_000_000
     batch: int = 64
     learning_rate: float = 6e-4
+    matrix_rate: float = 0.02  # Muon's; to go on from trained weights, half of it
+    decay_share: float = 0.5
     base: Path | None = None  # a model folder of this architecture to go on from; it brings its tokenizer
     hidden: int = 320
     heads: int = 5
@@ -270,8 +272,8 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         contact_sheet(torch.cat([shards.pixels(range(24)), drawn]), config.out / f"sheet-{step:06d}.png", columns=12)
 
     fit_config = FitConfig(
-        config.out, config.steps, config.minutes, config.learning_rate, seed=config.seed, ema=0.995,
-        save_every=300, log_every=25, warmup=100,
+        config.out, config.steps, config.minutes, config.learning_rate, config.matrix_rate, seed=config.seed,
+        ema=0.995, save_every=300, log_every=25, warmup=100, decay_share=config.decay_share,
     )  # fmt: skip
     result = fit(fit_config, {"dit": dit, "reader": reader}, loss, sample)
     encoders = TextEncoders(Encoder(tokenizer, bert, length), Encoder(tokenizer, t5, length))
