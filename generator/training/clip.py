@@ -2,7 +2,7 @@
 
     easel train clip --pictures runs/pictures --model runs/dit/storybook --out runs/clip --minutes 8
 
-The text tower is trained already, by the denoiser's loss (`dit.py`), and stays as it is: locked-text tuning, the
+The text tower has learnt to read already (`reading.py`), and stays as it is: locked-text tuning, the
 mirror of LiT (arXiv 2111.07991). The loss is CLIP's symmetric cross-entropy (arXiv 2103.00020).
 """
 
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from generator.checkpoint import write_json, write_tensors
 from generator.training.data import PictureShards, epochs
-from generator.training.dit import EAGER
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
+from generator.training.reading import EAGER
 from generator.training.text import CaptionTokens
 
 HEADS = "heads.safetensors"

@@ -1,11 +1,11 @@
 """Training the denoiser, with the two text encoders that read for it, on the latents of the pictures.
 
-    easel train dit --pictures runs/pictures --vae runs/vae/vae --out runs/dit --minutes 45
+    easel train dit --pictures runs/pictures --vae runs/vae/vae --out runs/dit --minutes 150
 
 v-prediction on a scaled-linear schedule (Hunyuan-DiT, arXiv 2405.08748, section 2.2), with timesteps drawn where there
 is most to learn: log-normal in the signal-to-noise ratio (arXiv 2403.03206, section 3.1). A tenth of the prompts is
-left out, for classifier-free guidance. In the paper both encoders come trained; here they learn to read with the
-denoiser, by its own loss and by `hints.py`, and `clip.py` then fits an image tower to the text tower.
+left out, for classifier-free guidance. In the paper both encoders come trained; here `reading.py` teaches them first
+and the denoiser finds them locked; `hints.py` helps it along. `clip.py` later fits an image tower to the text tower.
 Writes a whole model folder in the diffusers layout.
 """
 
@@ -31,8 +31,9 @@ from generator.request import DrawRequest
 from generator.sampling import Schedule
 from generator.text import Encoder, TextEncoders
 from generator.training.data import PictureShards, epochs
-from generator.training.hints import Heads, SceneLabels, TextReader
+from generator.training.hints import Heads, SceneLabels
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
+from generator.training.reading import EAGER, build_clip, build_t5, train_reading, try_reading
 from generator.training.sheets import contact_sheet
 from generator.training.text import CaptionTokens, all_texts, train_tokenizer
 
@@ -43,8 +44,6 @@ SCHEDULER = {
     "variance_type": "fixed_small",
 }  # fmt: skip
 SHEET_STEPS = 16
-# Torch's fused attention on CPUs has a slow backward pass in bfloat16.
-EAGER: dict[str, Any] = {"attn_implementation": "eager"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class DitConfig:
     pictures: Path
     vae: Path
     out: Path
+    validation: Path | None = None  # pictures whose prompts the text encoders are tried on after their phase
     minutes: float = 45.0
     steps: int = 1_000_000
     batch: int = 64
@@ -97,52 +97,6 @@ def encode_latents(vae: Any, shards: PictureShards, cache: Path) -> np.ndarray:
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
-def build_encoders(config: DitConfig, vocabulary: int) -> tuple[Any, Any]:
-    """The CLIP text tower, a BertModel, and the encoder of a T5."""
-    from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
-
-    bert = BertConfig(
-        vocab_size=vocabulary, hidden_size=config.clip_width, num_hidden_layers=config.clip_layers,
-        num_attention_heads=config.clip_width // 64, intermediate_size=4 * config.clip_width, type_vocab_size=1,
-        max_position_embeddings=config.text_len, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        pad_token_id=0, **EAGER,
-    )  # fmt: skip
-    clip = BertModel(bert, add_pooling_layer=False)
-    # BERT's own 0.02 leaves words nearly equal beside what an optimiser's first steps add to all of them.
-    nn.init.normal_(clip.embeddings.word_embeddings.weight, std=0.5)
-    t5 = T5EncoderModel(
-        T5Config(
-            vocab_size=vocabulary, d_model=config.t5_width, d_kv=64, num_heads=config.t5_width // 64,
-            d_ff=3 * config.t5_width, num_layers=config.t5_layers, feed_forward_proj="gated-gelu", dropout_rate=0.0,
-            pad_token_id=0, **EAGER,
-        )
-    )  # fmt: skip
-    attention = t5.encoder.block[0].layer[0].SelfAttention  # its position biases serve all layers
-    attention.relative_attention_bias.weight.data.copy_(near_words_first(attention))
-    return clip, t5
-
-
-def near_words_first(attention: Any) -> Tensor:
-    """Position biases (buckets, heads) with which words look at their neighbours before anything is learnt.
-
-    T5's only sense of order is these biases. Begun at random they are small, and stay so for hundreds of steps: which
-    colour is whose cannot be told meanwhile. The heads look left, right, to both sides and everywhere, in turn.
-    """
-    distances = torch.arange(-64, 65)
-    buckets = attention._relative_position_bucket(
-        distances, num_buckets=attention.relative_attention_num_buckets,
-        max_distance=attention.relative_attention_max_distance,
-    )  # fmt: skip
-    near = -distances.abs().float()
-    behind, before = near - 20.0 * (distances > 0), near - 20.0 * (distances < 0)
-    shapes = [torch.maximum(shape, near.new_tensor(-6.0)) for shape in (behind, before, 0.5 * near, 0 * near)]
-    biases = torch.zeros_like(attention.relative_attention_bias.weight)
-    for head in range(biases.shape[1]):
-        for bucket in buckets.unique():
-            biases[bucket, head] = shapes[head % len(shapes)][buckets == bucket].mean()
-    return biases
-
-
 def load_base(folder: Path) -> tuple[Any, Any, Any, HunyuanDiT]:
     """The tokenizer, both text encoders and the denoiser of a model folder, float32, to train on."""
     from transformers import AutoTokenizer, BertModel, T5EncoderModel
@@ -151,40 +105,6 @@ def load_base(folder: Path) -> tuple[Any, Any, Any, HunyuanDiT]:
     bert = BertModel.from_pretrained(folder / "text_encoder", add_pooling_layer=False, dtype=torch.float32, **EAGER)
     t5 = T5EncoderModel.from_pretrained(folder / "text_encoder_2", dtype=torch.float32, **EAGER)
     return tokenizer, bert.train(), t5.train(), HunyuanDiT.from_pretrained(folder / "transformer")
-
-
-def train_reading(config: DitConfig, encoders: dict[str, Any], tokens: CaptionTokens, labels: SceneLabels) -> None:
-    """Teaches both text encoders what the words mean: every attribute of the scene is read from their states."""
-    readers = {name: TextReader(labels.labels, encoder.config.hidden_size) for name, encoder in encoders.items()}
-    rng = random.Random(config.seed)
-    batches = epochs(len(tokens), 512, config.seed)
-    waiting: list[tuple[Tensor, Any]] = []
-
-    def next_batch() -> tuple[Tensor, Any]:
-        """Texts of like length: little padding is read."""
-        if not waiting:
-            indices = next(batches)
-            ids = tokens.pick(indices, rng, config.refined)
-            order = (ids != 0).sum(1).argsort()
-            waiting.extend((ids[part], indices[part.numpy()]) for part in order.split(128))
-            rng.shuffle(waiting)
-        return waiting.pop()
-
-    def loss(step: int) -> Losses:
-        ids, indices = next_batch()
-        ids = ids[:, : int((ids != 0).sum(1).max())]
-        mask, wanted, losses = (ids != 0).long(), labels.of(indices), {}
-        with mixed_precision():
-            for name, encoder in encoders.items():
-                states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-                losses[name] = readers[name].loss(states, mask, wanted)
-        return {"loss": torch.stack(list(losses.values())).sum(), **{k: v.detach() for k, v in losses.items()}}
-
-    fit_config = FitConfig(
-        config.out / "reading", minutes=config.reading_minutes, learning_rate=1e-3, seed=config.seed, ema=0.99,
-        save_every=200, log_every=20, warmup=20, decay_share=0.5,
-    )  # fmt: skip
-    fit(fit_config, encoders | {f"{name}-reader": reader for name, reader in readers.items()}, loss)
 
 
 def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] | None = None) -> dict[str, float]:
@@ -198,7 +118,8 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
     else:
         some_records = shards.records[:: max(1, len(shards) // 8000)]
         tokenizer = train_tokenizer((t for r in some_records for t in all_texts(r)), config.vocabulary, length)
-        bert, t5 = build_encoders(config, len(tokenizer))
+        bert = build_clip(config.clip_width, config.clip_layers, len(tokenizer), length)
+        t5 = build_t5(config.t5_width, config.t5_layers, len(tokenizer))
         dit = HunyuanDiT(
             HunyuanDiTConfig(
                 in_channels=vae.config.latent_channels, num_layers=config.layers, hidden_size=config.hidden,
@@ -212,9 +133,14 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
     tokens = CaptionTokens(shards, tokenizer, length)
     labels = SceneLabels(shards, dit.config.patch_size)
     if config.reading_minutes:
-        train_reading(config, {"clip": bert, "t5": t5}, tokens, labels)
+        encoders: dict[str, Any] = {"clip": bert, "t5": t5}
+        schooling = FitConfig(config.out / "reading", minutes=config.reading_minutes, seed=config.seed)
+        readers = train_reading(schooling, encoders, tokens, labels, config.refined)
+        if config.validation:
+            try_reading(readers, encoders, PictureShards(config.validation), tokenizer, length)
     bert.eval().requires_grad_(False)
     t5.eval().requires_grad_(False)
+    text = TextEncoders(Encoder(tokenizer, bert, length), Encoder(tokenizer, t5, length))
     schedule = Schedule.from_config(SCHEDULER)
     kept = schedule.alphas_cumprod
     log_snr = torch.log(kept / (1 - kept)).flip(0)  # rising, for the search
@@ -255,8 +181,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
     matrix = preview.fit(torch.from_numpy(np.array(latents[: len(some)])).float(), shards.pixels(some))
 
     def sample(modules: dict[str, nn.Module], step: int) -> None:
-        encoders = TextEncoders(Encoder(tokenizer, bert, length), Encoder(tokenizer, t5, length))
-        pipeline = Pipeline(dit, encoders, vae, schedule, matrix)
+        pipeline = Pipeline(dit, text, vae, schedule, matrix)
         save_folder(config, pipeline)
         if score:
             print(f"step {step} " + " ".join(f"{k} {v:.3f}" for k, v in score(pipeline).items()), flush=True)
@@ -276,8 +201,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         ema=0.995, save_every=300, log_every=25, warmup=100, decay_share=config.decay_share,
     )  # fmt: skip
     result = fit(fit_config, {"dit": dit, "reader": reader}, loss, sample)
-    encoders = TextEncoders(Encoder(tokenizer, bert, length), Encoder(tokenizer, t5, length))
-    save_folder(config, Pipeline(dit, encoders, vae, schedule, matrix))
+    save_folder(config, Pipeline(dit, text, vae, schedule, matrix))
     return result
 
 

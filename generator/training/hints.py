@@ -105,6 +105,15 @@ class TextReader(nn.Module):
         words = F.binary_cross_entropy_with_logits(self.any(whole).float(), torch.cat(present, 1).float())
         return torch.stack(losses).sum() + self.heads.loss(subjects, wanted) + 20 * words
 
+    @torch.no_grad()
+    def accuracy(self, states: Tensor, mask: Tensor, wanted: dict[str, Tensor]) -> dict[str, float]:
+        """Shares of the subjects' attributes that are read right; accessories as exact sets with their colours."""
+        there = wanted["colour"] != IGNORE  # (B, positions)
+        logits = self.heads.subjects(self.vectors(states, mask)[:, :-1])
+        right = {name: values.argmax(-1) == wanted[name] for name, values in logits.items()}
+        right["accessories"] = right["accessories"].all(-1)
+        return {name: values[there].float().mean().item() for name, values in right.items()}
+
 
 class SceneLabels:
     """The class numbers of every picture's scene, for a whole picture and for each token."""

@@ -18,6 +18,7 @@ from generator.training.data import PictureShards
 from generator.training.dit import DitConfig, train_dit
 from generator.training.hints import IGNORE, SceneLabels
 from generator.training.inspector import InspectorConfig, accuracy, train_inspector
+from generator.training.reading import build_t5
 from generator.training.vae import VaeConfig, train_vae
 
 TINY = {"hidden": 32, "heads": 2, "layers": 4, "clip_width": 64, "clip_layers": 1, "t5_width": 64, "t5_layers": 1}
@@ -43,6 +44,7 @@ def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch=4,
         vocabulary=512,
         reading_minutes=0.001,
+        validation=pictures,
         **TINY,
     )
     assert train_dit(config)["steps"] == 2
@@ -106,3 +108,15 @@ def test_labels_name_what_covers_each_token(pictures: Path) -> None:
 def test_an_unfinished_set_of_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GeneratorError, match="easel data pictures"):
         PictureShards(tmp_path)
+
+
+def test_t5_begins_with_a_sense_of_order() -> None:
+    """Its heads look left, right, to both sides, and everywhere, before anything is learnt."""
+    t5 = build_t5(256, 1, 64)
+    attention = t5.encoder.block[0].layer[0].SelfAttention
+    bias = attention.compute_bias(20, 20)[0]  # (heads, 20, 20)
+    left, right, around, everywhere = (bias[head, 10] for head in range(4))
+    assert left[9] > left[11] and left[9] > left[5] and left[10] > left[9]
+    assert right[11] > right[9] and right[11] > right[15]
+    assert around[9] == around[11] > around[4] == around[16]
+    assert everywhere.abs().max() == 0
