@@ -1,6 +1,6 @@
 """Checks a data set: every rule that the training relies on, splits without leaks, and the distribution.
 
-    python -m datasets_build.check data
+    easel data check data
 
 Exits with 1 and names each violation (the first ones of each rule) when the data set breaks a rule.
 """
@@ -239,13 +239,3 @@ def run_arguments(args: argparse.Namespace) -> int:
     print("\n".join(report.lines()))
     print("The data set keeps every rule." if report.ok else "The data set breaks rules.")
     return 0 if report.ok else 1
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Checks a data set.")
-    add_arguments(parser)
-    return run_arguments(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

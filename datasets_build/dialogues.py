@@ -1,6 +1,6 @@
 """D_tt: dialogues of 2 to 6 turns (mostly three) in which pictures are asked for, changed, and talked about.
 
-    python -m datasets_build.dialogues --out data --n 100 --seed 1 --split train
+    easel data tt --out data --n 100 --seed 1 --split train
 
 A plan fixes every turn's type and edit before any scene is chosen; then scenes are sought that are all of the wanted
 split. So no kind of edit is rarer in the small splits. The consistency rule: an edited prompt keeps the language and
@@ -17,7 +17,7 @@ from typing import Any
 from datasets_build import looking, refusals, talk
 from datasets_build.banks import Speaker
 from datasets_build.changes import edit_text, join_edits
-from datasets_build.records import Dialogue, Exchange, NoSample, command, draw_exchange, require_split
+from datasets_build.records import Dialogue, Exchange, NoSample, draw_exchange, require_split
 from datasets_build.requests import fresh, surround
 from datasets_build.storybook.edits import WEIGHTS, Edit, apply_edit, sample_edit
 from datasets_build.storybook.language import write_prompt
@@ -226,11 +226,3 @@ def _go_back(voice: Speaker, table: Table, op: str) -> None:
     request = {"op": op, "base": current.scene.to_json()}
     exchange = draw_exchange(user, prompt, request, require_split(goal.scene, voice.split), type="ti2i")
     table.put(exchange, goal.scene, goal.language, goal.template, new_root=False)
-
-
-def main(argv: list[str] | None = None) -> int:
-    return command("D_tt", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

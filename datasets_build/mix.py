@@ -1,14 +1,13 @@
 """The mix D = D_o + D_p + D_pm + D_tt, in both languages.
 
-python -m datasets_build.mix --out data --n 1000 --seed 1 --split train --shares o=2,p=2,pm=2,tt=4
+easel data mix --out data --n 1000 --seed 1 --split train --shares o=2,p=2,pm=2,tt=4
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
-from datasets_build.records import add_arguments, run_arguments
+from datasets_build.records import add_arguments
 
 # Copying attributes through edits is what takes the training's tokens, so D_tt has the largest share.
 SHARES = {"D_o": 0.20, "D_p": 0.18, "D_pm": 0.12, "D_tt": 0.50}
@@ -33,14 +32,3 @@ def parse_shares(text: str) -> dict[str, float]:
 def add_mix_arguments(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser)
     parser.add_argument("--shares", type=parse_shares, default=SHARES, help="for example o=1,p=1,pm=1,tt=2")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Builds one split of the mix.")
-    add_mix_arguments(parser)
-    args = parser.parse_args(argv)
-    return run_arguments(args, args.shares)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,6 +1,6 @@
 """D_o: open data that keep the model able to talk, to look, and to copy and change words. It never draws.
 
-    python -m datasets_build.open_data --out data --n 100 --seed 1 --split train
+    easel data o --out data --n 100 --seed 1 --split train
 
 The exercises on descriptions teach, in text alone, what refined prompts need: copying a long text and changing one
 word of it.
@@ -13,7 +13,7 @@ import random
 from datasets_build import looking, refusals, talk
 from datasets_build.banks import Speaker
 from datasets_build.changes import edit_text
-from datasets_build.records import Dialogue, Exchange, NoSample, command
+from datasets_build.records import Dialogue, Exchange, NoSample
 from datasets_build.requests import SEARCH, asked_of_split, keywords
 from datasets_build.storybook.edits import apply_edit, sample_edit
 from datasets_build.storybook.language import N_TEMPLATES, describe, write_prompt
@@ -142,11 +142,3 @@ def _translate(speaker: Speaker) -> list[Exchange]:
     other = {"en": "zh", "zh": "en"}[speaker.language]
     text = write_prompt(scene, speaker.language, template)
     return _text_exchange(speaker, "translate", write_prompt(scene, other, template), text=text)
-
-
-def main(argv: list[str] | None = None) -> int:
-    return command("D_o", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

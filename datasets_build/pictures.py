@@ -1,6 +1,6 @@
 """Rendered, captioned pictures of the picture-book world, in shards that the image models train on.
 
-    python -m datasets_build.pictures --out shards --n 4096 --split train --seed 1        # or: easel data pictures …
+    easel data pictures --out shards --n 4096 --split train --seed 1
 
 A folder holds pictures-00000.npy (uint8: n, size, size, 3), covers-00000.npy (uint8: n, positions, size / 8, size / 8;
 255 where the subject that stands there covers the whole cell), pictures-00000.jsonl (a line per picture: its scene, its
@@ -19,7 +19,7 @@ import json
 import multiprocessing
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -215,13 +215,3 @@ def run_arguments(args: argparse.Namespace) -> int:
         return 1
     print(json.dumps({"out": str(args.out), "n": manifest["n"], "shards": len(manifest["shards"])}))
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Renders and captions pictures.")
-    add_arguments(parser)
-    return run_arguments(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,6 +1,6 @@
 """D_p: one request, one refined prompt; and what there is no prompt for, kindly declined.
 
-python -m datasets_build.prompts --out data --n 100 --seed 1 --split train
+easel data p --out data --n 100 --seed 1 --split train
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from datasets_build.banks import Speaker
-from datasets_build.records import Dialogue, command
+from datasets_build.records import Dialogue
 from datasets_build.refusals import refuse
 from datasets_build.requests import fresh
 from datasets_build.topics import TOPICS
@@ -20,11 +20,3 @@ def build(language: str, split: str, rng: random.Random) -> Dialogue:
     speaker, topic = Speaker(language, split, rng), rng.choice(TOPICS)
     exchange = refuse(speaker) if rng.random() < REFUSED else fresh(speaker, topic)
     return Dialogue(language, (exchange,), tuple(speaker.used), topic.name)
-
-
-def main(argv: list[str] | None = None) -> int:
-    return command("D_p", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

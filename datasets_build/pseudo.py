@@ -1,6 +1,6 @@
 """D_pm: pseudo dialogues: single-turn pieces of D_p and D_o and short ones of D_tt, shuffled and joined.
 
-    python -m datasets_build.pseudo --out data --n 100 --seed 1 --split train
+    easel data pm --out data --n 100 --seed 1 --split train
 
 Users change the topic; each piece after the first begins with the switch token (`records.to_record` puts it there).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 
 from datasets_build import dialogues, open_data, prompts
-from datasets_build.records import Dialogue, Exchange, NoSample, build_dialogue, command
+from datasets_build.records import Dialogue, Exchange, NoSample, build_dialogue
 
 PIECES = ((prompts.build, 50), (open_data.build, 28), (dialogues.build, 22))
 MAX_TURNS = 8
@@ -32,11 +32,3 @@ def build(language: str, split: str, rng: random.Random) -> Dialogue:
     if sum(len(exchange.uploads) for exchange in exchanges) > 4:
         raise NoSample  # more pictures than the model is shown
     return Dialogue(language, tuple(exchanges), tuple(phrasings))
-
-
-def main(argv: list[str] | None = None) -> int:
-    return command("D_pm", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,6 +1,6 @@
 """Records: exchanges put together to the canonical JSONL, with their pictures, by any number of workers alike.
 
-    python -m datasets_build.prompts --out data --n 100 --seed 1 --split train     # and the other builders
+    easel data p --out data --n 100 --seed 1 --split train     # and o, pm, tt, mix
 
 Record i of a run depends on (seed, split, i) alone, so the bytes of a data set do not depend on the workers. Pictures
 are named by their content and written by rename; so is the JSONL; `manifest.json` comes last.
@@ -285,10 +285,3 @@ def run_arguments(args: argparse.Namespace, shares: Mapping[str, float]) -> int:
         return 1
     print(json.dumps(manifest["splits"][args.split], ensure_ascii=False))
     return 0
-
-
-def command(task: str, argv: Sequence[str] | None = None) -> int:
-    """`main` of a module that builds one task."""
-    parser = argparse.ArgumentParser(description=f"Builds {task} records of the picture-book world.")
-    add_arguments(parser)
-    return run_arguments(parser.parse_args(argv), {task: 1.0})

@@ -131,8 +131,8 @@ class Encoder:
             yield Sample(np.array(ids, np.int32), weights, rows, decisions, language)
 
     def _loss(self, ids: np.ndarray, first: int, text_weight: float) -> tuple[np.ndarray, tuple[Decision, ...]]:
-        """Weight 1 on what the assistant says from turn `first` on, its end included, and more on the token that decides;
-        `text_weight` on users' words."""
+        """Weight 1 on what the assistant says from turn `first` on, its end included, more on the token that decides,
+        and `text_weight` on users' words."""
         weights = np.zeros(len(ids), np.float32)
         starts = np.flatnonzero(ids == self.token(ASSISTANT))
         ends = np.flatnonzero(ids == self.token(END))

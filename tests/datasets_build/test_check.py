@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from datasets_build import check as check_module
+from app.cli import main as easel
 from datasets_build.check import check
 from datasets_build.mix import SHARES
 from datasets_build.records import Job, run
@@ -51,7 +51,7 @@ def turn_of(records: Records, *types: str) -> tuple[dict[str, Any], int]:
 
 def test_what_the_builders_write_is_right(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(whole).ok
-    assert check_module.main([str(whole)]) == 0
+    assert easel(["data", "check", str(whole)]) == 0
     out = capsys.readouterr().out
     assert "train: 24 records" in out and "task D_tt" in out and "keeps every rule" in out
 
@@ -122,7 +122,7 @@ def test_damage_is_found(data: Path, damage: Callable[[Records], None], rule: st
     change(data, damage)
     report = check(data)
     assert any(found.startswith(rule) for found in report.violations), dict(report.violations)
-    assert check_module.main([str(data)]) == 1
+    assert easel(["data", "check", str(data)]) == 1
 
 
 def test_pictures_are_compared_with_their_names(data: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_changed_file_and_a_lost_manifest_are_found(data: Path, capsys: pytest
     assert "the file is the one that the manifest names" in check(data).violations
     (data / "manifest.json").unlink()
     assert "manifest.json is there" in check(data).violations
-    assert check_module.main([str(data / "nowhere")]) == 2
+    assert easel(["data", "check", str(data / "nowhere")]) == 2
     assert "there is no folder" in capsys.readouterr().err
 
 

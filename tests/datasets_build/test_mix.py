@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets_build import dialogues, mix, records
+from app.cli import main as easel
+from datasets_build import mix, records
 from datasets_build.records import Job, run
 
 
@@ -36,7 +37,7 @@ def test_workers_do_not_change_a_byte_and_the_manifest_tells_the_truth(tmp_path:
 def test_splits_share_a_folder_and_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "test"):
         arguments = ["--out", str(tmp_path), "--n", "3", "--split", split, "--workers", "1", "--language", "zh"]
-        assert dialogues.main(arguments) == 0
+        assert easel(["data", "tt", *arguments]) == 0
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"]["task D_tt"] == 3
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert set(manifest["splits"]) == {"train", "test"}
@@ -63,12 +64,12 @@ def test_an_interrupted_run_leaves_no_manifest(tmp_path: Path, monkeypatch: pyte
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    assert mix.main(["--out", str(blocker / "data"), "--n", "1"]) == 1
+    assert easel(["data", "mix", "--out", str(blocker / "data"), "--n", "1"]) == 1
     assert "cannot write to" in capsys.readouterr().err
 
 
 def test_wrong_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert mix.main(["--out", str(tmp_path), "--n", "0"]) == 2
+    assert easel(["data", "mix", "--out", str(tmp_path), "--n", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
     with pytest.raises(ValueError, match="unknown task 'D_x'"):
         Job(tmp_path, "train", 1, 0, {"D_x": 1.0})

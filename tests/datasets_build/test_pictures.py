@@ -10,6 +10,7 @@ import os
 import numpy as np
 import pytest
 
+from app.cli import main as easel
 from datasets_build import pictures
 from datasets_build.storybook.reading import read_prompt
 from datasets_build.storybook.scene import KINDS, POSITIONS, Scene
@@ -95,17 +96,17 @@ def test_other_pictures_are_not_overwritten(tmp_path):
     [("--n 0", "--n must be"), ("--n 1 --size 8", "--size must be"), ("--n 1 --workers 0", "--workers must be")],
 )
 def test_bad_arguments_are_said(tmp_path, capsys, arguments, message):
-    assert pictures.main(["--out", str(tmp_path / "new"), *arguments.split()]) == 1
+    assert easel(["data", "pictures", "--out", str(tmp_path / "new"), *arguments.split()]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert pictures.main(["--out", str(tmp_path / "file"), "--n", "1", "--workers", "1"]) == 1
+    assert easel(["data", "pictures", "--out", str(tmp_path / "file"), "--n", "1", "--workers", "1"]) == 1
     assert "Choose another --out" in capsys.readouterr().err
 
 
 def test_the_command_prints_its_result(tmp_path, capsys):
-    assert pictures.main(["--out", str(tmp_path), "--n", "1", "--size", "32"]) == 0
+    assert easel(["data", "pictures", "--out", str(tmp_path), "--n", "1", "--size", "32"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["n"] == 1
