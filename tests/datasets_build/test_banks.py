@@ -1,0 +1,24 @@
+"""What replies name of the world."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from datasets_build.banks import THREES, examples
+from datasets_build.storybook.language import noun_phrase
+from datasets_build.storybook.scene import KINDS
+
+
+def test_every_kind_belongs_to_one_three() -> None:
+    assert sorted(kind for three in THREES for kind in three) == sorted(KINDS)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_after_its_first_thing_a_list_can_only_go_one_way(language: str) -> None:
+    rng = random.Random(0)
+    lists = {examples(language, rng)["some"] for _ in range(400)}
+    assert len(lists) == len(THREES)
+    for text in lists:
+        assert sum(noun_phrase({"kind": kind}, language) in text for kind in KINDS) >= 3
