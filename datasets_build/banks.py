@@ -24,7 +24,6 @@ from datasets_build.storybook.language import accessory_phrase, noun_phrase
 from datasets_build.storybook.scene import ACCESSORIES, BACKGROUNDS, COLOURS, KINDS, NATURAL, STYLES
 from datasets_build.storybook.vocabulary import HELD_OUT_EVERY, LANGUAGES, name, of_split, phrase
 
-
 # Things that replies name together. With any three of all, each would be a guess of its own, and a model that always
 # says the likeliest would say one twice: "a house, a house or a snowman".
 THREES = (

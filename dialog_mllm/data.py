@@ -22,7 +22,7 @@ from transformers import Idefics3Processor
 from dialog_mllm.errors import MessageError
 from dialog_mllm.messages import MAX_IMAGES, ImageBlock, Message, TextBlock, arrange
 from dialog_mllm.protocol import DRAW, SWITCH
-from dialog_mllm.records import DataError, read_records
+from dialog_mllm.records import DataError, Record, read_records
 from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_chat, token_id
 
 CHUNK = 64  # batches that are sorted by length together
@@ -211,19 +211,26 @@ def load_samples(
     cache: Path | str,
     text_weight: float = 0.0,
     limit: int | None = None,
+    refusals: int = 1,
 ) -> tuple[list[Sample], PictureCache]:
+    """Every record's samples; those of a record in which something is declined `refusals` times, for they are few."""
     encoder, pictures = Encoder(processor), PictureCache(processor)
     samples: list[Sample] = []
     for number, (record, root) in enumerate(read_records(files, limit)):
         try:
             messages = [Message.from_json(message, root) for message in record["messages"]]
-            samples.extend(encoder.samples(messages, pictures.row, text_weight, record.get("language", "en")))
+            made = list(encoder.samples(messages, pictures.row, text_weight, record.get("language", "en")))
+            samples.extend(made * (refusals if _declines(record) else 1))
         except (DataError, MessageError, KeyError) as error:
             raise DataError(f"record {record.get('id', number)}: {error}") from error
     if not samples:
         raise DataError("there is no dialogue in the data: make some with `easel data mix`")
     pictures.fill(cache)
     return samples, pictures
+
+
+def _declines(record: Record) -> bool:
+    return any((turn.get("request") or {}).get("op") == "refuse" for turn in record.get("turns", ()))
 
 
 def plan_batches(lengths: Sequence[int], budget: int, seed: int, epoch: int) -> list[list[int]]:

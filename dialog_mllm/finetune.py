@@ -42,9 +42,12 @@ class FinetuneConfig:
     alpha: float = 64.0
     rslora: bool = False
     dropout: float = 0.0
+    refusals: int = 1  # how often a record in which something is declined is seen, beside the others
     validation_records: int = 400
 
     def __post_init__(self) -> None:
+        if self.refusals < 1:
+            raise TrainingError("refusals must be at least 1")
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
             raise TrainingError("rank and alpha must be positive, dropout from 0 to below 1")
 
@@ -55,7 +58,7 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
 
     run = config.fit.run
     core, processor = load_base(config.base)
-    train, pictures = load_samples([config.data / "train.jsonl"], processor, run / "pictures")
+    train, pictures = load_samples([config.data / "train.jsonl"], processor, run / "pictures", refusals=config.refusals)
     held_out, held_out_pictures = load_samples(
         [config.data / "validation.jsonl"], processor, run / "pictures", limit=config.validation_records
     )
@@ -125,6 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, default=64.0)
     parser.add_argument("--rslora", action="store_true", help="scale by the square root of the rank")
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--refusals", type=int, default=1, help="times that a record which declines something is seen")
     add_fit_arguments(parser, DEFAULTS)
 
 
@@ -139,5 +143,6 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             alpha=args.alpha,
             rslora=args.rslora,
             dropout=args.dropout,
+            refusals=args.refusals,
         )
     )
