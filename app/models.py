@@ -64,16 +64,14 @@ class DialogModel:
         self._wrong: str | None = None  # why the protocol check refused the server
         if profile.mllm_url:
             self._client = DialogClient(
-                profile.mllm_url, profile.mllm_key or None, profile.dialog, max_images=profile.max_images,
-                draw_bias=profile.draw_bias,
-            )  # fmt: skip
+                profile.mllm_url, profile.mllm_key or None, profile.dialog, max_images=profile.max_images
+            )
             return
         settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **_vllm_device())
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
         self._client = DialogClient(
-            lambda: server.base_url, server.api_key, server.model_name, max_images=profile.max_images,
-            draw_bias=profile.draw_bias,
-        )  # fmt: skip
+            lambda: server.base_url, server.api_key, server.model_name, max_images=profile.max_images
+        )
 
     @property
     def state(self) -> str:

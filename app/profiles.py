@@ -77,7 +77,6 @@ class Profile:
     negative_prompt: str = ""
     max_images: int = 4  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
-    draw_bias: float = 0.0  # logit; below 0 the dialog model must be surer to draw
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
 
     def __post_init__(self) -> None:
@@ -89,10 +88,8 @@ class Profile:
                 raise ProfileError(f"Profile: {field.name} must be a {type(default).__name__}; got {value!r}.")
             if type(default) is int and (type(value) is not int or value < 1):
                 raise ProfileError(f"Profile: {field.name} must be a whole number above 0; got {value!r}.")
-        for name in ("guidance", "draw_bias"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-                raise ProfileError(f"Profile: {name} must be a number; got {value!r}.")
+        if not isinstance(self.guidance, int | float) or isinstance(self.guidance, bool):
+            raise ProfileError(f"Profile: guidance must be a number; got {self.guidance!r}.")
         try:
             _ = self.settings
             for size in self.sizes:
@@ -126,7 +123,6 @@ PROFILES = {
         generator=str(_STORYBOOK),
         dialog=str(_BASE),
         adapter=str(_ADAPTER),
-        draw_bias=-2.2,  # draws above 0.9: on the validation split that makes least mistakes where they annoy most
     ),
     "hunyuan": Profile(
         name="hunyuan",
@@ -170,8 +166,7 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
         raise ProfileError(f"{path}: unknown keys {', '.join(unknown)}. A profile has base, {', '.join(known)}.")
     values.setdefault("name", path.stem)
     if "dialog" in values:
-        values.setdefault("adapter", "")  # an adapter belongs to its base, and so does what it was tuned to
-        values.setdefault("draw_bias", 0.0)
+        values.setdefault("adapter", "")  # an adapter belongs to its base
     for name in ("generator", "dialog", "adapter"):
         if isinstance(values.get(name), str) and (path.parent / values[name]).is_dir() and values[name]:
             values[name] = str((path.parent / values[name]).resolve())

@@ -71,9 +71,7 @@ class DialogClient:
         max_images: int = MAX_IMAGES,
         max_tokens: int = 256,
         retries: int = 2,
-        draw_bias: float = 0.0,
     ) -> None:
-        """`draw_bias` is added to the draw token's logit where the model decides: below 0, it must be surer to draw."""
         self.model = model
         self.max_images = max_images
         self.max_tokens = max_tokens
@@ -81,7 +79,6 @@ class DialogClient:
         self._api_key = api_key
         self._timeouts = timeouts or Timeouts()
         self._retries = retries
-        self._draw_bias = draw_bias
         self._draw: DrawToken | None = None
 
     async def reply(
@@ -163,8 +160,6 @@ class DialogClient:
             body["logit_bias"] = {str(draw.single): -100}
         elif mode == "talk":
             body["bad_words"] = [DRAW]
-        elif draw.single is not None and self._draw_bias:
-            body["logit_bias"] = {str(draw.single): self._draw_bias}
         return body
 
     async def _attempts(self, body: dict[str, Any], mode: Mode, draw: DrawToken) -> AsyncGenerator[Event | Reply]:

@@ -44,16 +44,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
         records = list(read_records(args.data or [_make(folder, args.n, args.seed)], args.n))
-        asked: dict[str, Any] = {"max_images": profile.max_images, "draw_bias": profile.draw_bias}
         if args.url:
-            client = DialogClient(args.url, args.key or None, args.model, **asked)
+            client = DialogClient(args.url, args.key or None, args.model, max_images=profile.max_images)
         else:
             settings = ServerSettings(
                 max_images=profile.max_images, max_model_len=profile.max_model_len, max_sequences=32
             )
             server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, folder))
             server.wait_ready()
-            client = DialogClient(server.base_url, server.api_key, server.model_name, **asked)
+            client = DialogClient(server.base_url, server.api_key, server.model_name, max_images=profile.max_images)
         return evaluate(records, client, judge_prompt, on_progress=_show)
 
 

@@ -31,7 +31,7 @@ def test_a_file_starts_from_its_base_and_finds_folders_beside_it(tmp_path: Path)
     profile = load_profile(write(tmp_path, 'base = "hunyuan"\ndialog = "./vlm"\nsteps = 30\nguidance = 6'))
     assert (profile.name, profile.steps, profile.guidance) == ("mine", 30, 6)
     assert profile.dialog == str(tmp_path / "vlm")
-    assert (profile.adapter, profile.draw_bias) == ("", 0.0)
+    assert profile.adapter == ""
     assert profile.generator == PROFILES["hunyuan"].generator
 
 
@@ -45,7 +45,6 @@ def test_a_file_starts_from_its_base_and_finds_folders_beside_it(tmp_path: Path)
         ("steps = 100000", "Steps must be from 1 to"),
         ("width = 100", "Width must be a multiple of 16"),
         ('guidance = "strong"', "guidance must be a number"),
-        ('draw_bias = "shy"', "draw_bias must be a number"),
         ('generator = ""', "generator must be a text"),
         ('sizes = ["wide"]', "WIDTHxHEIGHT"),
         ("steps = = 3", "cannot be read"),

@@ -95,14 +95,6 @@ def test_draw_mode_continues_from_the_token() -> None:
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 
 
-@pytest.mark.parametrize(
-    ("mode", "bias"), [("auto", {str(DRAW_ID): -2.0}), ("draw", None), ("talk", {str(DRAW_ID): -100})]
-)
-def test_a_bias_moves_only_the_model_s_own_decision(mode: Mode, bias: dict[str, float] | None) -> None:
-    _, (body,) = exchange(say("a", " fox"), mode=mode, draw_bias=-2.0)
-    assert body.get("logit_bias") == bias
-
-
 def test_talk_mode_forbids_the_token() -> None:
     _, (body,) = exchange(say("hi"), mode="talk")
     assert body["logit_bias"] == {str(DRAW_ID): -100}
