@@ -39,7 +39,7 @@ def base(root, tmp_path_factory) -> Path:
 def tuned(root, base, tmp_path_factory) -> tuple[FinetuneConfig, dict[str, float]]:
     """An adapter of a base that knows nothing, so that all it does is the adapter's doing."""
     run = tmp_path_factory.mktemp("run")
-    fit = FitConfig(run, epochs=25, batch_tokens=1200, learning_rate=5e-3, warmup=5, optimizer="adamw")
+    fit = FitConfig(run, epochs=40, batch_tokens=1200, learning_rate=5e-3, warmup=5, optimizer="adamw")
     config = FinetuneConfig(root, fit, base=base, rank=16, alpha=32)
     return config, finetune(config)
 
