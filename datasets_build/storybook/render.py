@@ -109,8 +109,10 @@ def _subject_layer(scene: Scene, subject: Subject, pixels: int, ground: float, s
         neighbours = {s.position for s in scene.subjects} != {"left", "right"}
         height *= 0.80 if neighbours else 0.90
         if neighbours:  # step apart a little
-            x += -0.03 if subject is scene.subjects[0] else 0.03
-    flip = dice.random() < 0.5
+            x += -0.045 if subject is scene.subjects[0] else 0.045
+        flip = subject is scene.subjects[0]  # hands outwards: whose balloon it is must be plain
+    else:
+        flip = dice.random() < 0.5
     while True:
         image = _paint_subject(scene, subject, pixels, ground, height, flip, seed)
         left, top, right, _ = (edge / pixels for edge in image.getbbox() or (0, pixels, pixels, pixels))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datasets_build.storybook.render import render
+from datasets_build.storybook.render import render, render_with_covers
 from datasets_build.storybook.scene import (
     ACCESSORIES,
     BACKGROUNDS,
@@ -106,6 +106,20 @@ def test_subjects_stay_in_their_place(shot: str) -> None:
         centre = np.nonzero(changed)[1].mean() / 64
         assert abs(centre - (0.24, 0.5, 0.76)[POSITIONS.index(position)]) < 0.15, (position, size)
         assert not changed[0].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_subjects_hold_their_things_outwards(kind: str) -> None:
+    """Whose balloon it is must be plain."""
+    subjects = [Subject(kind, colour, position=place) for colour, place in (("red", "left"), ("blue", "middle"))]
+    for holder, side in ((0, -1), (1, 1)):
+        pair = list(subjects)
+        pair[holder] = replace(pair[holder], accessories=(Accessory("balloon", "green"),))
+        cover = render_with_covers(Scene(tuple(pair), "meadow"), 64, 1)[1][holder]
+        rows = np.flatnonzero(cover.max(1) > 0.5)
+        balloon, body = (cover[part].sum(0) for part in (rows[: len(rows) // 6], rows[-len(rows) // 3 :]))
+        across = np.arange(64)
+        assert ((balloon * across).sum() / balloon.sum() - (body * across).sum() / body.sum()) * side > 0
 
 
 def test_a_bigger_size_is_bigger() -> None:
