@@ -22,9 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     types = get_type_hints(config)
     for field in fields(config):
         kind, many = _kind(types[field.name])
+        option = "--" + field.name.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default)
+            continue
         required = field.default is MISSING
         parser.add_argument(
-            "--" + field.name.replace("_", "-"),
+            option,
             type=kind,
             nargs="+" if many else None,
             required=required,

@@ -29,6 +29,8 @@ class InspectorConfig:
     steps: int = 100_000
     batch: int = 64
     learning_rate: float = 1e-3
+    matrix_rate: float = 0.02  # Muon's; to go on from trained weights, half of it
+    base: Path | None = None  # a saved inspector to go on from
     seed: int = 0
 
 
@@ -68,6 +70,8 @@ def train_inspector(config: InspectorConfig) -> dict[str, float]:
     torch.manual_seed(config.seed)
     shards = PictureShards(config.pictures)
     model = InspectorModel(shards.labels)
+    if config.base:
+        model.load_state_dict(Inspector.load(config.base).model.state_dict())
     # Each cell of the last convolutions is asked what covers it: that teaches them far sooner than the answers do.
     labels = SceneLabels(shards, patch=2)
     reader = Heads(shards.labels, model.places.shape[1], whole=False)
@@ -94,8 +98,8 @@ def train_inspector(config: InspectorConfig) -> dict[str, float]:
         return {"loss": total, "seeing": seeing.detach(), **{k: v.detach() for k, v in parts.items()}}
 
     fit_config = FitConfig(
-        config.out, config.steps, config.minutes, config.learning_rate, seed=config.seed, weight_decay=0.05,
-        save_every=500, decay_share=0.5, warmup=50,
+        config.out, config.steps, config.minutes, config.learning_rate, config.matrix_rate, seed=config.seed,
+        weight_decay=0.05, save_every=500, decay_share=0.5, warmup=50,
     )  # fmt: skip
     result = fit(fit_config, {"inspector": model, "reader": reader}, loss)
     inspector = Inspector(model)

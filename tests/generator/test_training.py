@@ -11,7 +11,7 @@ from datasets_build.pictures import write_pictures
 from datasets_build.storybook.scene import KINDS
 from generator.errors import GeneratorError
 from generator.inspector import Inspector
-from generator.pipeline import load_pipeline
+from generator.pipeline import load_pipeline, load_vae
 from generator.request import DrawRequest
 from generator.training.clip import ClipConfig, train_clip
 from generator.training.data import PictureShards
@@ -60,6 +60,18 @@ def test_the_trained_folder_draws(runs: Path) -> None:
     assert list((runs / "dit").glob("sheet-*.png"))
 
 
+def test_a_decoder_trained_alone_keeps_the_latents(runs: Path, pictures: Path) -> None:
+    base = runs / "vae" / "vae"
+    train_vae(VaeConfig(pictures, runs / "decoder", steps=2, batch=2, base=base, decoder_only=True))
+    before, after = (load_vae(folder) for folder in (base, runs / "decoder" / "vae"))
+    assert after.config.scaling_factor == before.config.scaling_factor
+    kept, now = before.state_dict(), after.state_dict()
+    changed = {name.split(".")[0] for name in kept if not torch.equal(kept[name], now[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+    with pytest.raises(GeneratorError, match="--base"):
+        train_vae(VaeConfig(pictures, runs / "nothing", decoder_only=True))
+
+
 def test_a_denoiser_goes_on_from_a_model_folder_and_from_its_checkpoint(runs: Path, pictures: Path) -> None:
     base, out = runs / "dit" / "storybook", runs / "more"
     config = {"pictures": pictures, "vae": runs / "vae" / "vae", "out": out, "batch": 4, "reading_minutes": 0, **TINY}
@@ -85,6 +97,7 @@ def test_clip_fits_an_image_tower(runs: Path, pictures: Path) -> None:
 
 def test_the_inspector_is_written_and_reads(pictures: Path, tmp_path: Path) -> None:
     scores = train_inspector(InspectorConfig(pictures, tmp_path, validation=pictures, steps=1, batch=4))
+    train_inspector(InspectorConfig(pictures, tmp_path / "more", base=tmp_path / "inspector", steps=1, batch=4))
     inspector = Inspector.load(tmp_path / "inspector")
     again = accuracy(inspector, PictureShards(pictures))
     assert set(again) >= {"kind", "colour", "accessory", "background", "style"}
