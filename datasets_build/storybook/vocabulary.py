@@ -252,11 +252,14 @@ HELD_OUT_EVERY = 6  # of a list of phrasings, every sixth is for the test split 
 
 
 def of_split(phrasings: Sequence[str], split: str) -> list[str]:
-    """The phrasings that a split may use: the test split has its own, which training never sees."""
+    """The phrasings that a split may use: test and, of lists of 12 and more, validation have their own."""
+    owners = {i: "test" for i in range(HELD_OUT_EVERY - 1, len(phrasings), HELD_OUT_EVERY)}
+    if len(phrasings) >= 2 * HELD_OUT_EVERY:
+        owners |= {i: "validation" for i in range(2, len(phrasings), 2 * HELD_OUT_EVERY)}
     if split not in ("train", "validation", "test"):
         raise ValueError(f"split must be train, validation or test; got {split!r}")
-    held_out = range(HELD_OUT_EVERY - 1, len(phrasings), HELD_OUT_EVERY)
-    return [text for i, text in enumerate(phrasings) if (i in held_out) == (split == "test")]
+    owner = split if split in owners.values() else "train"
+    return [text for i, text in enumerate(phrasings) if owners.get(i, "train") == owner]
 
 
 def pick(words: Sequence[str], rng: random.Random | None) -> str:

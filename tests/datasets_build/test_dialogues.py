@@ -98,7 +98,7 @@ def test_test_phrasings_are_the_test_splits_alone_and_can_name_their_subject(lan
     for op in WEIGHTS:
         for entries in edits[op].values() if op in VALUED else [edits[op]]:
             train, test = split_entries(entries, "train"), split_entries(entries, "test")
-            assert test and not set(train) & set(test) and split_entries(entries, "validation") == train
+            assert test and not set(train) & set(test)
             if op in ("entity", "recolour", "resize", "move", "remove_subject") or "accessory" in op:
                 assert any(slot in text for text in test for slot in NAMED), op
     for pair in bank("talk", language)["pair"]:

@@ -163,11 +163,14 @@ def test_descriptions_say_all_that_they_are_given(language):
         assert read_partial(describe(asked, language, rng)) == asked
 
 
-def test_the_test_split_has_phrasings_of_its_own():
+def test_test_and_validation_have_phrasings_of_their_own():
     lists = [_CAPTIONS["en"], _CAPTIONS["zh"], *_QUESTIONS["en"].values(), *_QUESTIONS["zh"].values()]
     for phrasings in lists:
         train, test = of_split(phrasings, "train"), of_split(phrasings, "test")
         assert train and test and not set(train) & set(test)
+        validation = of_split(phrasings, "validation")
+        assert not set(validation) & set(test)
+        assert validation == train if len(phrasings) < 12 else not set(validation) & set(train)
     with pytest.raises(ValueError, match="split must be"):
         of_split(["a"], "dev")
 
