@@ -45,7 +45,9 @@ _DRAWING_WORD = re.compile(r"draw|paint|sketch|illustrat|picture|image|pic\b|画
 
 SEARCH = 500  # tries to find a scene of a small split
 OPEN_SHARE = 0.03  # of requests that leave everything open
-PLAIN_TEMPLATE_SHARE = 0.7  # of fresh prompts in template 0: a form that one can learn to expect
+# Of fresh prompts, the share in template 0. Easel has one way to put it; the image model reads all of them, and a
+# dialog model that had to learn the others' edits too would learn each less well.
+PLAIN_TEMPLATE_SHARE = 0.95
 
 
 def fresh(speaker: Speaker, topic: Topic, after_another: bool = False) -> Exchange:

@@ -7,6 +7,8 @@ print(small_talk(Speaker('en', 'train', random.Random(4))))"
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from datasets_build.banks import Speaker, bank, examples
 from datasets_build.records import Exchange
 from datasets_build.storybook.language import noun_phrase
@@ -14,48 +16,32 @@ from datasets_build.storybook.scene import COLOURS, KINDS, NATURAL
 from datasets_build.storybook.vocabulary import name, phrase
 from datasets_build.surface import roughen, sentence
 
-# First questions of the pairs that react to something rather than open a topic.
-_REACTIONS = {
-    "thanks!", "That's beautiful!", "I don't like it.", "yes", "no", "sorry", "wait", "bye", "hello",
-    "I'm fine, thanks.", "Good night!", "Good morning!", "Good evening.", "asdf", "test", "I'm back!",
-    "Nice to meet you.", "I love you.",
-    "谢谢！", "好漂亮！", "我不喜欢。", "好的", "不", "对不起", "等一下", "再见", "你好",
-    "我很好，谢谢。", "晚安", "早上好", "晚上好", "啊啊啊", "测试", "我回来了",
-    "很高兴认识你", "我爱你",
-}  # fmt: skip
-_PRAISE = {"thanks!", "That's beautiful!", "谢谢！", "好漂亮！"}
-_GREETING = {
-    "hello", "Good morning!", "Good evening.", "hello, who are you?",
-    "你好", "早上好", "晚上好", "你好，你是谁？",
-}  # fmt: skip
-_FAREWELL = {"bye", "thanks!", "Good night!", "再见", "谢谢！", "晚安"}
-
 
 def small_talk(speaker: Speaker) -> Exchange:
-    """Any of the question-and-answer pairs."""
-    return _pair(speaker, None)
+    """Any of the question-and-answer pairs that need no picture."""
+    return _pair(speaker, lambda when: when != ["picture"])
 
 
 def praise(speaker: Speaker) -> Exchange:
-    """Thanks or praise after a picture."""
-    return _pair(speaker, _PRAISE)
+    """Thanks, praise or another remark after a picture."""
+    return _pair(speaker, lambda when: "picture" in when)
 
 
 def greeting(speaker: Speaker) -> Exchange:
-    return _pair(speaker, _GREETING)
+    return _pair(speaker, lambda when: "greeting" in when)
 
 
 def farewell(speaker: Speaker) -> Exchange:
-    return _pair(speaker, _FAREWELL)
+    return _pair(speaker, lambda when: "farewell" in when)
 
 
-def _pair(speaker: Speaker, first_questions: set[str] | None) -> Exchange:
+def _pair(speaker: Speaker, fits: Callable[[list[str]], bool]) -> Exchange:
     language, rng = speaker.language, speaker.rng
-    pairs = [p for p in bank("talk", language)["pair"] if first_questions is None or p["ask"][0] in first_questions]
-    pair = rng.choice(pairs)
+    pairs = [pair for pair in bank("talk", language)["pair"] if fits(pair.get("when", []))]
+    pair = rng.choices(pairs, [len(pair["ask"]) for pair in pairs])[0]
     user = speaker.pick_from(pair["ask"], "talk")
     reply = sentence(rng.choice(pair["say"]).format_map(examples(language, rng)))
-    return Exchange(roughen(user, language, rng), reply, "t2t", opens=pair["ask"][0] not in _REACTIONS)
+    return Exchange(roughen(user, language, rng), reply, "t2t", opens=not pair.get("reacts"))
 
 
 def about_things(speaker: Speaker) -> Exchange:
