@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 
 from datasets_build.storybook.canvas import Canvas
-from datasets_build.storybook.palette import Shades
+from datasets_build.storybook.palette import Shades, mix
 from datasets_build.storybook.subjects.shapes import (
     INK,
     WHITE,
@@ -19,7 +19,6 @@ from datasets_build.storybook.subjects.shapes import (
     edge,
     fill,
     is_white,
-    mix,
     oval,
     paint,
     ribbon,

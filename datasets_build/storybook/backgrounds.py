@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable
 
 from datasets_build.storybook.canvas import RGB, Canvas, Point
-from datasets_build.storybook.skies import GRADIENTS, LAMP, Stage, gradient, mix, paint_rain, paint_sky, stars
+from datasets_build.storybook.palette import mix
+from datasets_build.storybook.skies import GRADIENTS, LAMP, Stage, gradient, paint_rain, paint_sky, stars
 
 
 def paint_background(stage: Stage, ground: float) -> None:

@@ -27,3 +27,8 @@ SHADES = {
     "black": Shades((58, 58, 66), (106, 106, 118), (32, 32, 38), (12, 12, 16)),
     "white": Shades((250, 248, 242), (255, 255, 255), (210, 208, 208), (112, 112, 124)),
 }
+
+
+def mix(a: RGB, b: RGB, share: float) -> RGB:
+    """`a` with `share` of `b` in it."""
+    return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]

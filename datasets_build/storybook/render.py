@@ -18,9 +18,9 @@ from PIL import Image, ImageFilter
 from datasets_build.storybook.accessories import draw_accessory
 from datasets_build.storybook.backgrounds import paint_background
 from datasets_build.storybook.canvas import RGB, SUPERSAMPLE, Canvas
-from datasets_build.storybook.palette import SHADES, Shades
+from datasets_build.storybook.palette import SHADES, Shades, mix
 from datasets_build.storybook.scene import SIZES, Scene, Subject
-from datasets_build.storybook.skies import Layer, Stage, mix, paint_puddles, paint_rain
+from datasets_build.storybook.skies import Layer, Stage, paint_puddles, paint_rain
 from datasets_build.storybook.styles import STYLES, Array, Sheet
 from datasets_build.storybook.subjects import SUBJECTS
 

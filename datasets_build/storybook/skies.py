@@ -16,6 +16,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from datasets_build.storybook.canvas import RGB, Canvas
+from datasets_build.storybook.palette import mix
 
 
 class Light(NamedTuple):
@@ -47,13 +48,6 @@ GRADIENTS: dict[str, tuple[RGB, ...]] = {
     "space": ((14, 6, 34), (30, 12, 62), (58, 26, 96)),
 }
 LAMP = (255, 226, 140)
-
-
-def mix(a: RGB, b: RGB, share: float) -> RGB:
-    """`share` of `b` in `a`."""
-    return (
-        round(a[0] + (b[0] - a[0]) * share), round(a[1] + (b[1] - a[1]) * share), round(a[2] + (b[2] - a[2]) * share)
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from datasets_build.storybook.canvas import Canvas
-from datasets_build.storybook.palette import Shades
+from datasets_build.storybook.palette import Shades, mix
 from datasets_build.storybook.subjects.shapes import (
     GLASS,
     GOLD,
@@ -18,7 +18,6 @@ from datasets_build.storybook.subjects.shapes import (
     edge,
     fill,
     mirrored,
-    mix,
     oval,
     paint,
     pale,

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from datasets_build.storybook.canvas import RGB, Canvas, Point, smooth
-from datasets_build.storybook.palette import Shades
+from datasets_build.storybook.palette import Shades, mix
 
 EDGE = 0.024  # width of the line around a shape
 CURVE_STEPS = 6  # points on each stretch of a smooth outline
@@ -42,11 +42,6 @@ Painter = Callable[[Canvas, Shades, random.Random], Anchors]
 class Shape(NamedTuple):
     inner: tuple[Point, ...]
     outer: tuple[Point, ...]  # `inner`, one line's width larger on all sides
-
-
-def mix(a: RGB, b: RGB, share: float) -> RGB:
-    """`a` with `share` of `b` in it."""
-    return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
 def is_dark(shades: Shades) -> bool:

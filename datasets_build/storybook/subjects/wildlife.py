@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from datasets_build.storybook.canvas import Canvas
-from datasets_build.storybook.palette import Shades
+from datasets_build.storybook.palette import Shades, mix
 from datasets_build.storybook.subjects.shapes import (
     BLUSH,
     INK,
@@ -16,7 +16,6 @@ from datasets_build.storybook.subjects.shapes import (
     eyes,
     fill,
     is_white,
-    mix,
     oval,
     paint,
     pale,
