@@ -252,9 +252,9 @@ HELD_OUT_EVERY = 6  # of a list of phrasings, every sixth is for the test split 
 
 
 def of_split(phrasings: Sequence[str], split: str) -> list[str]:
-    """The phrasings that a split may use: test and, of lists of 12 and more, validation have their own."""
+    """The phrasings that a split may use: test and, of lists as long, validation have their own."""
     owners = {i: "test" for i in range(HELD_OUT_EVERY - 1, len(phrasings), HELD_OUT_EVERY)}
-    if len(phrasings) >= 2 * HELD_OUT_EVERY:
+    if owners:
         owners |= {i: "validation" for i in range(2, len(phrasings), 2 * HELD_OUT_EVERY)}
     if split not in ("train", "validation", "test"):
         raise ValueError(f"split must be train, validation or test; got {split!r}")

@@ -170,7 +170,7 @@ def test_test_and_validation_have_phrasings_of_their_own():
         assert train and test and not set(train) & set(test)
         validation = of_split(phrasings, "validation")
         assert not set(validation) & set(test)
-        assert validation == train if len(phrasings) < 12 else not set(validation) & set(train)
+        assert validation == train if len(phrasings) < 6 else not set(validation) & set(train)
     with pytest.raises(ValueError, match="split must be"):
         of_split(["a"], "dev")
 
