@@ -8,6 +8,7 @@ print(small_talk(Speaker('en', 'train', random.Random(4))))"
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from datasets_build.banks import Speaker, bank, examples
 from datasets_build.records import Exchange
@@ -35,9 +36,14 @@ def farewell(speaker: Speaker) -> Exchange:
     return _pair(speaker, lambda when: "farewell" in when)
 
 
+def small_talk_pairs(language: str) -> list[dict[str, Any]]:
+    """Both banks' questions with their answers."""
+    return [*bank("talk", language)["pair"], *bank("chat", language)["pair"]]
+
+
 def _pair(speaker: Speaker, fits: Callable[[list[str]], bool]) -> Exchange:
     language, rng = speaker.language, speaker.rng
-    pairs = [pair for pair in bank("talk", language)["pair"] if fits(pair.get("when", []))]
+    pairs = [pair for pair in small_talk_pairs(language) if fits(pair.get("when", []))]
     pair = rng.choices(pairs, [len(pair["ask"]) for pair in pairs])[0]
     user = speaker.pick_from(pair["ask"], "talk")
     reply = sentence(rng.choice(pair["say"]).format_map(examples(language, rng)))

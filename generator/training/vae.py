@@ -6,7 +6,7 @@ Latents with 8 channels (SDXL's have 4) keep the glasses of a small turtle; the 
 Being convolutional throughout, it is trained on 64 px crops (four times as many a second), then on whole pictures.
 The squared error brings the colours, the absolute one and the edges make them crisp; what a subject covers counts more,
 for a crown is a few pixels of many. Half-sized latents must decode to the half-sized picture: latents that keep to
-this have less noise in their fine details, and a denoiser learns them sooner (arXiv 2502.14831, section 4).
+this have less noise in their fine details, and a denoiser learns them sooner (scale equivariance, arXiv 2502.14831).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from datasets_build.storybook.reading import complete, find_template, read_promp
 from datasets_build.storybook.scene import Scene, sample_scene
 from datasets_build.storybook.vocabulary import LANGUAGES, NAMES
 from datasets_build.surface import roughen
+from datasets_build.talk import small_talk_pairs
 from dialog_mllm.messages import DRAW, SWITCH
 
 VALUED = ("sky", "shot")  # their phrasings stand under each value
@@ -84,7 +85,7 @@ def test_all_edits_and_turn_types_occur(language: str) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_banks_are_rich(language: str) -> None:
     assert len(bank("requests", language)["draw"]) >= 60
-    assert len(bank("talk", language)["pair"]) >= 115
+    assert len(small_talk_pairs(language)) >= 115
     assert len(bank("refusals", language)["nouns"]) >= 80
     edits = bank("edits", language)
     for op in WEIGHTS:
@@ -101,7 +102,7 @@ def test_test_phrasings_are_the_test_splits_alone_and_can_name_their_subject(lan
             assert test and not set(train) & set(test)
             if op in ("entity", "recolour", "resize", "move", "remove_subject") or "accessory" in op:
                 assert any(slot in text for text in test for slot in NAMED), op
-    for pair in bank("talk", language)["pair"]:
+    for pair in small_talk_pairs(language):
         assert not set(split_entries(pair["ask"], "train")) & set(split_entries(pair["ask"], "test"))
 
 
