@@ -2,8 +2,9 @@
 
     easel data pictures --out shards --n 4096 --split train --seed 1
 
-A folder holds pictures-00000.npy (uint8: n, size, size, 3), covers-00000.npy (uint8: n, positions, size / 8, size / 8;
-255 where the subject that stands there covers the whole cell), pictures-00000.jsonl (a line per picture: its scene, its
+A folder holds pictures-00000.npy (uint8: n, size, size, 3), covers-00000.npy (uint8: n, positions + 1, size / 8,
+size / 8; 255 where the subject that stands there covers the whole cell, and in the last plane where things that are
+worn or held do), pictures-00000.jsonl (a line per picture: its scene, its
 refined prompt and two looser captions in each language), and so on, and manifest.json, which is written last. Picture
 i depends on (seed, split, i) alone, so the bytes do not depend on the workers. Every file comes to its name whole, by
 rename: a run that was stopped goes on where it was when it is started again with the same arguments.
@@ -47,7 +48,7 @@ from datasets_build.storybook.vocabulary import LANGUAGES
 
 SHARD = 2048
 CAPTIONS = 2  # per language and picture
-VERSION = 2
+VERSION = 3
 CELL = 8  # pixels of a side, of the grid on which subjects' covers are kept: one latent of an 8x autoencoder
 LABELS = {
     "kind": KINDS, "colour": COLOURS, "size": SIZES, "position": POSITIONS, "accessory": ACCESSORIES,
@@ -95,13 +96,19 @@ def make_picture(plan: Plan, index: int) -> tuple[np.ndarray, np.ndarray, dict[s
             for lang, draw in texts.items()
         },
     }
-    image, covers = render_with_covers(scene, plan.size, rng.getrandbits(31))
-    cells = np.zeros((len(POSITIONS), plan.size // CELL, plan.size // CELL), np.uint8)
+    image, covers, worn = render_with_covers(scene, plan.size, rng.getrandbits(31))
+    cells = np.zeros((len(POSITIONS) + 1, plan.size // CELL, plan.size // CELL), np.uint8)
     for subject, cover in zip(scene.subjects, covers, strict=True):
-        blocks = cover[: plan.size // CELL * CELL, : plan.size // CELL * CELL]
-        blocks = blocks.reshape(plan.size // CELL, CELL, plan.size // CELL, CELL)
-        cells[POSITIONS.index(subject.position)] = (blocks.mean((1, 3)) * 255 + 0.5).astype(np.uint8)
+        cells[POSITIONS.index(subject.position)] = _in_cells(cover)
+    cells[-1] = _in_cells(worn)
     return np.asarray(image, dtype=np.uint8), cells, line
+
+
+def _in_cells(cover: np.ndarray) -> np.ndarray:
+    """Pixels (size, size), 0 to 1 -> the mean of each whole cell, 0 to 255."""
+    n = len(cover) // CELL
+    blocks = cover[: n * CELL, : n * CELL].reshape(n, CELL, n, CELL)
+    return (blocks.mean((1, 3)) * 255 + 0.5).astype(np.uint8)
 
 
 def _write_shard(job: tuple[Path, Plan, int]) -> int:
@@ -112,7 +119,7 @@ def _write_shard(job: tuple[Path, Plan, int]) -> int:
     if all(path.exists() for path in paths):
         return len(members)
     pixels = np.empty((len(members), plan.size, plan.size, 3), np.uint8)
-    covers = np.empty((len(members), len(POSITIONS), plan.size // CELL, plan.size // CELL), np.uint8)
+    covers = np.empty((len(members), len(POSITIONS) + 1, plan.size // CELL, plan.size // CELL), np.uint8)
     lines = []
     for row, index in enumerate(members):
         pixels[row], covers[row], line = make_picture(plan, index)

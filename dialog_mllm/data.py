@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -152,6 +153,14 @@ class Encoder:
         return weights, tuple(decisions)
 
 
+class MorePictures(Protocol):
+    """Pictures that lie elsewhere, of the cache's size."""
+
+    def pixels(self, rows: Sequence[int]) -> np.ndarray:
+        """uint8 (n, H, W, 3)."""
+        ...
+
+
 class PictureCache:
     """Every picture once, as the processor resizes it, uint8 on disk. Rows are given out in order of first use."""
 
@@ -161,6 +170,7 @@ class PictureCache:
         self._rows: dict[str, int] = {}
         self._blocks: list[ImageBlock] = []
         self.pixels: np.ndarray = np.zeros((0, self.size, self.size, 3), np.uint8)
+        self.more: MorePictures | None = None  # their rows stand behind the cache's own
 
     def row(self, block: ImageBlock) -> int:
         key = block.sha256 or hashlib.sha256(block.data or str(block.path).encode()).hexdigest()
@@ -196,6 +206,17 @@ class PictureCache:
             picture, do_rescale=False, do_normalize=False, do_pad=False, return_tensors="np", input_data_format=None
         )["pixel_values"][0][0]
         return np.asarray(resized).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+    def batch(self, rows: Sequence[int]) -> torch.Tensor:
+        """The pictures of these rows, normalised: float32 (n, 3, H, W)."""
+        own = len(self.pixels)
+        shown = np.stack([self.pixels[row] if row < own else self._of_more(row - own) for row in rows])
+        return self.normalised(shown)
+
+    def _of_more(self, row: int) -> np.ndarray:
+        if self.more is None:
+            raise IndexError(f"there is no picture {row} beside the cache's {len(self.pixels)}")
+        return self.more.pixels([row])[0]
 
     def normalised(self, pixels: np.ndarray) -> torch.Tensor:
         """uint8 (P, H, W, 3) -> the processor's float32 (P, 3, H, W)."""
@@ -262,7 +283,7 @@ def collate(samples: Sequence[Sample], pictures: PictureCache) -> Batch:
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(weights),
-        pictures.normalised(pictures.pixels[rows]) if rows else None,
+        pictures.batch(rows) if rows else None,
         tuple((row, decision) for row, sample in enumerate(samples) for decision in sample.decisions),
     )
 

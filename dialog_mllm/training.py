@@ -8,15 +8,16 @@ From nothing, or from an earlier base. `finetune.py` then puts a LoRA adapter on
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-from dialog_mllm.data import Batches, load_samples
+from dialog_mllm.data import Batches, Encoder, PictureCache, Sample, load_samples
 from dialog_mllm.fit import FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
 from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer
-from dialog_mllm.vision import train_vision
+from dialog_mllm.vision import Pictures, caption_samples, train_vision
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class MllmConfig:
     validation_records: int = 200
     pictures: Path | None = None  # of `easel data pictures`: the vision tower learns to read them first
     vision_minutes: float = 8.0
+    caption_minutes: float = 8.0  # then the whole model puts them into words
+    captions: int = 3000  # of those, how many stay among the dialogues
 
 
 def train_mllm(config: MllmConfig) -> dict[str, float]:
@@ -50,7 +53,14 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
     if config.pictures is not None:
         with threads(config.fit.threads):
-            train_vision(model, pictures.normalised, config.pictures, run, config.vision_minutes, config.fit.seed)
+            shards = Pictures.open(config.pictures)
+            train_vision(model, pictures.normalised, shards, run, config.vision_minutes, config.fit.seed)
+        pictures.more = shards
+        captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))
+        _train_captions(config, model, captions, pictures, token_id(processor.tokenizer, DRAW))
+        train += captions[: config.captions]
+        for eyes in (model.model.vision_model, model.model.connector):
+            eyes.requires_grad_(False)  # they see better than dialogues teach, and the steps are a fifth faster
     size = parameter_count(model) / 1e6
     print(f"{size:.1f} M parameters, {len(processor.tokenizer)} tokens, {len(train)} conversations")
     return fit(
@@ -65,6 +75,21 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
 
 
+def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pictures: PictureCache, draw: int) -> None:
+    """The phase of captions alone. Its run lies in `run/captions`; a finished one only gives its weights."""
+    if config.caption_minutes <= 0:
+        return
+    settings = replace(
+        config.fit, run=config.fit.run / "captions", minutes=config.caption_minutes, epochs=1000.0, decay_share=0.3
+    )
+    held_out = max(1, min(256, len(captions) // 10))
+    train, validation = (
+        Batches(part, pictures, settings.batch_tokens, settings.seed)
+        for part in (captions[:-held_out], captions[-held_out:])
+    )
+    fit(settings, model, model, train, validation, draw, save=lambda scores: None, better=lambda scores: 0)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="canonical JSONL files to train on")
     parser.add_argument("--validation", type=Path, nargs="+", required=True, help="canonical JSONL files to measure on")
@@ -72,6 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
     parser.add_argument("--pictures", type=Path, help="of `easel data pictures`: the eyes learn to read them first")
     parser.add_argument("--vision-minutes", type=float, default=8.0, help="for that")
+    parser.add_argument("--caption-minutes", type=float, default=8.0, help="then, to put them into words")
+    parser.add_argument("--captions", type=int, default=3000, help="how many of those stay among the dialogues")
     for size in fields(BaseConfig):
         parser.add_argument(f"--{size.name.replace('_', '-')}", type=int, default=size.default, help="of a new model")
     parser.add_argument("--vocab-size", type=int, default=VOCAB_SIZE)
@@ -90,5 +117,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             text_weight=args.text_weight,
             pictures=args.pictures,
             vision_minutes=args.vision_minutes,
+            caption_minutes=args.caption_minutes,
+            captions=args.captions,
         )
     )

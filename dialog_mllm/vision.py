@@ -1,11 +1,13 @@
-"""A first phase for the base: its eyes learn to see before its tongue learns to speak of what they see.
+"""Two first phases for the base: its eyes learn to see, and its tongue to tell what they see, before it learns to talk.
 
-    easel train mllm --pictures runs/pictures --vision-minutes 8 …
+    easel train mllm --pictures runs/pictures --vision-minutes 8 --caption-minutes 8 …
 
 A language model's loss reaches the vision tower through a few words of a few records, and teaches it slowly: a base
 trained so answered half of the questions about pictures. Renders come with their scenes, so the tower is first asked
-for every attribute directly; the reader that asks is thrown away afterwards. (The aim is that of the captioning phase
-in LLaVA's training, arXiv 2304.08485, section 4.2, with labels in the place of captions.)
+for every attribute directly; the reader that asks is thrown away afterwards. Then the whole model learns to put a
+picture into its refined prompt: the captioning phase of LLaVA's training (arXiv 2304.08485, section 4.2). A share of
+these captions stays among the dialogues, for an edit of a picture that the user brought needs all of it read, and the
+eyes are locked there.
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Idefics3ForConditionalGeneration
 
+from dialog_mllm.data import Encoder, Sample
 from dialog_mllm.fit import FitConfig, Optimizers, mixed_precision, schedule
+from dialog_mllm.messages import ImageBlock, Message
 from dialog_mllm.records import DataError
 
 IGNORE = -100  # the class of what is not asked
+ASKS = {"en": "Its prompt, please.", "zh": "写出它的提示词。"}  # what a picture's caption is the reply to
 BATCH = 128
 WHOLE = ("background", "sky", "style", "shot")
 
@@ -38,6 +43,7 @@ class Pictures:
     arrays: list[np.ndarray]
     starts: np.ndarray
     labels: dict[str, list[str]]
+    prompts: list[dict[str, str]]  # each picture's refined prompt in each language
     subjects: Tensor  # int64 (n, positions, questions about a subject)
     whole: Tensor  # int64 (n, questions about the picture)
 
@@ -48,15 +54,17 @@ class Pictures:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         names = [shard["name"] for shard in manifest["shards"]]
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
-        scenes = [
-            json.loads(line)["scene"]
+        lines = [
+            json.loads(line)
             for name in names
             for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         ]
+        scenes = [line["scene"] for line in lines]
         labels = manifest["labels"]
         subjects = torch.tensor([_subject_classes(scene, labels) for scene in scenes])
         whole = torch.tensor([[labels[part].index(scene[part]) for part in WHOLE] for scene in scenes])
-        return cls(arrays, np.cumsum([0] + [len(array) for array in arrays]), labels, subjects, whole)
+        starts = np.cumsum([0] + [len(array) for array in arrays])
+        return cls(arrays, starts, labels, [line["prompt"] for line in lines], subjects, whole)
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -69,6 +77,19 @@ class Pictures:
         for epoch in range(1_000_000):
             order = np.random.default_rng((seed, epoch)).permutation(len(self))
             yield from np.array_split(order, -(-len(order) // BATCH))
+
+
+def caption_samples(pictures: Pictures, encoder: Encoder, first_row: int) -> list[Sample]:
+    """Each picture and its refined prompt, in turn in either language, as a dialogue of one reply.
+
+    `first_row` is the row in the picture cache of the first picture."""
+    samples: list[Sample] = []
+    for number, prompts in enumerate(pictures.prompts):
+        language = list(ASKS)[number % len(ASKS)]
+        shown = ImageBlock(path=str(number))  # a name only: the pixels lie in the shards
+        messages = [Message.user(ASKS[language], [shown]), Message.assistant(prompts[language])]
+        samples += encoder.samples(messages, lambda block: first_row + int(str(block.path)), 0.0, language)
+    return samples
 
 
 def _subject_classes(scene: dict[str, Any], labels: dict[str, list[str]]) -> list[list[int]]:
@@ -134,7 +155,12 @@ def read_accuracy(reader: Reader, tokens: Tensor, subjects: Tensor, whole: Tenso
 
 
 def train_vision(
-    model: Idefics3ForConditionalGeneration, normalised: Any, folder: Path, run: Path, minutes: float, seed: int = 0
+    model: Idefics3ForConditionalGeneration,
+    normalised: Any,
+    pictures: Pictures,
+    run: Path,
+    minutes: float,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Trains the vision tower and the connector of `model` for so long; `normalised` makes floats of uint8 pixels.
 
@@ -147,7 +173,6 @@ def train_vision(
         eyes.load_state_dict(torch.load(kept, weights_only=True))
         return {}
     torch.manual_seed(seed)
-    pictures = Pictures.open(folder)
     model.model.vision_model.set_attn_implementation("eager")
     reader = Reader(pictures.labels, model.config.text_config.hidden_size)
     both = nn.ModuleDict({"eyes": eyes, "reader": reader})

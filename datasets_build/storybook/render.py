@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 from datasets_build.storybook.accessories import draw_accessory
 from datasets_build.storybook.backgrounds import paint_background
@@ -45,8 +47,9 @@ def render(scene: Scene, size: int = 128, seed: int = 0) -> Image.Image:
     return render_with_covers(scene, size, seed)[0]
 
 
-def render_with_covers(scene: Scene, size: int = 128, seed: int = 0) -> tuple[Image.Image, Array]:
-    """The picture, and how much of each pixel each subject covers: (subjects, size, size), 0 to 1."""
+def render_with_covers(scene: Scene, size: int = 128, seed: int = 0) -> tuple[Image.Image, Array, Array]:
+    """The picture, and how much of each pixel is covered, 0 to 1: by each subject (subjects, size, size), and by what
+    they wear and hold (size, size)."""
     if not SMALLEST <= size <= LARGEST or size % 2:
         raise ValueError(f"size must be an even number from {SMALLEST} to {LARGEST}; got {size}")
     pixels = size * SUPERSAMPLE
@@ -59,11 +62,12 @@ def render_with_covers(scene: Scene, size: int = 128, seed: int = 0) -> tuple[Im
     sheets = [_sheet(layer, size) for layer in stage.layers]
     if scene.shot == "close-up" and scene.style in BLUR:
         sheets = [_out_of_focus(sheet, BLUR[scene.style] * size) for sheet in sheets]
-    covers = {}
+    covers, worn = {}, np.zeros((size, size), np.float32)
     for subject in sorted(scene.subjects, key=lambda subject: -SIZES.index(subject.size)):  # the small ones in front
-        layer = _subject_layer(scene, subject, pixels, ground, seed)
+        layer, things = _subject_layer(scene, subject, pixels, ground, seed)
         sheet = _sheet(layer, size)
         covers[subject.position] = sheet.cover[..., 0]
+        worn = np.maximum(worn * (1 - sheet.cover[..., 0]), _reduced(things, size))
         _shade_ground(sheets, sheet, ground)
         sheets.append(sheet)
     front = Stage(pixels, scene.background, scene.sky, scene.shot, random.Random(f"{seed} front"))
@@ -75,7 +79,14 @@ def render_with_covers(scene: Scene, size: int = 128, seed: int = 0) -> tuple[Im
     noise = np.random.default_rng([seed & 0xFFFFFFFF, 77])
     picture = STYLES[scene.style](sheets, noise)
     image = Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
-    return image, np.stack([covers[subject.position] for subject in scene.subjects])
+    return image, np.stack([covers[subject.position] for subject in scene.subjects]), worn
+
+
+def _reduced(mask: Image.Image | None, size: int) -> Array:
+    """A black and white picture at the picture's size, 0 to 1."""
+    if mask is None:
+        return np.zeros((size, size), np.float32)
+    return np.asarray(mask.reduce(SUPERSAMPLE), dtype=np.float32) / 255
 
 
 def _sheet(layer: Layer, size: int) -> Sheet:
@@ -100,8 +111,11 @@ def _out_of_focus(sheet: Sheet, radius: float) -> Sheet:
     return Sheet(pixels[..., :3] / np.maximum(pixels[..., 3:], 1 / 255), pixels[..., 3:], sheet.role)
 
 
-def _subject_layer(scene: Scene, subject: Subject, pixels: int, ground: float, seed: int) -> Layer:
-    """The subject with all it wears, as large as its size says and its place allows."""
+def _subject_layer(
+    scene: Scene, subject: Subject, pixels: int, ground: float, seed: int
+) -> tuple[Layer, Image.Image | None]:
+    """The subject with all it wears, as large as its size says and its place allows; and where it shows what it wears:
+    white on black, None where it wears nothing."""
     dice = random.Random(f"{seed} {subject.position}")
     x = PLACES[subject.position] + dice.uniform(-0.02, 0.02)
     height = min(HEIGHTS[subject.size] * SHOT_SCALE[scene.shot], TALLEST)
@@ -123,9 +137,16 @@ def _subject_layer(scene: Scene, subject: Subject, pixels: int, ground: float, s
         if (top > MARGIN and left > 0 and right < 1 and outside < OUTSIDE) or height < 0.2:
             break
         height *= 0.93
+    place = (round(shift * pixels), 0)
     moved = Image.new("RGBA", image.size, (0, 0, 0, 0))
-    moved.paste(image, (round(shift * pixels), 0))
-    return Layer(Canvas(pixels, moved), "subject")
+    moved.paste(image, place)
+    things = None
+    if subject.accessories:
+        bare = _paint_subject(scene, replace(subject, accessories=()), pixels, ground, height, flip, seed)
+        changed = ImageChops.difference(image, bare).split()
+        things = Image.new("L", image.size)
+        things.paste(reduce(ImageChops.lighter, changed).point(lambda value: 255 if value else 0), place)
+    return Layer(Canvas(pixels, moved), "subject"), things
 
 
 def _paint_subject(

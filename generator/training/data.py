@@ -55,7 +55,13 @@ class PictureShards:
 
     def covers(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Share of each cell of 8 x 8 pixels that a subject covers: float32 (n, positions, size / 8, size / 8)."""
-        return self._rows(self.covered, indices).float().div_(255)
+        return self._rows(self.covered, indices)[:, :-1].float().div_(255)
+
+    def importance(self, indices: Sequence[int] | np.ndarray, subject: float, accessory: float) -> Tensor:
+        """What the error in each cell counts: float32 (n, 1, size / 8, size / 8), 1 on the background, `subject` more
+        on a subject and `accessory` more on what it wears or holds, for which there are few cells."""
+        covers = self._rows(self.covered, indices).float().div_(255)
+        return 1 + subject * covers[:, :-1].amax(1, keepdim=True) + accessory * covers[:, -1:]
 
     def _rows(self, arrays: list[np.ndarray], indices: Sequence[int] | np.ndarray) -> Tensor:
         shards = np.searchsorted(self.starts, indices, side="right") - 1

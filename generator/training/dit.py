@@ -71,9 +71,11 @@ class DitConfig:
     refined: float = 0.75  # share of refined prompts among the texts; the rest are looser captions
     empty: float = 0.1
     uniform: float = 0.15  # share of timesteps drawn uniformly; the others' signal-to-noise ratio is log-normal
-    subject_weight: float = 3.0  # a latent that a subject covers counts 1 + this in the squared error
+    subject_weight: float = 5.0  # a latent that a subject covers counts 1 + this in the squared error
+    accessory_weight: float = 15.0  # one that shows what it wears or holds counts this more
     hint_weight: float = 0.03
     reading_minutes: float = 8.0  # of the text encoders alone, before the denoiser's
+    compile: bool = False  # by torch.compile, which takes some minutes at first
     seed: int = 0
 
 
@@ -149,6 +151,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
     dit.blocks[dit.config.num_layers // 2].register_forward_hook(
         lambda module, args, output: halfway.append(output) if torch.is_grad_enabled() else None
     )
+    predict: Any = torch.compile(dit) if config.compile else dit  # shapes are the same at every step
     rng = random.Random(config.seed)
     batches = epochs(len(shards), config.batch, config.seed)
 
@@ -169,11 +172,11 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
             t5_states = t5(input_ids=ids, attention_mask=mask).last_hidden_state
         with mixed_precision():
             noised = schedule.noised(clean, noise, timesteps)
-            output = dit(noised, timesteps, clip_states, mask, t5_states, mask)[:, : clean.shape[1]].float()
+            output = predict(noised, timesteps, clip_states, mask, t5_states, mask)[:, : clean.shape[1]].float()
             covers = shards.covers(indices)  # (B, positions, h, w)
             seeing = reader.loss(halfway.pop(), labels.of_tokens(labels.of(indices), covers))
         errors = (output - schedule.target(clean, noise, timesteps)).square()  # (B, C, h, w)
-        weights = 1 + config.subject_weight * covers.amax(1, keepdim=True)  # (B, 1, h, w)
+        weights = shards.importance(indices, config.subject_weight, config.accessory_weight)  # (B, 1, h, w)
         total = (errors * weights / weights.mean()).mean() + config.hint_weight * seeing
         return {"loss": total, "mse": errors.mean().detach(), "seeing": seeing.detach()}
 

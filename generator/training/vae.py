@@ -48,6 +48,7 @@ class VaeConfig:
     kl_weight: float = 1e-5
     edge_weight: float = 1.0
     subject_weight: float = 3.0  # a pixel that a subject covers counts 1 + this
+    accessory_weight: float = 6.0  # and one that shows what it wears or holds this more
     half_weight: float = 0.25  # of what half-sized latents decode to
     seed: int = 0
 
@@ -120,8 +121,8 @@ def train_vae(config: VaeConfig) -> dict[str, float]:
         """Pixels (B, 3, H, W) and their weights (B, 1, H, W), of crops that lie on the latents' grid."""
         crops = progress["share"] < 1 - WHOLE_SHARE
         indices = next(small if crops else whole)
-        pixels, covers = shards.pixels(indices), shards.covers(indices).amax(1, keepdim=True)
-        weights = F.interpolate(1 + config.subject_weight * covers, scale_factor=CELL)
+        importance = shards.importance(indices, config.subject_weight, config.accessory_weight)
+        pixels, weights = shards.pixels(indices), F.interpolate(importance, scale_factor=CELL)
         if not crops:
             return pixels, weights
         y, x = (CELL * rng.randint(0, (shards.size - CROP) // CELL) for _ in range(2))

@@ -38,11 +38,12 @@ def test_a_folder_is_as_the_manifest_says(tmp_path):
         assert pixels.shape == (shard["n"], 32, 32, 3) and pixels.dtype == np.uint8
         assert len(lines) == shard["n"]
         covers = np.load(tmp_path / f"{shard['name'].replace('pictures', 'covers')}.npy")
-        assert covers.shape == (shard["n"], len(POSITIONS), 4, 4) and covers.dtype == np.uint8
+        assert covers.shape == (shard["n"], len(POSITIONS) + 1, 4, 4) and covers.dtype == np.uint8
         for line, cells in zip(lines, covers, strict=True):
             scene = Scene.from_json(line["scene"])
             there = {POSITIONS.index(subject.position) for subject in scene.subjects}
             assert {place for place in range(len(POSITIONS)) if cells[place].any()} == there
+            assert bool(cells[-1].any()) == any(subject.accessories for subject in scene.subjects)
             assert scene.split == "test"
             assert read_prompt(line["prompt"]["en"]) == read_prompt(line["prompt"]["zh"]) == scene
             assert {lang: len(captions) for lang, captions in line["captions"].items()} == {"en": 2, "zh": 2}

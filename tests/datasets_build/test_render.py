@@ -122,6 +122,17 @@ def test_two_subjects_hold_their_things_outwards(kind: str) -> None:
         assert ((balloon * across).sum() / balloon.sum() - (body * across).sum() / body.sum()) * side > 0
 
 
+@pytest.mark.parametrize("accessory", ACCESSORIES)
+def test_what_is_worn_is_covered_where_it_shows(accessory: str) -> None:
+    bare = replace(SCENE, subjects=(Subject("cat", "orange"),))
+    dressed = replace(SCENE, subjects=(Subject("cat", "orange", accessories=(Accessory(accessory, "blue"),)),))
+    assert not render_with_covers(bare, 64, 3)[2].any()
+    worn = render_with_covers(dressed, 64, 3)[2]
+    changed = np.abs(pixels(dressed) - pixels(bare)).max(axis=2) > 60
+    assert worn.max() == 1 and 0.002 < worn.mean() < 0.1
+    assert (worn[changed] > 0).mean() > 0.8
+
+
 def test_a_bigger_size_is_bigger() -> None:
     for shot in SHOTS:
         areas = []

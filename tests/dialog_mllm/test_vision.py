@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from datasets_build.pictures import write_pictures
-from dialog_mllm.data import PictureCache
+from dialog_mllm.data import Encoder, PictureCache, collate
 from dialog_mllm.model import build_base
 from dialog_mllm.records import DataError
 from dialog_mllm.tokenizer import train_tokenizer
-from dialog_mllm.vision import IGNORE, Pictures, Reader, read_accuracy, read_loss, train_vision
+from dialog_mllm.vision import IGNORE, Pictures, Reader, caption_samples, read_accuracy, read_loss, train_vision
 from tests.dialog_mllm import toy
 
 
@@ -67,14 +68,29 @@ def test_the_tower_is_trained_once(folder: Path, tmp_path: Path) -> None:
     model, processor = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
     cache = PictureCache(processor)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert train_vision(model, cache.normalised, folder, tmp_path, minutes=0.001)["whole"] >= 0
+    assert train_vision(model, cache.normalised, Pictures.open(folder), tmp_path, minutes=0.001)["whole"] >= 0
     changed = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
     assert changed and all("vision_model" in name or "connector" in name for name in changed)
 
     again, _ = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
-    assert train_vision(again, cache.normalised, folder, tmp_path, minutes=0.001) == {}
+    assert train_vision(again, cache.normalised, Pictures.open(folder), tmp_path, minutes=0.001) == {}
     for name in changed:
         assert torch.equal(again.state_dict()[name], model.state_dict()[name])
+
+
+def test_a_caption_is_a_reply_to_its_own_picture(folder: Path) -> None:
+    _, processor = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
+    pictures, cache = Pictures.open(folder), PictureCache(processor)
+    cache.pixels, cache.more = np.zeros((5, 128, 128, 3), np.uint8), pictures
+    samples = caption_samples(pictures, Encoder(processor), first_row=5)
+    assert [sample.pictures for sample in samples] == [(5 + row,) for row in range(len(pictures))]
+    for sample, prompts in zip(samples, pictures.prompts, strict=True):
+        said = processor.tokenizer.decode(sample.ids[sample.weights > 0], skip_special_tokens=True)
+        assert said.strip() == prompts[sample.language]
+    assert {sample.language for sample in samples} == {"en", "zh"}
+    batch = collate(samples[2:4], cache)
+    assert batch.pixels is not None
+    assert torch.equal(batch.pixels, cache.normalised(pictures.pixels([2, 3])))
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:

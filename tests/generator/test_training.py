@@ -104,6 +104,19 @@ def test_the_inspector_is_written_and_reads(pictures: Path, tmp_path: Path) -> N
     assert all(scores[name] == pytest.approx(again[name], abs=0.1) for name in again)  # float16 on disk
 
 
+def test_what_is_small_counts_more(pictures: Path) -> None:
+    shards = PictureShards(pictures)
+    rows = range(len(shards))
+    weights = shards.importance(rows, subject=2, accessory=10)
+    assert weights.shape == (len(shards), 1, 16, 16) and weights.min() == 1
+    covered = shards.covers(rows).amax(1, keepdim=True)
+    for row, record in enumerate(shards.records):
+        worn = any(subject["accessories"] for subject in record["scene"]["subjects"])
+        only = weights[row] - 1 - 2 * covered[row]
+        assert bool((only > 1).any()) == worn
+        assert only.min() > -1e-5
+
+
 def test_labels_name_what_covers_each_token(pictures: Path) -> None:
     shards = PictureShards(pictures)
     labels = SceneLabels(shards, patch=2)
