@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from app.cli import main as easel
+from datasets_build.pictures import write_pictures
 from dialog_mllm import fit as loop
 from dialog_mllm.data import Batches, load_samples
 from dialog_mllm.fit import FitConfig, TrainingError, fit, schedule
@@ -93,6 +94,28 @@ def test_train_mllm_learns_and_leaves_a_complete_run(root, tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text())["fit"]["epochs"] == 25
     rows = list(csv.DictReader((tmp_path / "curve.csv").open()))
     assert float(rows[-1]["loss"]) == pytest.approx(scores["loss"], rel=1e-3)
+
+
+def test_pictures_come_before_dialogues_and_their_eyes_are_locked_then(root, tmp_path):
+    write_pictures(tmp_path / "pictures", 12, "train", 1, 128, workers=1)
+    config = MllmConfig(
+        data=(root / "train.jsonl",),
+        validation=(root / "validation.jsonl",),
+        fit=FitConfig(tmp_path, epochs=0.5, batch_tokens=1500, warmup=1),
+        model=toy.SMALL,
+        vocab_size=400,
+        pictures=tmp_path / "pictures",
+        vision_minutes=0.001,
+        caption_minutes=0.001,
+        captions=2,
+    )
+    assert train_mllm(config)["steps"] > 0
+    told = torch.load(tmp_path / "captions" / "checkpoint.pt", weights_only=True)
+    assert told["step"] > 0
+    weights = load_base(tmp_path / "base")[0].state_dict()
+    eyes = {name for name in weights if "vision_model" in name or "connector" in name}
+    same = {name for name in told["model"] if torch.allclose(weights[name], told["model"][name], atol=1e-3, rtol=1e-3)}
+    assert eyes <= same and not set(told["model"]) <= same
 
 
 def test_a_second_stage_goes_on_from_a_base_with_its_tokenizer(root, tmp_path):
