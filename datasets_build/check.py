@@ -26,7 +26,7 @@ from dialog_mllm.messages import DRAW, SWITCH
 Drawn = tuple[Scene, tuple[str, int] | None]  # a scene, with the language and template of its prompt
 
 SHOWN = 5  # violations of one rule that are printed
-TASKS = ("D_o", "D_p", "D_pm", "D_tt")
+TASKS = ("D_o", "D_p", "D_pm", "D_tt", "D_n")
 TYPES = ("t2t", "t2i", "ti2t", "ti2i")
 
 

@@ -112,11 +112,11 @@ def _follow(plan: Sequence[tuple[str, str]], topic: Topic, speaker: Speaker) -> 
         if kind == "t2t":
             table.exchanges.append(_talk(voice, table, first=i == 0, last=last))
         elif kind == "t2i":
-            _draw(voice, table)
+            ask_for_picture(voice, table)
         elif kind == "ti2t":
             _look(voice, table)
         else:
-            _edit(voice, table, op)
+            change_picture(voice, table, op)
     return Dialogue(speaker.language, tuple(table.exchanges), tuple(speaker.used), topic.name)
 
 
@@ -135,7 +135,7 @@ def _talk(voice: Speaker, table: Table, first: bool, last: bool) -> Exchange:
     return chosen(voice)
 
 
-def _draw(voice: Speaker, table: Table) -> None:
+def ask_for_picture(voice: Speaker, table: Table) -> None:
     exchange = fresh(voice, table.topic, after_another=bool(table.drawings))
     form = find_template(exchange.reply.removeprefix(DRAW))
     if exchange.drawn is None or form is None:
@@ -156,7 +156,7 @@ def _look(voice: Speaker, table: Table) -> None:
         table.exchanges.append(looking.look(voice, table.current.scene))
 
 
-def _edit(voice: Speaker, table: Table, op: str) -> None:
+def change_picture(voice: Speaker, table: Table, op: str) -> None:
     rng = voice.rng
     uploads: tuple[Scene, ...] = ()
     if table.drawings:

@@ -166,9 +166,12 @@ class Job:
 
 def builders() -> dict[str, Builder]:
     """The tasks and what builds them."""
-    from datasets_build import dialogues, open_data, prompts, pseudo
+    from datasets_build import dialogues, negatives, open_data, prompts, pseudo
 
-    return {"D_o": open_data.build, "D_p": prompts.build, "D_pm": pseudo.build, "D_tt": dialogues.build}
+    return {
+        "D_o": open_data.build, "D_p": prompts.build, "D_pm": pseudo.build, "D_tt": dialogues.build,
+        "D_n": negatives.build,
+    }  # fmt: skip
 
 
 def _record(job: Job, index: int) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""D_n: what asks for no picture though it comes near it, more of it than a natural dialogue holds.
+
+    easel data n --out data --n 100 --seed 1 --split train
+
+The banks hold thousands of ways to talk of pictures and of the world's things without wanting one, and D_tt alone would
+show most of them once or never. Two kinds: talk without any picture, and a picture whose change is declined, often
+beside one that is possible.
+"""
+
+from __future__ import annotations
+
+import random
+
+from datasets_build import refusals, talk
+from datasets_build.banks import Speaker
+from datasets_build.dialogues import Table, ask_for_picture, change_picture
+from datasets_build.records import Dialogue, Exchange, NoSample
+from datasets_build.storybook.edits import WEIGHTS
+from datasets_build.topics import TOPICS
+
+TALK = ((talk.small_talk, 50), (talk.about_things, 32), (refusals.refuse, 18))
+TALK_SHARE = 0.7
+DECLINES = ((refusals.limit, 65), (refusals.refuse_edit, 35))
+
+
+def build(language: str, split: str, rng: random.Random) -> Dialogue:
+    speaker = Speaker(language, split, rng)
+    if rng.random() < TALK_SHARE:
+        return Dialogue(language, tuple(_talk(speaker)), tuple(speaker.used))
+    for _ in range(300):
+        try:
+            table = Table(Speaker(language, split, rng), rng.choice(TOPICS))
+            return _decline(table)
+        except NoSample:
+            continue
+    raise NoSample
+
+
+def _talk(speaker: Speaker) -> list[Exchange]:
+    makers, weights = zip(*TALK, strict=True)
+    exchanges = [maker(speaker) for maker in speaker.rng.choices(makers, weights, k=speaker.rng.choice((1, 2, 3)))]
+    if len({exchange.user for exchange in exchanges}) < len(exchanges):
+        raise NoSample
+    return exchanges
+
+
+def _decline(table: Table) -> Dialogue:
+    """A picture, then one or two changes of which at least one cannot be made."""
+    speaker = table.speaker
+    ask_for_picture(speaker, table)
+    possible = speaker.rng.choice(("none", "before", "after"))
+    operations = list(WEIGHTS)
+    operation = speaker.rng.choices(operations, [WEIGHTS[name] for name in operations])[0]
+    if possible == "before":
+        change_picture(speaker, table, operation)
+    makers, weights = zip(*DECLINES, strict=True)
+    table.exchanges.append(speaker.rng.choices(makers, weights)[0](speaker, table.current.scene))
+    if possible == "after":
+        change_picture(speaker, table, operation)
+    return Dialogue(speaker.language, tuple(table.exchanges), tuple(speaker.used), table.topic.name)
