@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from datasets_build.records import add_arguments
+from datasets_build.records import add_arguments, builders
 
 # Copying attributes through edits is what takes the training's tokens, so D_tt has the largest share.
 SHARES = {"D_o": 0.20, "D_p": 0.18, "D_pm": 0.12, "D_tt": 0.50}
@@ -23,8 +23,8 @@ def parse_shares(text: str) -> dict[str, float]:
             share = float(number)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{part!r} is no share: write o=1,p=1,pm=1,tt=2") from None
-        if task not in SHARES:
-            raise argparse.ArgumentTypeError(f"{part!r} names no task: there are o, p, pm and tt")
+        if task not in builders():
+            raise argparse.ArgumentTypeError(f"{part!r} names no task: there are o, p, pm, tt and n")
         shares[task] = share
     return shares
 
