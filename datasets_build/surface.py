@@ -30,12 +30,17 @@ def roughen(text: str, language: str, rng: random.Random) -> str:
     return _rough_english(text, rng) if language == "en" else _rough_chinese(text, rng)
 
 
+def _without_end(text: str) -> str:
+    """Without its last marks, unless it consists of nothing else."""
+    return _END.sub("", text) or text
+
+
 def _rough_english(text: str, rng: random.Random) -> str:
     if rng.random() < 0.3:
         for british, american in _AMERICAN:
             text = text.replace(british, american)
     if rng.random() < 0.25:
-        text = _END.sub("", text)
+        text = _without_end(text)
     if rng.random() < 0.3:
         text = text.lower()
     elif rng.random() < 0.02:
@@ -43,7 +48,7 @@ def _rough_english(text: str, rng: random.Random) -> str:
     if rng.random() < 0.06:
         text = _slip(text, rng)
     if rng.random() < 0.04:
-        text = _END.sub("", text) + rng.choice(("!!", "...", " :)", " 🙂", " !", "!!!", " ❤️"))
+        text = _without_end(text) + rng.choice(("!!", "...", " :)", " 🙂", " !", "!!!", " ❤️"))
     return text
 
 
@@ -51,13 +56,13 @@ def _rough_chinese(text: str, rng: random.Random) -> str:
     if rng.random() < 0.2:
         text = _LONG_COLOUR.sub(r"\1", text)
     if rng.random() < 0.3:
-        text = _END.sub("", text)
+        text = _without_end(text)
     if rng.random() < 0.08:
         text = text.translate(_HALF_WIDTH)
     if rng.random() < 0.04:
         text = text.replace("，", " ")
     if rng.random() < 0.06:
-        text = _END.sub("", text) + rng.choice(("！", "～", "。。。", "🙂", "哦", "！！", "~"))
+        text = _without_end(text) + rng.choice(("！", "～", "。。。", "🙂", "哦", "！！", "~"))
     return text
 
 

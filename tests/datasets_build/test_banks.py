@@ -1,4 +1,4 @@
-"""What replies name of the world."""
+"""The banks: what replies name of the world, and what remains of a phrasing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from datasets_build.banks import THREES, examples
 from datasets_build.storybook.language import noun_phrase
 from datasets_build.storybook.scene import KINDS
+from datasets_build.storybook.vocabulary import LANGUAGES
+from datasets_build.surface import roughen
 
 
 def test_every_kind_belongs_to_one_three() -> None:
@@ -22,3 +24,9 @@ def test_after_its_first_thing_a_list_can_only_go_one_way(language: str) -> None
     assert len(lists) == len(THREES)
     for text in lists:
         assert sum(noun_phrase({"kind": kind}, language) in text for kind in KINDS) >= 3
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("text", ["...", "？？？", "!", "画。", "ok."])
+def test_slips_of_the_fingers_leave_something(text: str, language: str) -> None:
+    assert all(roughen(text, language, random.Random(seed)).strip() for seed in range(200))
