@@ -2,12 +2,12 @@
 
     easel data pictures --out shards --n 4096 --split train --seed 1
 
-A folder holds pictures-00000.npy (uint8: n, size, size, 3), covers-00000.npy (uint8: n, positions + 1, size / 8,
-size / 8; 255 where the subject that stands there covers the whole cell, and in the last plane where things that are
-worn or held do), pictures-00000.jsonl (a line per picture: its scene, its
-refined prompt and two looser captions in each language), and so on, and manifest.json, which is written last. Picture
-i depends on (seed, split, i) alone, so the bytes do not depend on the workers. Every file comes to its name whole, by
-rename: a run that was stopped goes on where it was when it is started again with the same arguments.
+A folder holds pictures-00000.npy (uint8: n, size, size, 3), covers-00000.npy (uint8: n, positions + 1, size / 8, size /
+8; 255 where the subject that stands there covers the whole cell, and in the last plane where things that are worn or
+held do), pictures-00000.jsonl (a line per picture: its scene, its refined prompt and two looser captions in each
+language), and so on, and manifest.json, which is written last. Picture i depends on (seed, split, i) alone, so the
+bytes do not depend on the workers. Every file comes to its name whole, by rename: a run that was stopped goes on where
+it was when it is started again with the same arguments.
 """
 
 from __future__ import annotations
