@@ -29,7 +29,7 @@ from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_c
 CHUNK = 64  # batches that are sorted by length together
 # What the token that decides counts beside the others: on it hangs the whole reply. A picture that nobody asked for
 # costs seconds and the one before it, so not to draw counts more.
-DRAW_WEIGHT, TALK_WEIGHT = 3.0, 6.0
+DRAW_WEIGHT, TALK_WEIGHT = 3.0, 16.0
 
 
 @dataclass(frozen=True)
