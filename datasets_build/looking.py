@@ -1,9 +1,9 @@
 """Talk about pictures: questions, descriptions, comparisons of two.
 
-    python -c "
-    import random; from datasets_build.banks import Speaker; from datasets_build.looking import look
-    from datasets_build.storybook.scene import sample_scene
-    rng = random.Random(4); print(look(Speaker('en', 'train', rng), sample_scene(rng)))"
+python -c "
+import random; from datasets_build.banks import Speaker; from datasets_build.looking import look
+from datasets_build.storybook.scene import sample_scene
+rng = random.Random(4); print(look(Speaker('en', 'train', rng), sample_scene(rng)))"
 """
 
 from __future__ import annotations

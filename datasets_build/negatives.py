@@ -10,17 +10,19 @@ beside one that is possible.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from datasets_build import refusals, talk
 from datasets_build.banks import Speaker
 from datasets_build.dialogues import Table, ask_for_picture, change_picture
 from datasets_build.records import Dialogue, Exchange, NoSample
 from datasets_build.storybook.edits import WEIGHTS
+from datasets_build.storybook.scene import Scene
 from datasets_build.topics import TOPICS
 
-TALK = ((talk.small_talk, 50), (talk.about_things, 32), (refusals.refuse, 18))
 TALK_SHARE = 0.7
-DECLINES = ((refusals.limit, 65), (refusals.refuse_edit, 35))
+TALK: dict[Callable[[Speaker], Exchange], int] = {talk.small_talk: 50, talk.about_things: 32, refusals.refuse: 18}
+DECLINES: dict[Callable[[Speaker, Scene], Exchange], int] = {refusals.limit: 65, refusals.refuse_edit: 35}
 
 
 def build(language: str, split: str, rng: random.Random) -> Dialogue:
@@ -37,8 +39,8 @@ def build(language: str, split: str, rng: random.Random) -> Dialogue:
 
 
 def _talk(speaker: Speaker) -> list[Exchange]:
-    makers, weights = zip(*TALK, strict=True)
-    exchanges = [maker(speaker) for maker in speaker.rng.choices(makers, weights, k=speaker.rng.choice((1, 2, 3)))]
+    makers = speaker.rng.choices(list(TALK), list(TALK.values()), k=speaker.rng.choice((1, 2, 3)))
+    exchanges = [maker(speaker) for maker in makers]
     if len({exchange.user for exchange in exchanges}) < len(exchanges):
         raise NoSample
     return exchanges
@@ -49,12 +51,11 @@ def _decline(table: Table) -> Dialogue:
     speaker = table.speaker
     ask_for_picture(speaker, table)
     possible = speaker.rng.choice(("none", "before", "after"))
-    operations = list(WEIGHTS)
-    operation = speaker.rng.choices(operations, [WEIGHTS[name] for name in operations])[0]
+    operation = speaker.rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     if possible == "before":
         change_picture(speaker, table, operation)
-    makers, weights = zip(*DECLINES, strict=True)
-    table.exchanges.append(speaker.rng.choices(makers, weights)[0](speaker, table.current.scene))
+    decline = speaker.rng.choices(list(DECLINES), list(DECLINES.values()))[0]
+    table.exchanges.append(decline(speaker, table.current.scene))
     if possible == "after":
         change_picture(speaker, table, operation)
     return Dialogue(speaker.language, tuple(table.exchanges), tuple(speaker.used), table.topic.name)
