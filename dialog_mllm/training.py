@@ -16,6 +16,7 @@ from dialog_mllm.data import Batches, Encoder, PictureCache, Sample, load_sample
 from dialog_mllm.fit import FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
 from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base
 from dialog_mllm.protocol import DRAW
+from dialog_mllm.records import DataError
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer
 from dialog_mllm.vision import Pictures, caption_samples, train_vision
 
@@ -54,6 +55,11 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     if config.pictures is not None:
         with threads(config.fit.threads):
             shards = Pictures.open(config.pictures)
+            if shards.size != pictures.size:
+                raise DataError(
+                    f"{config.pictures} holds pictures of {shards.size} pixels, and the model sees {pictures.size}. "
+                    f"Make others with `easel data pictures --size {pictures.size}`."
+                )
             train_vision(model, pictures.normalised, shards, run, config.vision_minutes, config.fit.seed)
         pictures.more = shards
         captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))

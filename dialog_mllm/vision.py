@@ -69,6 +69,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.whole)
 
+    @property
+    def size(self) -> int:
+        """Pixels of a side."""
+        return int(self.arrays[0].shape[1])
+
     def pixels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         shards = np.searchsorted(self.starts, rows, side="right") - 1
         return np.stack([self.arrays[s][row - self.starts[s]] for s, row in zip(shards, rows, strict=True)])

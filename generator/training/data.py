@@ -42,6 +42,11 @@ class PictureShards:
             self.covered.append(np.load(Path(folder) / f"{name.replace('pictures', 'covers')}.npy", mmap_mode="r"))
             with (Path(folder) / f"{name}.jsonl").open(encoding="utf-8") as lines:
                 self.records.extend(json.loads(line) for line in lines)
+        planes = len(self.labels["position"]) + 1  # of covers: every position's, and what is worn
+        if any(covers.shape[1] != planes for covers in self.covered):
+            raise GeneratorError(
+                f"{folder} was made by an older Easel, which kept other covers. Delete it; make it anew."
+            )
         self.starts = np.cumsum([0] + [len(array) for array in self.arrays])
         if len(self.records) != self.starts[-1]:
             raise GeneratorError(f"{folder}: {self.starts[-1]} pictures but {len(self.records)} records; make it anew")

@@ -118,6 +118,15 @@ def test_pictures_come_before_dialogues_and_their_eyes_are_locked_then(root, tmp
     assert eyes <= same and not set(told["model"]) <= same
 
 
+def test_pictures_of_another_size_are_refused(root, tmp_path, capsys):
+    write_pictures(tmp_path / "pictures", 2, "train", 1, 64, workers=1)
+    arguments = ["--data", str(root / "train.jsonl"), "--validation", str(root / "validation.jsonl")]
+    sizes = [f"--{key.replace('_', '-')}={value}" for key, value in asdict(toy.SMALL).items()]
+    more = ["--pictures", str(tmp_path / "pictures"), "--vocab-size=400", f"--out={tmp_path / 'run'}"]
+    assert easel(["train", "mllm", *arguments, *sizes, *more]) != 0
+    assert "--size 128" in capsys.readouterr().err
+
+
 def test_a_second_stage_goes_on_from_a_base_with_its_tokenizer(root, tmp_path):
     arguments = ["--data", str(root / "train.jsonl"), "--validation", str(root / "validation.jsonl")]
     sizes = [f"--{key.replace('_', '-')}={value}" for key, value in asdict(toy.SMALL).items()]

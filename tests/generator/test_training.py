@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,6 +116,14 @@ def test_what_is_small_counts_more(pictures: Path) -> None:
         only = weights[row] - 1 - 2 * covered[row]
         assert bool((only > 1).any()) == worn
         assert only.min() > -1e-5
+
+
+def test_pictures_of_an_older_version_are_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 2, "train", 1, 32, workers=1)
+    path = tmp_path / "covers-00000.npy"
+    np.save(path, np.load(path)[:, :-1])
+    with pytest.raises(GeneratorError, match="older Easel"):
+        PictureShards(tmp_path)
 
 
 def test_labels_name_what_covers_each_token(pictures: Path) -> None:
