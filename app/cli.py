@@ -35,6 +35,7 @@ COMMANDS = {
     "data p": Command("app.commands.data", "D_p: requests and refined prompts", True),
     "data pm": Command("app.commands.data", "D_pm: single turns joined into dialogues that change topic", True),
     "data tt": Command("app.commands.data", "D_tt: dialogues of drawing and editing", True),
+    "data c": Command("app.commands.data", "D_c: chains of changes, the pictures left out", True),
     "data n": Command("app.commands.data", "D_n: talk and declined changes that come near a request", True),
     "data mix": Command("app.commands.data", "D = D_o + D_p + D_pm + D_tt", True),
     "data check": Command("app.commands.data", "does a data set keep every rule?", True),

@@ -26,7 +26,7 @@ from dialog_mllm.messages import DRAW, SWITCH
 Drawn = tuple[Scene, tuple[str, int] | None]  # a scene, with the language and template of its prompt
 
 SHOWN = 5  # violations of one rule that are printed
-TASKS = ("D_o", "D_p", "D_pm", "D_tt", "D_n")
+TASKS = ("D_o", "D_p", "D_pm", "D_tt", "D_n", "D_c")
 TYPES = ("t2t", "t2i", "ti2t", "ti2i")
 
 
@@ -127,8 +127,8 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
         here = f"{where} turn {i}"
         _check_tokens(user, reply, turn, here, counts, report)
         if turn["type"] in ("t2i", "ti2i"):
-            last = i + 1 == len(turns)
-            if any(block["type"] == "image" for block in reply["content"]) == last:
+            kept = i + 1 < len(turns) and record["task"] != "D_c"  # which shows none
+            if any(block["type"] == "image" for block in reply["content"]) != kept:
                 report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
             drawn.append(_check_drawn(reply, turn, drawn, here, split, report, seen))
         elif turn["scene"] is not None:

@@ -136,7 +136,11 @@ def _talk(voice: Speaker, table: Table, first: bool, last: bool) -> Exchange:
 
 
 def ask_for_picture(voice: Speaker, table: Table) -> None:
-    exchange = fresh(voice, table.topic, after_another=bool(table.drawings))
+    put_new(table, fresh(voice, table.topic, after_another=bool(table.drawings)))
+
+
+def put_new(table: Table, exchange: Exchange) -> None:
+    """A new picture on the table, in the form in which the exchange's prompt is written."""
     form = find_template(exchange.reply.removeprefix(DRAW))
     if exchange.drawn is None or form is None:
         raise ValueError(f"no template wrote {exchange.reply!r}")
@@ -214,6 +218,8 @@ def edit_within(
 
 def _go_back(voice: Speaker, table: Table, op: str) -> None:
     """The same picture again, or the one before it."""
+    if not table.drawings:
+        raise NoSample
     current = table.current
     steps = [drawing for drawing in table.drawings if drawing.root == current.root]
     if op == "undo" and (len(steps) < 2 or steps[-1] == steps[-2]):

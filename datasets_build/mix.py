@@ -24,7 +24,7 @@ def parse_shares(text: str) -> dict[str, float]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"{part!r} is no share: write o=1,p=1,pm=1,tt=2") from None
         if task not in builders():
-            raise argparse.ArgumentTypeError(f"{part!r} names no task: there are o, p, pm, tt and n")
+            raise argparse.ArgumentTypeError(f"{part!r} names no task: there are o, p, pm, tt, n and c")
         shares[task] = share
     return shares
 

@@ -58,6 +58,7 @@ class Dialogue:
     exchanges: tuple[Exchange, ...]
     phrasings: tuple[str, ...]
     topic: str | None = None
+    pictures: bool = True  # whether those that are drawn are kept
 
 
 Builder = Callable[[str, str, random.Random], Dialogue]  # (language, split, rng) -> a dialogue, or NoSample
@@ -110,7 +111,7 @@ def to_record(dialogue: Dialogue, name: str, task: str, split: str, picture_seed
         switch = SWITCH if exchange.opens and under_way else ""
         under_way = under_way or exchange.opens
         content: list[dict[str, Any]] = [{"type": "text", "text": switch + exchange.reply}]
-        if exchange.drawn is not None and i + 1 < len(dialogue.exchanges):
+        if dialogue.pictures and exchange.drawn is not None and i + 1 < len(dialogue.exchanges):
             content.append(_picture(exchange.drawn, picture_seed, root))
         messages.append({"role": "assistant", "content": content})
     return {
@@ -166,11 +167,11 @@ class Job:
 
 def builders() -> dict[str, Builder]:
     """The tasks and what builds them."""
-    from datasets_build import dialogues, negatives, open_data, prompts, pseudo
+    from datasets_build import chains, dialogues, negatives, open_data, prompts, pseudo
 
     return {
         "D_o": open_data.build, "D_p": prompts.build, "D_pm": pseudo.build, "D_tt": dialogues.build,
-        "D_n": negatives.build,
+        "D_n": negatives.build, "D_c": chains.build,
     }  # fmt: skip
 
 

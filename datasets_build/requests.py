@@ -55,7 +55,12 @@ def fresh(speaker: Speaker, topic: Topic, after_another: bool = False) -> Exchan
     rng = speaker.rng
     if rng.random() < OPEN_SHARE and (exchange := open_request(speaker)):
         return exchange
-    asked, scene = asked_of_split(rng, topic, speaker.split)
+    return request(speaker, *asked_of_split(rng, topic, speaker.split), after_another)
+
+
+def request(speaker: Speaker, asked: Partial, scene: Scene, after_another: bool) -> Exchange:
+    """The request for what is `asked`, which means `scene`."""
+    rng = speaker.rng
     template = 0 if rng.random() < PLAIN_TEMPLATE_SHARE else rng.randrange(N_TEMPLATES)
     words = surround(request_text(asked, speaker, after_another), speaker, 0.12 if after_another else 0.0, 0.04)
     user = roughen(words, speaker.language, rng)

@@ -33,7 +33,7 @@ class MllmConfig:
     vocab_size: int = VOCAB_SIZE
     text_weight: float = 0.3  # what predicting users' words counts: a base from nothing learns language from them too
     validation_records: int = 200
-    pictures: Path | None = None  # of `easel data pictures`: the vision tower learns to read them first
+    pictures: tuple[Path, ...] = ()  # of `easel data pictures`: the vision tower learns to read them first
     vision_minutes: float = 8.0
     caption_minutes: float = 8.0  # then the whole model puts them into words
     captions: int = 3000  # of those, how many stay among the dialogues
@@ -52,12 +52,12 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     held_out, held_out_pictures = load_samples(
         config.validation, processor, run / "pictures", limit=config.validation_records
     )
-    if config.pictures is not None:
+    if config.pictures:
         with threads(config.fit.threads):
-            shards = Pictures.open(config.pictures)
+            shards = Pictures.open(*config.pictures)
             if shards.size != pictures.size:
                 raise DataError(
-                    f"{config.pictures} holds pictures of {shards.size} pixels, and the model sees {pictures.size}. "
+                    f"{config.pictures[0]} holds pictures of {shards.size} pixels, and the model sees {pictures.size}. "
                     f"Make others with `easel data pictures --size {pictures.size}`."
                 )
             train_vision(model, pictures.normalised, shards, run, config.vision_minutes, config.fit.seed)
@@ -101,7 +101,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validation", type=Path, nargs="+", required=True, help="canonical JSONL files to measure on")
     parser.add_argument("--base", type=Path, help="go on from this model and its tokenizer instead of from nothing")
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
-    parser.add_argument("--pictures", type=Path, help="of `easel data pictures`: the eyes learn to read them first")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="of `easel data pictures`: the eyes learn to read them first",
+    )
     parser.add_argument("--vision-minutes", type=float, default=8.0, help="for that")
     parser.add_argument("--caption-minutes", type=float, default=8.0, help="then, to put them into words")
     parser.add_argument("--captions", type=int, default=3000, help="how many of those stay among the dialogues")
@@ -121,7 +127,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             base=args.base,
             vocab_size=args.vocab_size,
             text_weight=args.text_weight,
-            pictures=args.pictures,
+            pictures=tuple(args.pictures),
             vision_minutes=args.vision_minutes,
             caption_minutes=args.caption_minutes,
             captions=args.captions,

@@ -33,6 +33,7 @@ from dialog_mllm.records import DataError
 IGNORE = -100  # the class of what is not asked
 ASKS = {"en": "Its prompt, please.", "zh": "写出它的提示词。"}  # what a picture's caption is the reply to
 BATCH = 128
+HELD_OUT = 512  # pictures at the end that the eyes are measured on
 WHOLE = ("background", "sky", "style", "shot")
 
 
@@ -48,19 +49,25 @@ class Pictures:
     whole: Tensor  # int64 (n, questions about the picture)
 
     @classmethod
-    def open(cls, folder: Path) -> Pictures:
-        if not (folder / "manifest.json").is_file():
-            raise DataError(f"{folder} holds no finished set of pictures: make one with `easel data pictures`.")
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        names = [shard["name"] for shard in manifest["shards"]]
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+    def open(cls, *folders: Path) -> Pictures:
+        """The pictures of all these folders, which must be of one size and of one world."""
+        shards: list[Path] = []
+        kinds: dict[str, dict[str, list[str]]] = {}
+        for folder in folders:
+            if not (folder / "manifest.json").is_file():
+                raise DataError(f"{folder} holds no finished set of pictures: make one with `easel data pictures`.")
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            shards += [folder / shard["name"] for shard in manifest["shards"]]
+            kinds[json.dumps([manifest["size"], manifest["labels"]])] = labels = manifest["labels"]
+        if len(kinds) > 1:
+            raise DataError(f"{' and '.join(map(str, folders))} differ in size or in what they show: use one of them.")
+        arrays = [np.load(shard.with_suffix(".npy"), mmap_mode="r") for shard in shards]
         lines = [
             json.loads(line)
-            for name in names
-            for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+            for shard in shards
+            for line in shard.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
         ]
         scenes = [line["scene"] for line in lines]
-        labels = manifest["labels"]
         subjects = torch.tensor([_subject_classes(scene, labels) for scene in scenes])
         whole = torch.tensor([[labels[part].index(scene[part]) for part in WHOLE] for scene in scenes])
         starts = np.cumsum([0] + [len(array) for array in arrays])
@@ -78,9 +85,10 @@ class Pictures:
         shards = np.searchsorted(self.starts, rows, side="right") - 1
         return np.stack([self.arrays[s][row - self.starts[s]] for s, row in zip(shards, rows, strict=True)])
 
-    def batches(self, seed: int) -> Iterator[np.ndarray]:
+    def batches(self, seed: int, count: int) -> Iterator[np.ndarray]:
+        """Rows of the first `count` pictures, epoch after epoch in another order."""
         for epoch in range(1_000_000):
-            order = np.random.default_rng((seed, epoch)).permutation(len(self))
+            order = np.random.default_rng((seed, epoch)).permutation(count)
             yield from np.array_split(order, -(-len(order) // BATCH))
 
 
@@ -169,8 +177,8 @@ def train_vision(
 ) -> dict[str, float]:
     """Trains the vision tower and the connector of `model` for so long; `normalised` makes floats of uint8 pixels.
 
-    What it learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns the accuracies on the last
-    pictures, before the step that learnt from them.
+    Half of the pictures are seen in the mirror, for the tower can know all of some tens of thousands by heart. What it
+    learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns the accuracies on pictures held out.
     """
     eyes = nn.ModuleDict({"tower": model.model.vision_model, "connector": model.model.connector})
     kept = run / "vision.pt"
@@ -186,19 +194,34 @@ def train_vision(
     begun = time.monotonic()
     losses: list[float] = []
     shares: dict[str, float] = {}
-    for step, rows in enumerate(pictures.batches(seed)):
+    held_out = min(HELD_OUT, len(pictures) // 4)
+    chance = np.random.default_rng(seed)
+
+    def see(rows: np.ndarray, mirrored: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """The pictures' tokens (B, 16, hidden), and the answers; `mirrored` (B,) tells which are seen in the mirror."""
+        pixels, subjects = pictures.pixels(rows), pictures.subjects[rows]
+        pixels[mirrored] = pixels[mirrored, :, ::-1]
+        subjects[mirrored] = subjects[mirrored].flip(1)
+        tokens = model.model.get_image_features(normalised(pixels).unsqueeze(1)).pooler_output
+        return tokens, subjects, pictures.whole[rows]
+
+    def held_out_shares() -> dict[str, float]:
+        rows = np.arange(len(pictures) - held_out, len(pictures))
+        with torch.no_grad(), mixed_precision():
+            tokens, subjects, whole = see(rows, np.zeros(held_out, bool))
+        return read_accuracy(reader, tokens.float(), subjects, whole)
+
+    for step, rows in enumerate(pictures.batches(seed, len(pictures) - held_out)):
         progress = (time.monotonic() - begun) / 60 / minutes
-        pixels = normalised(pictures.pixels(rows))
-        subjects, whole = pictures.subjects[rows], pictures.whole[rows]
         with mixed_precision():
-            tokens = model.model.get_image_features(pixels.unsqueeze(1)).pooler_output  # (B, 16, hidden)
+            tokens, subjects, whole = see(rows, chance.random(len(rows)) < 0.5)
             loss = read_loss(reader, tokens, subjects, whole)
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in both.parameters() if p.requires_grad], config.clip_norm)
         optimizers.step(config.learning_rate * schedule(min(1.0, progress), step, config))
         losses.append(loss.item())
-        if (step + 1) % 50 == 0 or progress >= 1:
-            shares = read_accuracy(reader, tokens.float(), subjects, whole)
+        if (step + 1) % 100 == 0 or progress >= 1:
+            shares = held_out_shares()
             mean = sum(losses) / len(losses)
             print(f"vision step {step + 1}, {60 * progress * minutes:.0f} s: loss {mean:.3f} {shares}", flush=True)
             losses.clear()

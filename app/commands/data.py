@@ -9,7 +9,7 @@ import argparse
 
 from datasets_build import check, mix, pictures, records
 
-TASKS = {"o": "D_o", "p": "D_p", "pm": "D_pm", "tt": "D_tt", "n": "D_n"}
+TASKS = {"o": "D_o", "p": "D_p", "pm": "D_pm", "tt": "D_tt", "n": "D_n", "c": "D_c"}
 
 
 def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:

@@ -104,7 +104,7 @@ def test_pictures_come_before_dialogues_and_their_eyes_are_locked_then(root, tmp
         fit=FitConfig(tmp_path, epochs=0.5, batch_tokens=1500, warmup=1),
         model=toy.SMALL,
         vocab_size=400,
-        pictures=tmp_path / "pictures",
+        pictures=(tmp_path / "pictures",),
         vision_minutes=0.001,
         caption_minutes=0.001,
         captions=2,

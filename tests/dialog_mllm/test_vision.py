@@ -96,3 +96,13 @@ def test_a_caption_is_a_reply_to_its_own_picture(folder: Path) -> None:
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="easel data pictures"):
         Pictures.open(tmp_path)
+
+
+def test_folders_are_joined(folder: Path, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "more", 3, "train", 2, 128, workers=1)
+    one, two, both = Pictures.open(folder), Pictures.open(tmp_path / "more"), Pictures.open(folder, tmp_path / "more")
+    assert len(both) == 15 and np.array_equal(both.pixels([3, 14]), [one.pixels([3])[0], two.pixels([2])[0]])
+    assert torch.equal(both.whole, torch.cat((one.whole, two.whole)))
+    write_pictures(tmp_path / "small", 3, "train", 2, 64, workers=1)
+    with pytest.raises(DataError, match="differ in size"):
+        Pictures.open(folder, tmp_path / "small")
