@@ -13,6 +13,7 @@ import random
 
 from datasets_build.banks import Speaker
 from datasets_build.dialogues import OTHER_LANGUAGE, Table, ask_for_picture, change_picture, put_new
+from datasets_build.negatives import DECLINES
 from datasets_build.records import Dialogue, NoSample
 from datasets_build.requests import request
 from datasets_build.storybook.edits import WEIGHTS
@@ -25,6 +26,7 @@ BROUGHT_SHARE = 0.2  # of the chains begin with a picture of the user's, to be c
 WHOLE_SHARE = 0.7  # of first requests say everything
 TWO_SHARE = 0.6  # of those are about two subjects: to tell these apart is what goes wrong
 SECOND_SHARE = 0.15  # of the chains begin another picture on the way, and may combine the two
+DECLINED_SHARE = 0.1  # of the changes cannot be made
 # Where another thing stands between the words and the right place in the prompt, more is to be learnt.
 OPERATIONS = {
     **WEIGHTS, "move": 9, "remove_subject": 9, "add_accessory": 16, "remove_accessory": 9, "recolour_accessory": 9,
@@ -53,6 +55,9 @@ def _next(table: Table, second: int | None) -> None:
     speaker = table.speaker
     if len(table.exchanges) == second:
         return _ask(table)
+    if table.drawings and speaker.rng.random() < DECLINED_SHARE:
+        decline = speaker.rng.choices(list(DECLINES), list(DECLINES.values()))[0]
+        return table.exchanges.append(decline(speaker, table.current.scene))
     roots = {drawing.root for drawing in table.drawings}
     operations = {**OPERATIONS, "combine": 60 if len(roots) > 1 else 0}
     operation = speaker.rng.choices(list(operations), list(operations.values()))[0]
