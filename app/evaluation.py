@@ -19,7 +19,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -38,6 +37,7 @@ from app.errors import EaselError
 from app.judging import expected_scene, judge_edit, judge_prompt
 from datasets_build.storybook.reading import read_prompt
 from datasets_build.storybook.scene import Scene
+from dialog_mllm.evaluation import mentions
 
 TURNS = 3
 Record = dict[str, Any]
@@ -253,7 +253,7 @@ def _turn_is_right(turn: dict[str, Any], answer: Answer, before: Answer | None) 
     if answer.draw or not answer.content.strip():
         return False
     request = turn["request"] or {}
-    return request.get("op") != "answer" or any(_mentions(answer.content, accepted) for accepted in request["accept"])
+    return request.get("op") != "answer" or any(mentions(answer.content, accepted) for accepted in request["accept"])
 
 
 def _judge_picture(
@@ -269,13 +269,6 @@ def _judge_picture(
     if turn["request"]["op"] == "edit" and before is not None and isinstance(previous, Scene) and previous != wanted:
         (seen_before,) = inspector.read([before.picture])
         verdict.edits.append(judge_edit(previous, wanted, seen_before, seen))
-
-
-def _mentions(text: str, answer: str) -> bool:
-    """The answer as whole words; Chinese has no spaces to tell words by."""
-    if answer.isascii():
-        return re.search(rf"(?<![a-z]){re.escape(answer.lower())}(?![a-z])", text.lower()) is not None
-    return answer in text
 
 
 def _fits(record: Record) -> bool:

@@ -9,9 +9,10 @@ import io
 import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from app.errors import InputRefused
+from dialog_mllm.messages import upright
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_BYTES = 20 * 2**20
@@ -34,7 +35,9 @@ def read_upload(source: Path | bytes) -> Image.Image:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:  # reads the header only
                 _check_size(name, picture.width, picture.height)
                 picture.draft("RGB", (LONGEST_EDGE, LONGEST_EDGE))  # JPEG decodes smaller right away
-                return _upright(picture)
+                picture.load()
+                picture.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
+                return upright(picture)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
@@ -48,13 +51,3 @@ def _check_size(name: str, width: int, height: int) -> None:
 
 def _too_large(name: str) -> InputRefused:
     return InputRefused(f"{name} is too large. Use a picture of at most {MOST_PIXELS // 10**6} megapixels.")
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()
-    upright = ImageOps.exif_transpose(picture)
-    upright.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    return upright.convert("RGB")

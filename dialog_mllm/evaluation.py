@@ -211,7 +211,7 @@ def _judge(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, bool]:
         right["topic_accuracy"] = reply.switched == turn.wanted.startswith(SWITCH)
     if turn.operation == "answer":
         said = reply.text if reply is not None and not turn.drew else ""
-        right["question_accuracy"] = any(_mentions(said, answer) for answer in turn.turn["request"]["accept"])
+        right["question_accuracy"] = any(mentions(said, answer) for answer in turn.turn["request"]["accept"])
     if turn.operation == "refuse":
         right["refusal_accuracy"] = turn.drew is False
     return right
@@ -249,7 +249,7 @@ def _changed_words(before: str, after: str) -> int:
     return sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in edits if tag != "equal")
 
 
-def _mentions(text: str, answer: str) -> bool:
+def mentions(text: str, answer: str) -> bool:
     """The answer's words in a row: "red" is not in "bored"."""
     said, sought = _words(text), _words(answer)
     return any(said[i : i + len(sought)] == sought for i in range(len(said) - len(sought) + 1)) if sought else False

@@ -62,17 +62,22 @@ class ImageBlock:
                         f"{name} is too large ({picture.width}×{picture.height}). "
                         f"Use a picture of at most {MAX_IMAGE_PIXELS // 1_000_000} megapixels."
                     )
-                upright = ImageOps.exif_transpose(picture)
-                if upright.has_transparency_data:
-                    upright = upright.convert("RGBA")
-                    upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-                return upright.convert("RGB")
+                return upright(picture)
         except Image.DecompressionBombError as error:
             raise MessageError(f"{name} is too large. Use a smaller picture.") from error
         except FileNotFoundError as error:
             raise MessageError(f"{name} is not there any more. Upload it again.") from error
         except (OSError, ValueError, SyntaxError) as error:
             raise MessageError(f"{name} is not a picture that can be read. Use PNG, JPEG or WebP.") from error
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """As RGB, turned as its EXIF data say, over white where it is transparent."""
+    turned = ImageOps.exif_transpose(picture)
+    if turned.has_transparency_data:
+        turned = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
+    return turned.convert("RGB")
 
 
 Block = TextBlock | ImageBlock
