@@ -23,32 +23,25 @@ if TYPE_CHECKING:
     from generator.engine import Drawing, Progress
     from generator.pipeline import Pipeline
 
+OPTIONS = ("negative_prompt", "size", "steps", "guidance", "sampler")  # None where they are not named
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    default = DrawRequest(prompt="-")
     parser.add_argument("prompt", help="what to draw, in English or Chinese; drawn as it stands")
     parser.add_argument("-o", "--output", type=Path, default=Path("drawing.png"), help="a .png file (%(default)s)")
-    parser.add_argument("--negative-prompt", default="", help="what not to draw")
-    parser.add_argument("--seed", type=int, default=default.seed, help="same seed, same picture (%(default)s)")
-    parser.add_argument("--size", type=parse_size, default=default.size, help="WIDTHxHEIGHT in pixels (128x128)")
-    parser.add_argument("--steps", type=int, default=default.steps, help="(%(default)s)")
-    parser.add_argument("--guidance", type=float, default=default.guidance, help="how closely to follow (%(default)s)")
-    parser.add_argument("--sampler", default=default.sampler, help="dpmpp or ddim (%(default)s)")
+    parser.add_argument("--negative-prompt", help="what not to draw")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same picture (%(default)s)")
+    parser.add_argument("--size", type=parse_size, help="WIDTHxHEIGHT in pixels")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float, help="how closely to follow")
+    parser.add_argument("--sampler", help="dpmpp or ddim")
     parser.add_argument("--json", action="store_true", help="print the request and the timings as JSON")
 
 
 def run(args: argparse.Namespace, pipeline_source: Callable[[], Pipeline]) -> int:
     """Draw and save; raises GeneratorError. The request is checked before the model is loaded."""
-    request = DrawRequest(
-        prompt=args.prompt,
-        negative_prompt=args.negative_prompt,
-        seed=args.seed,
-        size=args.size,
-        steps=args.steps,
-        guidance=args.guidance,
-        sampler=args.sampler,
-        owner="easel draw",
-    )
+    named = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    request = DrawRequest(prompt=args.prompt, seed=args.seed, owner="easel draw", **named)
     check_output(args.output)
     from generator.engine import Engine
 

@@ -20,4 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from app.profiles import load_profile
 
     profile = load_profile(args.profile)
+    for name in draw.OPTIONS:  # what is not named is the profile's
+        if getattr(args, name) is None:
+            setattr(args, name, (profile.width, profile.height) if name == "size" else getattr(profile, name))
     return draw.run(args, lambda: load_generator(profile.generator))

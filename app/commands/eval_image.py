@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from generator.evaluation import Prompt
     from generator.inspector import Inspector
 
-COLUMNS = 10  # of the contact sheet
 LANGUAGES = ("en", "zh")
 
 
@@ -41,6 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from generator.engine import DrawRequest, Engine
     from generator.evaluation import evaluate
     from generator.inspector import Inspector
+    from generator.sheets import contact_sheet
 
     if args.n < 1:
         raise EaselError("--n must be at least 1.")
@@ -105,12 +105,3 @@ def inspect_renders(prompts: list[Prompt], inspector: Inspector) -> dict[str, fl
     ]
     values = [right for result in results for rights in result.values() for right in rights]
     return {**tally(results), "all": round(sum(values) / len(values), 4)}
-
-
-def contact_sheet(pictures: list[Image.Image]) -> Image.Image:
-    width, height = pictures[0].size
-    rows = -(-len(pictures) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * (width + 4), rows * (height + 4)), "white")
-    for number, picture in enumerate(pictures):
-        sheet.paste(picture, (number % COLUMNS * (width + 4), number // COLUMNS * (height + 4)))
-    return sheet

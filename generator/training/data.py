@@ -8,7 +8,6 @@ The pictures stay on disk (memory-mapped); scenes and captions are read once.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,14 +70,6 @@ class PictureShards:
     def _rows(self, arrays: list[np.ndarray], indices: Sequence[int] | np.ndarray) -> Tensor:
         shards = np.searchsorted(self.starts, indices, side="right") - 1
         return torch.from_numpy(np.stack([arrays[s][i - self.starts[s]] for s, i in zip(shards, indices, strict=True)]))
-
-    def caption(self, index: int, rng: random.Random, refined_share: float) -> str:
-        """One text of the picture: its refined prompt with probability `refined_share`, else a looser caption."""
-        record = self.records[index]
-        language = rng.choice(("en", "zh"))
-        if rng.random() < refined_share:
-            return str(record["prompt"][language])
-        return str(rng.choice(record["captions"][language]))
 
 
 def epochs(n: int, batch: int, seed: int, start: int = 0) -> Any:

@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from generator import preview
 from generator.checkpoint import read_json, write_json
 from generator.model import HunyuanDiT, HunyuanDiTConfig
-from generator.pipeline import Pipeline, load_vae
+from generator.pipeline import Pipeline, load_vae, to_image
 from generator.request import DrawRequest
 from generator.sampling import Schedule
+from generator.sheets import contact_sheet
 from generator.text import Encoder, TextEncoders
 from generator.training.data import PictureShards, epochs
 from generator.training.hints import Heads, SceneLabels
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 from generator.training.reading import EAGER, build_clip, build_t5, train_reading, try_reading
-from generator.training.sheets import contact_sheet
 from generator.training.text import CaptionTokens, all_texts, train_tokenizer
 
 SCHEDULER = {
@@ -188,16 +188,15 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         save_folder(config, pipeline)
         if score:
             print(f"step {step} " + " ".join(f"{k} {v:.3f}" for k, v in score(pipeline).items()), flush=True)
-        pictures = []
+        pictures = [to_image(pixels[None]) for pixels in shards.pixels(range(24))]
         for i in range(24):
             language = ("en", "zh")[i % 2]
             request = DrawRequest(shards.records[i]["prompt"][language], seed=i, steps=SHEET_STEPS)
             canvas = pipeline.begin(request)
             while not canvas.finished:
                 pipeline.advance(canvas)
-            pictures.append(torch.from_numpy(np.array(pipeline.decode(canvas.latents))).permute(2, 0, 1))
-        drawn = torch.stack(pictures).float().div(127.5).sub(1)  # (24, 3, H, W)
-        contact_sheet(torch.cat([shards.pixels(range(24)), drawn]), config.out / f"sheet-{step:06d}.png", columns=12)
+            pictures.append(pipeline.decode(canvas.latents))
+        contact_sheet(pictures, columns=12).save(config.out / f"sheet-{step:06d}.png")
 
     fit_config = FitConfig(
         config.out, config.steps, config.minutes, config.learning_rate, config.matrix_rate, seed=config.seed,

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generator.errors import GeneratorError
-from generator.pipeline import load_vae
+from generator.pipeline import load_vae, to_image
+from generator.sheets import contact_sheet
 from generator.training.data import PictureShards, epochs
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
-from generator.training.sheets import contact_sheet
 
 CELL = 8  # pixels a side that one latent stands for
 CROP = 64
@@ -148,7 +148,8 @@ def train_vae(config: VaeConfig) -> dict[str, float]:
         with torch.no_grad():
             pixels = shards.pixels(range(24))
             restored = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        contact_sheet(torch.cat([pixels, restored]), config.out / f"sheet-{step:06d}.png", columns=12)
+        pictures = [to_image(picture[None]) for picture in torch.cat([pixels, restored])]
+        contact_sheet(pictures, columns=12).save(config.out / f"sheet-{step:06d}.png")
 
     fit_config = FitConfig(
         config.out, config.steps, config.minutes, config.learning_rate, config.matrix_rate,
