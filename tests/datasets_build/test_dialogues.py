@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from datasets_build import talk
 from datasets_build.banks import Speaker, bank, split_entries
 from datasets_build.changes import edit_text
-from datasets_build.records import SPLITS, Dialogue, NoSample, build_dialogue, builders
+from datasets_build.records import SPLITS, Dialogue, NoSample, build_dialogue, builders, to_record
 from datasets_build.refusals import limit, refuse, refuse_edit
 from datasets_build.storybook.edits import WEIGHTS, apply_edit, sample_edit
 from datasets_build.storybook.reading import complete, find_template, read_prompt
@@ -69,6 +70,22 @@ def test_edits_keep_the_prompts_language_and_template_whatever_the_user_speaks()
                 mixed += not exchange.user.isascii() and new[0] == "en"
             form = new
     assert mixed >= 3  # Chinese edits of English prompts are among them
+
+
+def test_chains_change_a_picture_many_times_and_show_only_what_was_brought(tmp_path: Path) -> None:
+    brought = declined = 0
+    for number, dialogue in enumerate(made("D_c", "en", "train", 40)):
+        assert 4 <= len(dialogue.exchanges) <= 7
+        changes = [exchange for exchange in dialogue.exchanges if exchange.type == "ti2i"]
+        assert len(changes) >= 1
+        declined += sum(exchange.type == "ti2t" for exchange in dialogue.exchanges)
+        uploads = [exchange.uploads for exchange in dialogue.exchanges]
+        assert not any(uploads[1:])
+        brought += bool(uploads[0])
+        record = to_record(dialogue, f"D_c-train-0-{number}", "D_c", "train", 1, tmp_path)
+        pictures = [[b["type"] for b in message["content"]].count("image") for message in record["messages"]]
+        assert pictures == [len(uploads[0]), *[0] * (len(record["messages"]) - 1)]
+    assert brought > 2 and declined > 5
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
