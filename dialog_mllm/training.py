@@ -65,6 +65,7 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
         captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))
         _train_captions(config, model, captions, pictures, token_id(processor.tokenizer, DRAW))
         train += captions[: config.captions]
+    if config.pictures or config.base is not None:
         for eyes in (model.model.vision_model, model.model.connector):
             eyes.requires_grad_(False)  # they see better than dialogues teach, and the steps are a fifth faster
     size = parameter_count(model) / 1e6
