@@ -3,7 +3,8 @@
     easel finetune --data DATA --out RUN --minutes 20      # RUN/adapter, and the run's curves
 
 Only the language model's linear layers are adapted: vLLM ignores the rest and takes no new vocabulary from an adapter.
-The best adapter by switch accuracy on DATA/validation.jsonl is kept; ties are decided by the loss.
+The best adapter by switch accuracy on DATA/validation.jsonl is kept, to a hundredth (some hundred records tell no more
+than that); ties are decided by the loss, which is mostly the prompts'.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
         Batches(held_out, held_out_pictures, config.fit.batch_tokens),
         token_id(processor.tokenizer, DRAW),
         save=lambda scores: save_adapter(model, run / "adapter", config.base.name),
-        better=lambda scores: (round(scores["switch_accuracy"], 3), -scores["loss"]),
+        better=lambda scores: (round(scores["switch_accuracy"], 2), -scores["loss"]),
     )
 
 
