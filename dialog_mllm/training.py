@@ -29,7 +29,8 @@ class MllmConfig:
     validation: tuple[Path, ...]
     fit: FitConfig
     model: BaseConfig
-    base: Path | None = None  # go on from this model and its tokenizer; `model` and `vocab_size` do not count then
+    # Go on from this model and its tokenizer; its eyes learn from `pictures` alone. `model`, `vocab_size` do not count.
+    base: Path | None = None
     vocab_size: int = VOCAB_SIZE
     text_weight: float = 0.3  # what predicting users' words counts: a base from nothing learns language from them too
     validation_records: int = 200
@@ -67,7 +68,8 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
         train += captions[: config.captions]
     if config.pictures or config.base is not None:
         for eyes in (model.model.vision_model, model.model.connector):
-            eyes.requires_grad_(False)  # they see better than dialogues teach, and the steps are a fifth faster
+            # Once taught they see better than dialogues teach, which spoil them; and steps are a fifth faster.
+            eyes.requires_grad_(False)
     size = parameter_count(model) / 1e6
     print(f"{size:.1f} M parameters, {len(processor.tokenizer)} tokens, {len(train)} conversations")
     return fit(
@@ -100,7 +102,9 @@ def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pict
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="canonical JSONL files to train on")
     parser.add_argument("--validation", type=Path, nargs="+", required=True, help="canonical JSONL files to measure on")
-    parser.add_argument("--base", type=Path, help="go on from this model and its tokenizer instead of from nothing")
+    parser.add_argument(
+        "--base", type=Path, help="go on from this model, its tokenizer and its eyes (which only --pictures teach more)"
+    )
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
     parser.add_argument(
         "--pictures",

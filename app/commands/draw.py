@@ -12,7 +12,11 @@ from generator import draw
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     draw.add_arguments(parser)
-    parser.add_argument("--profile", default="storybook", help="storybook, hunyuan, or a .toml file (%(default)s)")
+    parser.add_argument(
+        "--profile",
+        default="storybook",
+        help="storybook, hunyuan, or a .toml file: the model, and what is not named (%(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -67,6 +67,15 @@ def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "dialog model is missing" in capsys.readouterr().err
 
 
+def test_draw_takes_what_is_not_named_from_the_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = tmp_path / "mine.toml"
+    profile.write_text("guidance = 2.5\nsteps = 7\nwidth = 96\nheight = 64\n")
+    asked: list[Any] = []
+    monkeypatch.setattr("generator.draw.run", lambda args, source: asked.append(args) or 0)
+    assert main(["draw", "a fox", "--profile", str(profile), "--steps", "9"]) == 0
+    assert (asked[0].guidance, asked[0].steps, asked[0].size, asked[0].sampler) == (2.5, 9, (96, 64), "dpmpp")
+
+
 @pytest.mark.parametrize("part", ["transformer/diffusion_pytorch_model.safetensors", "vae/config.json"])
 def test_truncated_weights(part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(PROFILES["storybook"].generator, tmp_path / "weights")

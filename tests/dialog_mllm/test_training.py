@@ -141,6 +141,17 @@ def test_a_second_stage_goes_on_from_a_base_with_its_tokenizer(root, tmp_path):
         torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=1e-3)
 
 
+def test_without_pictures_the_eyes_of_an_earlier_base_stay_as_they_are(root, tmp_path):
+    common = {"data": (root / "train.jsonl",), "validation": (root / "validation.jsonl",), "model": toy.SMALL,
+              "vocab_size": 400}  # fmt: skip
+    for name, base in (("one", None), ("two", tmp_path / "one" / "base")):
+        config = FitConfig(tmp_path / name, epochs=0.5, batch_tokens=1500, warmup=1, learning_rate=1e-2)
+        train_mllm(MllmConfig(fit=config, base=base, **common))
+    one, two = (load_base(tmp_path / name / "base")[0].state_dict() for name in ("one", "two"))
+    changed = {name for name in one if not torch.equal(one[name], two[name])}
+    assert changed and not any("vision_model" in name or "connector" in name for name in changed)
+
+
 def test_time_is_a_limit_over_all_resumes(root, tmp_path):
     config = FitConfig(tmp_path / "run", epochs=1e6, minutes=0.05, batch_tokens=600)
     _, scores = fit_toy(root, config, tmp_path)
