@@ -30,7 +30,7 @@ from app.models import Models
 from app.profiles import Profile, parse_size
 from app.store import Store, new_seed
 from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
-from generator.errors import GeneratorError, RequestError
+from generator.errors import GeneratorError, QueueFull, RequestError
 from generator.request import DrawRequest
 
 OWNER = "api"
@@ -69,6 +69,8 @@ def status_of(error: Exception | None) -> int:
             return 400
         case NotFound():
             return 404
+        case QueueFull():
+            return 429
         case StoreError():
             return 507
         case DialogTimeout():

@@ -2,8 +2,9 @@
 
     python -c "from generator.engine import Engine, DrawRequest; ..."   # see generator/draw.py for the shortest use
 
-The worker's round is schedule, step, collect. Users take turns, each user's requests are drawn in their order, and
-a drawing depends on nothing but its own request.
+The worker's round is admit, choose, step. Drawings of one size share a batch, which each may join or leave at any
+step; users share it equally, each user's requests are drawn in their order, and a drawing depends on nothing but its
+own request.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ import asyncio
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from PIL import Image
 
-from generator.errors import DrawingCancelled, DrawingFailed, EngineClosed, GeneratorError
+from generator.errors import DrawingCancelled, DrawingFailed, EngineClosed, GeneratorError, QueueFull
 from generator.pipeline import Canvas, Pipeline
 from generator.request import DrawRequest
+from generator.turns import TurnQueue
 
 __all__ = ["DrawRequest", "Drawing", "Engine", "Job", "Progress"]
+
+LONGEST_QUEUE = 100  # drawings of one user that may wait
 
 log = logging.getLogger(__name__)
 
@@ -106,56 +110,16 @@ class Job:
             log.debug("A drawing failed just as it was cancelled.")
 
 
-class TurnQueue:
-    """First come first served for each owner; owners take turns. Not thread-safe: the engine holds the lock."""
-
-    def __init__(self) -> None:
-        self.waiting: OrderedDict[str, deque[Job]] = OrderedDict()  # owners in the order of their turns
-
-    def push(self, job: Job) -> None:
-        self.waiting.setdefault(job.request.owner, deque()).append(job)
-
-    def pop(self) -> Job | None:
-        if not self.waiting:
-            return None
-        owner, jobs = self.waiting.popitem(last=False)
-        job = jobs.popleft()
-        if jobs:
-            self.waiting[owner] = jobs  # behind the others
-        return job
-
-    def remove(self, job: Job) -> bool:
-        jobs = self.waiting.get(job.request.owner)
-        if jobs is None or job not in jobs:
-            return False
-        jobs.remove(job)
-        if not jobs:
-            del self.waiting[job.request.owner]
-        return True
-
-    def ahead_of(self, job: Job) -> int | None:
-        """How many waiting jobs are drawn before this one; None if it does not wait."""
-        jobs = self.waiting.get(job.request.owner)
-        if jobs is None or job not in jobs:
-            return None
-        turn, ahead, before = jobs.index(job), 0, True
-        for owner, others in self.waiting.items():
-            if owner == job.request.owner:
-                ahead, before = ahead + turn, False
-            else:
-                ahead += min(len(others), turn + 1 if before else turn)
-        return ahead
-
-
 class Engine:
-    """`slots` drawings are under way at a time; with more than one they advance in turns, a step each."""
+    """`batch` drawings of the model's own size advance together, fewer of a larger one."""
 
-    def __init__(self, pipeline: Pipeline, slots: int = 1, preview_every: int = 4):
+    def __init__(self, pipeline: Pipeline, batch: int = 4, preview_every: int = 4):
         self.pipeline = pipeline
-        self.slots = slots
+        self.batch = batch
         self.preview_every = preview_every
-        self.queue = TurnQueue()
+        self.queue: TurnQueue[Job] = TurnQueue()
         self.running: dict[Job, Canvas | None] = {}  # None until its prompt is encoded
+        self.rounds = 0
         self.closed = False
         self.changed = threading.Condition()
         self.worker = threading.Thread(target=self.work, name="easel-generator", daemon=True)
@@ -168,18 +132,21 @@ class Engine:
         with self.changed:
             if self.closed:
                 raise EngineClosed("The generator was shut down. Start the app again.")
-            self.queue.push(job)
+            waiting = self.queue.count(request.owner)
+            if waiting >= LONGEST_QUEUE:
+                raise QueueFull(f"{waiting} of your pictures wait already. Let some be drawn first, or stop them.")
+            self.queue.push(request.owner, job)
             self.changed.notify()
         return job
 
     def position(self, job: Job) -> int:
         with self.changed:
-            ahead = self.queue.ahead_of(job)
+            ahead = self.queue.ahead_of(job.request.owner, job)
             return 0 if ahead is None else ahead + len(self.running)
 
     def withdraw(self, job: Job) -> bool:
         with self.changed:
-            return self.queue.remove(job)
+            return self.queue.remove(job.request.owner, job)
 
     def close(self) -> None:
         """Stops what is being drawn and what waits (EngineClosed), and ends the worker. May be called twice."""
@@ -206,42 +173,91 @@ class Engine:
     # --- the worker's side
 
     def work(self) -> None:
-        while self.schedule():
-            for job in list(self.running):
-                try:
-                    finished = self.step(job)
-                except GeneratorError as error:
-                    self.collect(job, error)
-                except Exception as error:  # one drawing's bad luck, such as memory, must not end the others
-                    log.exception("A drawing broke off.")
-                    self.collect(job, DrawingFailed(f"The drawing broke off: {error}. Try again, or a smaller size."))
-                else:
-                    if finished is not None:
-                        self.collect(job, finished)
+        while self.admit():
+            for jobs in self.chosen():
+                self.step(jobs)
 
-    def schedule(self) -> bool:
-        """Fill the free slots, waiting while there is nothing to do; False once closed and idle."""
+    def admit(self) -> bool:
+        """Begin what there is room for, waiting while there is nothing to do; False once closed and idle.
+
+        A user of whom nothing is under way need not wait for room: the others then pause instead.
+        """
         with self.changed:
             while not self.running and not self.queue.waiting and not self.closed:
                 self.changed.wait()
-            while len(self.running) < self.slots and (job := self.queue.pop()) is not None:
+            while len(self.running) < 2 * self.batch:
+                full = len(self.running) >= self.batch
+                busy = {job.request.owner for job in self.running} if full else set()
+                job = self.queue.pop(skipping=busy)
+                if job is None:
+                    break
                 job.started = time.perf_counter()
                 self.running[job] = None
             return bool(self.running)
 
-    def step(self, job: Job) -> Drawing | None:
-        """One step of one drawing; the picture when that was the last."""
-        stopped = job.why_stopped()
-        if stopped is not None:
-            raise stopped
-        canvas = self.running[job]
-        if canvas is None:
-            self.running[job] = self.pipeline.begin(job.request)
-            return None
-        self.pipeline.advance(canvas)
+    def chosen(self) -> list[list[Job]]:
+        """The next batches, one of each size: as many drawings of every user as of the one who has fewest."""
+        owned: dict[str, list[Job]] = {}
+        for job in self.running:
+            owned.setdefault(job.request.owner, []).append(job)
+        self.rounds += 1
+        first = self.rounds % len(owned)  # with more users than fit in a batch, another one begins in each round
+        users = [*owned.values()][first:] + [*owned.values()][:first]
+        share = max(1, min(min(map(len, users)), self.batch // len(users)))
+        batches: dict[tuple[int, int], list[Job]] = {}
+        for job in [job for jobs in users for job in jobs[:share]][: self.batch]:
+            batches.setdefault(job.request.size, []).append(job)
+        return [
+            jobs[start : start + room]
+            for size, jobs in batches.items()
+            for room in [max(1, self.batch * self.pipeline.native**2 // (size[0] * size[1]))]
+            for start in range(0, len(jobs), room)
+        ]
+
+    def step(self, jobs: Sequence[Job]) -> None:
+        """One step of these drawings; those that end with it are handed out."""
+        ready: dict[Job, Canvas] = {}
+        for job in jobs:
+            with self.minding(job):
+                stopped = job.why_stopped()
+                if stopped is not None:
+                    raise stopped
+                canvas = self.running[job]
+                if canvas is None:
+                    canvas = self.running[job] = self.pipeline.begin(job.request)
+                ready[job] = canvas
+        if not ready:
+            return
+        try:
+            self.pipeline.advance([*ready.values()])
+        except Exception as error:
+            if len(ready) > 1:  # whose fault it is shows when each is alone
+                log.warning("A batch broke off (%s): its drawings go on one by one.", error)
+                for job in ready:
+                    self.step([job])
+                return
+            (job,) = ready
+            self.collect(job, broken_off(error))
+            return
+        for job, canvas in ready.items():
+            with self.minding(job):
+                self.hand_out(job, canvas)
+
+    @contextmanager
+    def minding(self, job: Job) -> Iterator[None]:
+        """What goes wrong inside ends this job alone."""
+        try:
+            yield
+        except Exception as error:
+            self.collect(job, broken_off(error))
+
+    def hand_out(self, job: Job, canvas: Canvas) -> None:
+        """Tell how far the drawing is; the picture when it is finished."""
+        if canvas.failed:
+            raise canvas.failed
         if not canvas.finished:
             job.report(Progress(canvas.done, len(canvas.plan), self.preview(job, canvas)))
-            return None
+            return
         before = time.perf_counter()
         image = self.pipeline.decode(canvas.latents)
         after = time.perf_counter()
@@ -252,7 +268,7 @@ class Engine:
             "vae": after - before,
             "total": after - job.submitted,
         }
-        return Drawing(image, job.request, timings, canvas.truncated)
+        self.collect(job, Drawing(image, job.request, timings, canvas.truncated))
 
     def preview(self, job: Job, canvas: Canvas) -> Image.Image | None:
         wanted = job.on_progress is not None and canvas.done % self.preview_every == 0
@@ -265,3 +281,11 @@ class Engine:
             job.succeed(outcome)
         else:
             job.fail(outcome)
+
+
+def broken_off(error: Exception) -> GeneratorError:
+    """`error` as a user may read it."""
+    if isinstance(error, GeneratorError):
+        return error
+    log.error("A drawing broke off.", exc_info=error)
+    return DrawingFailed(f"The drawing broke off: {error}. Try again, or a smaller size.")

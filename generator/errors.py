@@ -18,6 +18,10 @@ class RequestError(GeneratorError):
     """A drawing request that cannot be drawn as it stands; raised before any work is done."""
 
 
+class QueueFull(GeneratorError):
+    """One user has too many drawings waiting."""
+
+
 class DrawingFailed(GeneratorError):
     """The drawing broke off: the model's numbers overflowed, or the device gave up."""
 

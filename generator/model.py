@@ -107,10 +107,17 @@ class Conditioning:
     values: Tensor  # (num_layers, B, heads, text, head_dim)
     rope: Tensor  # (N, head_dim / 2)
 
-    def rows(self, start: int, stop: int) -> Conditioning:
-        """Part of the batch: outside the guidance interval only the prompt's own rows are computed."""
-        keys, values = self.keys[:, start:stop], self.values[:, start:stop]
-        return Conditioning(self.modulation[start:stop], keys, values, self.rope)
+    @property
+    def batch(self) -> int:
+        return len(self.modulation)
+
+    def last(self) -> Conditioning:
+        """The last row alone: outside the guidance interval only the prompt's own row is computed."""
+        return Conditioning(self.modulation[-1:], self.keys[:, -1:], self.values[:, -1:], self.rope)
+
+
+# Keys and values of one block, twice (rows, heads, S, head_dim), for one group of a batch's rows after another.
+Texts = Sequence[tuple[Tensor, Tensor]]
 
 
 def sinusoid(x: Tensor, channels: int = TIME_CHANNELS, max_period: float = 10_000.0) -> Tensor:
@@ -232,14 +239,19 @@ class Attention(nn.Module):
         else:
             q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         k = rotate(self.norm_k(self.split(k)), rope)  # (B, N, heads, head_dim)
-        return self.attend(q, k.transpose(1, 2), self.split(v).transpose(1, 2), rope)
+        return self.attend(q, [(k.transpose(1, 2), self.split(v).transpose(1, 2))], rope)
 
-    def to_text(self, x: Tensor, keys: Tensor, values: Tensor, rope: Tensor) -> Tensor:
-        return self.attend(self.to_q(x), keys, values, rope)
+    def to_text(self, x: Tensor, texts: Texts, rope: Tensor) -> Tensor:
+        return self.attend(self.to_q(x), texts, rope)
 
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor, rope: Tensor) -> Tensor:
+    def attend(self, q: Tensor, sources: Texts, rope: Tensor) -> Tensor:
         q = rotate(self.norm_q(self.split(q)), rope).transpose(1, 2)  # (B, heads, N, head_dim)
-        x = attention(q, keys.to(q.dtype), values.to(q.dtype))  # (B, heads, N, head_dim)
+        rows = q.split([len(keys) for keys, _ in sources])
+        parts = [
+            attention(part, keys.to(q.dtype), values.to(q.dtype))
+            for part, (keys, values) in zip(rows, sources, strict=True)
+        ]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts)  # (B, heads, N, head_dim)
         return self.to_out[0](x.transpose(1, 2).flatten(2))  # (B, N, hidden)
 
 
@@ -291,14 +303,12 @@ class Block(nn.Module):
             self.skip_norm = nn.LayerNorm(2 * hidden, EPS)
             self.skip_linear = nn.Linear(2 * hidden, hidden)
 
-    def forward(
-        self, x: Tensor, shift: Tensor, keys: Tensor, values: Tensor, rope: Tensor, skip: Tensor | None
-    ) -> Tensor:
-        # x (B, N, hidden), shift (B, 1, hidden), keys and values (B, heads, S, head_dim), skip (B, N, hidden)
+    def forward(self, x: Tensor, shift: Tensor, texts: Texts, rope: Tensor, skip: Tensor | None) -> Tensor:
+        # x (B, N, hidden), shift (B, 1, hidden), skip (B, N, hidden)
         if skip is not None:
             x = self.skip_linear(self.skip_norm(torch.cat([x, skip], dim=-1))).to(x.dtype)
         x = x + self.attn1.to_self(self.norm1(x, shift), rope)
-        x = x + self.attn2.to_text(self.norm2(x), keys, values, rope)
+        x = x + self.attn2.to_text(self.norm2(x), texts, rope)
         return x + self.ff(self.norm3(x))
 
 
@@ -369,13 +379,12 @@ class HunyuanDiT(nn.Module):
         )  # (B, longest, cross_attention_dim)
         learned = self.text_embedding_padding.split([self.config.text_len, self.config.text_len_t5])
         padding = torch.cat([learned[0][clip_end:], learned[1][t5_end:]])[None]  # (1, S - longest, ...)
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
+        texts: list[Texts] = []
         for block in self.blocks:
-            of_words, of_padding = block.attn2.keys_values(words), block.attn2.keys_values(padding)
-            for parts, word, pad in zip((keys, values), of_words, of_padding, strict=True):
-                parts.append(torch.cat([word, pad.expand(len(word), -1, -1, -1)], dim=2))
-        return self.run(latents, modulation, keys, values, self.rope(height, width))
+            pairs = zip(block.attn2.keys_values(words), block.attn2.keys_values(padding), strict=True)
+            keys, values = (torch.cat([word, pad.expand(len(word), -1, -1, -1)], dim=2) for word, pad in pairs)
+            texts.append([(keys, values)])
+        return self.run(latents, modulation, texts, self.rope(height, width))
 
     # --- inference: prepare once, denoise at each step
 
@@ -404,11 +413,12 @@ class HunyuanDiT(nn.Module):
         )
 
     @torch.no_grad()
-    def denoise(self, latents: Tensor, step: int | Tensor, conditioning: Conditioning) -> Tensor:
-        """One evaluation at `step` (an index into the prepared timesteps, one for all rows or one each)."""
-        rows = slice(None) if isinstance(step, int) else torch.arange(len(latents), device=latents.device)
-        modulation = conditioning.modulation[rows, step]  # (B, num_layers + 2, hidden)
-        return self.run(latents, modulation, conditioning.keys, conditioning.values, conditioning.rope)
+    def denoise(self, latents: Tensor, parts: Sequence[tuple[Conditioning, int]]) -> Tensor:
+        """One evaluation of a batch (B, in_channels, H, W), which holds the rows of one part after those of the other.
+        Each part is at its own step, an index into its prepared timesteps; all are prepared for the same size."""
+        modulation = torch.cat([part.modulation[:, step] for part, step in parts])  # (B, num_layers + 2, hidden)
+        texts = [[(part.keys[i], part.values[i]) for part, _ in parts] for i in range(self.config.num_layers)]
+        return self.run(latents, modulation, texts, parts[0][0].rope)
 
     def fuse(self) -> HunyuanDiT:
         """Ready for inference: fixed weights, one product for q, k and v."""
@@ -442,8 +452,7 @@ class HunyuanDiT(nn.Module):
         self,
         latents: Tensor,  # (B, in_channels, H, W)
         modulation: Tensor,  # (B, num_layers + 2, hidden)
-        keys: Sequence[Tensor] | Tensor,  # per block (B, heads, S, head_dim)
-        values: Sequence[Tensor] | Tensor,
+        texts: Sequence[Texts],  # per block
         rope: Tensor,  # (N, head_dim / 2)
     ) -> Tensor:
         config, patch = self.config, self.config.patch_size
@@ -454,7 +463,7 @@ class HunyuanDiT(nn.Module):
         skips: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             skip = skips.pop() if i >= config.num_layers - config.skips else None
-            x = block(x, shifts[i], keys[i], values[i], rope, skip)
+            x = block(x, shifts[i], texts[i], rope, skip)
             if i < config.skips:
                 skips.append(x)
         x = self.proj_out(self.norm_out(x, scale, shift))  # (B, N, patch * patch * out_channels)

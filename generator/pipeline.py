@@ -2,12 +2,14 @@
 
     python -c "from generator.pipeline import load_pipeline; print(load_pipeline('generator/weights/storybook').limits)"
 
-The pipeline keeps nothing of a drawing: that is all in a `Canvas`, so that an engine may have several under way.
+The pipeline keeps nothing of a drawing: that is all in a `Canvas`, so that an engine may have several under way and
+advance them in one batch, each at a step of its own.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ class Canvas:
     truncated: bool  # the prompt is longer than the encoders read
     done: int = 0  # steps
     seconds: dict[str, float] = field(default_factory=dict)
+    failed: DrawingFailed | None = None
 
     @property
     def finished(self) -> bool:
@@ -62,11 +65,15 @@ class Pipeline:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
+    def native(self) -> int:
+        """The side, in pixels, of the square pictures that the model was made for."""
+        return int(self.dit.config.sample_size * self.vae_factor)
+
+    @property
     def limits(self) -> Limits:
         multiple = self.vae_factor * self.dit.config.patch_size
-        native = self.dit.config.sample_size * self.vae_factor
-        smallest = max(native // 2 // multiple, 1) * multiple
-        return Limits(multiple, smallest, 2 * native, tuple(sampling.SAMPLERS))
+        smallest = max(self.native // 2 // multiple, 1) * multiple
+        return Limits(multiple, smallest, 2 * self.native, tuple(sampling.SAMPLERS))
 
     def check(self, request: DrawRequest) -> None:
         """Raises RequestError, before any work, for what this model cannot draw."""
@@ -95,29 +102,43 @@ class Pipeline:
         return Canvas(request, plan, conditioning, latents, torch.zeros_like(latents), states.truncated[-1], 0, seconds)
 
     @torch.inference_mode()
-    def advance(self, canvas: Canvas) -> None:
-        """One step."""
-        started = time.perf_counter()
-        request, i = canvas.request, canvas.done
-        output = self.predict(canvas, i, canvas.plan.timesteps[i].item(), request)
-        mix = canvas.plan.mix[i]
-        canvas.latents, canvas.clean = sampling.step(mix, canvas.latents, output, canvas.clean)
-        canvas.done += 1
-        if not torch.isfinite(canvas.latents).all():
-            raise DrawingFailed(
-                f"The model's numbers overflowed at step {canvas.done} of {len(canvas.plan)}. "
-                "Try a lower guidance or another seed; with half precision, float32."
-            )
-        canvas.seconds["denoise"] += time.perf_counter() - started
+    def advance(self, canvases: Sequence[Canvas]) -> None:
+        """One step of each, in one batch; they share a size, and no canvas's picture depends on the others.
 
-    def predict(self, canvas: Canvas, i: int, timestep: float, request: DrawRequest) -> Tensor:
-        """The model's word on the latents, guided where guidance applies; (1, C, h, w) float32."""
-        rows, channels = canvas.conditioning.modulation.shape[0], self.dit.config.in_channels
-        latents = canvas.latents.to(self.dit.dtype)
-        if rows == 2 and sampling.guided(self.schedule, timestep, request.guidance, request.guidance_interval):
-            both = self.dit.denoise(latents.expand(2, -1, -1, -1), i, canvas.conditioning)[:, :channels].float()
-            return sampling.guide(both[:1], both[1:], request.guidance)
-        return self.dit.denoise(latents, i, canvas.conditioning.rows(rows - 1, rows))[:, :channels].float()
+        Whatever overflows is marked as `failed` and harms no other.
+        """
+        started = time.perf_counter()
+        for canvas, output in zip(canvases, self.predict(canvases), strict=True):
+            canvas.latents, canvas.clean = sampling.step(
+                canvas.plan.mix[canvas.done], canvas.latents, output, canvas.clean
+            )
+            canvas.done += 1
+            if not torch.isfinite(canvas.latents).all():
+                canvas.failed = DrawingFailed(
+                    f"The model's numbers overflowed at step {canvas.done} of {len(canvas.plan)}. "
+                    "Try a lower guidance or another seed; with half precision, float32."
+                )
+        seconds = time.perf_counter() - started
+        for canvas in canvases:
+            canvas.seconds["denoise"] += seconds
+
+    def predict(self, canvases: Sequence[Canvas]) -> list[Tensor]:
+        """The model's word on each one's latents, guided where guidance applies; (1, C, h, w) float32 each."""
+        rows, parts = [], []
+        for canvas in canvases:
+            conditioning = canvas.conditioning if self.guided(canvas) else canvas.conditioning.last()
+            rows.append(canvas.latents.expand(conditioning.batch, -1, -1, -1))
+            parts.append((conditioning, canvas.done))
+        batch = torch.cat(rows).to(self.dit.dtype)
+        outputs = self.dit.denoise(batch, parts)[:, : self.dit.config.in_channels].float().split([*map(len, rows)])
+        return [
+            sampling.guide(output[:1], output[1:], canvas.request.guidance) if len(output) == 2 else output
+            for canvas, output in zip(canvases, outputs, strict=True)
+        ]
+
+    def guided(self, canvas: Canvas) -> bool:
+        request, timestep = canvas.request, canvas.plan.timesteps[canvas.done].item()
+        return sampling.guided(self.schedule, timestep, request.guidance, request.guidance_interval)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Image.Image:

@@ -194,7 +194,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
             request = DrawRequest(shards.records[i]["prompt"][language], seed=i, steps=SHEET_STEPS)
             canvas = pipeline.begin(request)
             while not canvas.finished:
-                pipeline.advance(canvas)
+                pipeline.advance([canvas])
             pictures.append(pipeline.decode(canvas.latents))
         contact_sheet(pictures, columns=12).save(config.out / f"sheet-{step:06d}.png")
 

@@ -7,6 +7,7 @@ Being convolutional throughout, it is trained on 64 px crops (four times as many
 The squared error brings the colours, the absolute one and the edges make them crisp; what a subject covers counts more,
 for a crown is a few pixels of many. Half-sized latents must decode to the half-sized picture: latents that keep to
 this have less noise in their fine details, and a denoiser learns them sooner (scale equivariance, arXiv 2502.14831).
+`critic.py` brings back what is finer than the latents, grain and hatching.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from torch import Tensor, nn
 from generator.errors import GeneratorError
 from generator.pipeline import load_vae, to_image
 from generator.sheets import contact_sheet
+from generator.training.critic import Critic
 from generator.training.data import PictureShards, epochs
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 
 CELL = 8  # pixels a side that one latent stands for
 CROP = 64
+FEATURES = 10.0  # the critic's features count this much more than its score
 PATH = ("conv_in", "conv_out", "samplers", "shortcut", "quant_conv")
 WHOLE_SHARE = 0.25  # of the training, at its end, on whole pictures: group norms see other statistics there
 
@@ -50,6 +53,7 @@ class VaeConfig:
     subject_weight: float = 3.0  # a pixel that a subject covers counts 1 + this
     accessory_weight: float = 6.0  # and one that shows what it wears or holds this more
     half_weight: float = 0.25  # of what half-sized latents decode to
+    critic_weight: float = 0.0  # of a critic's word on the restored pictures; better once they are nearly right
     seed: int = 0
 
 
@@ -112,6 +116,7 @@ def train_vae(config: VaeConfig) -> dict[str, float]:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
     vae.to(memory_format=torch.channels_last)
+    critic = Critic()
     rng = random.Random(config.seed)
     small = epochs(len(shards), config.batch, config.seed)
     whole = epochs(len(shards), max(1, config.batch // 2), config.seed + 1)
@@ -142,6 +147,12 @@ def train_vae(config: VaeConfig) -> dict[str, float]:
             shown["half"], *_ = distance(half - F.avg_pool2d(pixels, 2), F.avg_pool2d(weights, 2), config.edge_weight)
             shown["kl"] = latents.kl().float().mean() / latents.mean[0].numel()
             total = total + config.half_weight * shown["half"] + config.kl_weight * shown["kl"]
+        if config.critic_weight:
+            with mixed_precision():
+                words = critic.losses(pixels, restored)
+            total = total + config.critic_weight * (words["adversarial"] + FEATURES * words["features"])
+            total = total + words["critic"]
+            shown |= words
         return {"loss": total, **{name: value.detach() for name, value in shown.items()}}
 
     def sample(modules: dict[str, nn.Module], step: int) -> None:
@@ -155,7 +166,8 @@ def train_vae(config: VaeConfig) -> dict[str, float]:
         config.out, config.steps, config.minutes, config.learning_rate, config.matrix_rate,
         seed=config.seed, weight_decay=0.0, save_every=500, log_every=100, warmup=50,
     )  # fmt: skip
-    result = fit(fit_config, {"vae": vae}, loss, sample, lambda share: progress.update(share=share))
+    modules = {"vae": vae, "critic": critic} if config.critic_weight else {"vae": vae}
+    result = fit(fit_config, modules, loss, sample, lambda share: progress.update(share=share))
     if not config.decoder_only:
         with torch.no_grad():
             latents = vae.encode(shards.pixels(range(min(256, len(shards))))).latent_dist.mode()

@@ -62,10 +62,12 @@ def oracle(theirs: Any, ours: HunyuanDiT, x: Inputs, height: int, width: int) ->
 
 
 def denoise(model: HunyuanDiT, x: Inputs, height: int, width: int) -> Tensor:
-    """The inference path, each row at a step of its own."""
-    text = {name: value for name, value in x.items() if name not in ("latents", "timestep")}
-    conditioning = model.prepare(**text, timesteps=x["timestep"], height=height, width=width)
-    return model.denoise(x["latents"], torch.arange(len(x["latents"])), conditioning)
+    """The inference path: each row prepared alone, and at a step of its own."""
+    parts = []
+    for i in range(len(x["latents"])):
+        text = {name: value[i : i + 1] for name, value in x.items() if name not in ("latents", "timestep")}
+        parts.append((model.prepare(**text, timesteps=x["timestep"], height=height, width=width), i))
+    return model.denoise(x["latents"], parts)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

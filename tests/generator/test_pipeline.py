@@ -38,7 +38,7 @@ def draw(pipeline: Pipeline, request: DrawRequest) -> Image.Image:
     pipeline.check(request)
     canvas = pipeline.begin(request)
     while not canvas.finished:
-        pipeline.advance(canvas)
+        pipeline.advance([canvas])
     return pipeline.decode(canvas.latents)
 
 
@@ -104,16 +104,32 @@ def test_long_prompts_are_reported(pipeline: Pipeline) -> None:
     assert pipeline.begin(replace(FOX, prompt="fox " * 200)).truncated
 
 
-def test_overflow_is_an_error(pipeline: Pipeline) -> None:
-    canvas = pipeline.begin(FOX)
-    canvas.latents = canvas.latents * float("nan")
-    with pytest.raises(DrawingFailed, match="overflowed at step 1 of 5"):
-        pipeline.advance(canvas)
+def test_an_overflow_is_its_own_canvas_s_error(pipeline: Pipeline) -> None:
+    sick, healthy = pipeline.begin(FOX), pipeline.begin(FOX)
+    sick.latents = sick.latents * float("nan")
+    pipeline.advance([sick, healthy])
+    assert isinstance(sick.failed, DrawingFailed) and "overflowed at step 1 of 5" in str(sick.failed)
+    assert healthy.failed is None and healthy.latents.isfinite().all()
+
+
+def test_canvases_of_one_batch_are_independent(pipeline: Pipeline) -> None:
+    requests = [
+        FOX, replace(FOX, seed=1, steps=7, guidance=1.0), replace(FOX, prompt="snow", guidance_interval=(0.3, 0.8)),
+    ]  # fmt: skip
+    together = [pipeline.begin(request) for request in requests]
+    pipeline.advance(together[:1])  # the others join later
+    while unfinished := [canvas for canvas in together if not canvas.finished]:
+        pipeline.advance(unfinished)
+    for request, canvas in zip(requests, together, strict=True):
+        alone = pipeline.begin(request)
+        while not alone.finished:
+            pipeline.advance([alone])
+        torch.testing.assert_close(canvas.latents, alone.latents, atol=1e-4, rtol=0)
 
 
 def test_preview_by_matrix_and_without(pipeline: Pipeline, tmp_path: Path) -> None:
     canvas = pipeline.begin(FOX)
-    pipeline.advance(canvas)
+    pipeline.advance([canvas])
     assert pipeline.preview_matrix is None
     assert pipeline.preview(canvas).size == FOX.size
     # latents that are colours: the fitted matrix finds them again
