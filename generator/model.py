@@ -23,12 +23,14 @@ from torch import Tensor, nn
 
 from generator.checkpoint import read_json, read_tensors, write_json, write_tensors
 from generator.errors import CheckpointError
+from generator.linear import Linear
 from generator.rope import rope_2d, rotate
 
 CLASS_NAME = "HunyuanDiT2DModel"
 ACTIVATIONS = {"gelu-approximate": "tanh", "gelu": "none"}
 TIME_CHANNELS = 256  # sinusoid of the timestep, and of each of the six image-size numbers of v1.1
 POOLER_HEADS = 8
+FEW_QUERIES = 64
 EPS = 1e-6
 
 
@@ -132,8 +134,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k) v, each (B, heads, length, head_dim)."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
         # torch's fused CPU attention has a slow backward pass in bfloat16: written out, a training step takes 0.7x.
-        return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
+        return written_out(q, k, v)
+    if q.device.type == "cpu" and q.shape[-2] <= FEW_QUERIES:
+        return written_out(q, k, v)  # 0.7x there too; from 256 queries on, it takes twice as long
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
 
 
 class SiluMLP(nn.Module):
@@ -205,22 +213,17 @@ class Attention(nn.Module):
     def __init__(self, hidden: int, heads: int, source: int):
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(hidden, hidden)
-        self.to_k = nn.Linear(source, hidden)
-        self.to_v = nn.Linear(source, hidden)
+        self.to_q = Linear(hidden, hidden)
+        self.to_k = Linear(source, hidden)
+        self.to_v = Linear(source, hidden)
         self.norm_q = nn.LayerNorm(hidden // heads, EPS)
         self.norm_k = nn.LayerNorm(hidden // heads, EPS)
-        self.to_out = nn.ModuleList([nn.Linear(hidden, hidden)])
-        self.fused: tuple[Tensor, Tensor] | None = None
+        self.to_out = nn.ModuleList([Linear(hidden, hidden)])
+        self.fused: FusedSelf | None = None
 
-    @torch.no_grad()
     def fuse(self) -> None:
-        """Lay the q, k and v weights side by side, so that inference does one product; the three become views of it."""
-        parts = (self.to_q, self.to_k, self.to_v)
-        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-        for part, w, b in zip(parts, weight.chunk(3), bias.chunk(3), strict=True):
-            part.weight.data, part.bias.data = w, b
-        self.fused = weight, bias
+        """For inference over one's own tokens: q, k and v of one product, q and k normalised and turned together."""
+        self.fused = FusedSelf(self)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Attention:
         self.fused = None  # moving or casting gives the three weights storage of their own again
@@ -235,11 +238,10 @@ class Attention(nn.Module):
 
     def to_self(self, x: Tensor, rope: Tensor) -> Tensor:
         if self.fused is not None and not torch.is_grad_enabled():
-            q, k, v = F.linear(x, *self.fused).chunk(3, dim=-1)  # each (B, N, hidden)
-        else:
-            q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
-        k = rotate(self.norm_k(self.split(k)), rope)  # (B, N, heads, head_dim)
-        return self.attend(q, [(k.transpose(1, 2), self.split(v).transpose(1, 2))], rope)
+            q, k, v = self.fused(x, rope)
+            return self.out(attention(q, k, v))
+        k = rotate(self.norm_k(self.split(self.to_k(x))), rope)  # (B, N, heads, head_dim)
+        return self.attend(self.to_q(x), [(k.transpose(1, 2), self.split(self.to_v(x)).transpose(1, 2))], rope)
 
     def to_text(self, x: Tensor, texts: Texts, rope: Tensor) -> Tensor:
         return self.attend(self.to_q(x), texts, rope)
@@ -251,8 +253,36 @@ class Attention(nn.Module):
             attention(part, keys.to(q.dtype), values.to(q.dtype))
             for part, (keys, values) in zip(rows, sources, strict=True)
         ]
-        x = parts[0] if len(parts) == 1 else torch.cat(parts)  # (B, heads, N, head_dim)
-        return self.to_out[0](x.transpose(1, 2).flatten(2))  # (B, N, hidden)
+        return self.out(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def out(self, x: Tensor) -> Tensor:  # (B, heads, N, head_dim) -> (B, N, hidden)
+        return self.to_out[0](x.transpose(1, 2).flatten(2))
+
+
+class FusedSelf:
+    """The way to q, k and v of an `Attention`, laid side by side. Its three layers' weights become views of it."""
+
+    @torch.no_grad()
+    def __init__(self, layer: Attention):
+        parts = (layer.to_q, layer.to_k, layer.to_v)
+        self.heads = layer.heads
+        self.linear = Linear(parts[0].in_features, 3 * parts[0].out_features, device="meta")
+        self.linear.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
+        self.linear.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
+        pairs = zip(self.linear.weight.chunk(3), self.linear.bias.chunk(3), strict=True)
+        for part, (weight, bias) in zip(parts, pairs, strict=True):
+            part.weight.data, part.bias.data = weight, bias
+        self.linear.pack()
+        norms = (layer.norm_q, layer.norm_k)
+        self.scale = torch.stack([norm.weight for norm in norms])[:, None].detach()  # (2, 1, head_dim)
+        self.shift = torch.stack([norm.bias for norm in norms])[:, None].detach()
+
+    def __call__(self, x: Tensor, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, hidden) -> three of (B, heads, N, head_dim)."""
+        both, v = self.linear(x).unflatten(-1, (3, self.heads, -1)).split([2, 1], dim=2)  # (B, N, 2, heads, head_dim)
+        both = torch.addcmul(self.shift, F.layer_norm(both, both.shape[-1:], eps=EPS), self.scale)
+        q, k = rotate(both.flatten(2, 3), rope).unflatten(2, (2, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v[:, :, 0].transpose(1, 2)
 
 
 class ShiftedNorm(nn.Module):
@@ -270,18 +300,17 @@ class ShiftedNorm(nn.Module):
 class GeluLinear(nn.Module):
     def __init__(self, width_in: int, width_out: int, approximate: str):
         super().__init__()
-        self.proj = nn.Linear(width_in, width_out)
-        self.approximate = approximate
+        self.proj = Linear(width_in, width_out, approximate)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.proj(x), approximate=self.approximate)
+        return self.proj(x)
 
 
 class FeedForward(nn.Module):
     def __init__(self, hidden: int, inner: int, approximate: str):
         super().__init__()
         # The identity keeps diffusers' place for dropout, and with it the numbers in the key names.
-        self.net = nn.Sequential(GeluLinear(hidden, inner, approximate), nn.Identity(), nn.Linear(inner, hidden))
+        self.net = nn.Sequential(GeluLinear(hidden, inner, approximate), nn.Identity(), Linear(inner, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -301,7 +330,7 @@ class Block(nn.Module):
         self.ff = FeedForward(hidden, int(hidden * config.mlp_ratio), ACTIVATIONS[config.activation_fn])
         if skip:
             self.skip_norm = nn.LayerNorm(2 * hidden, EPS)
-            self.skip_linear = nn.Linear(2 * hidden, hidden)
+            self.skip_linear = Linear(2 * hidden, hidden)
 
     def forward(self, x: Tensor, shift: Tensor, texts: Texts, rope: Tensor, skip: Tensor | None) -> Tensor:
         # x (B, N, hidden), shift (B, 1, hidden), skip (B, N, hidden)
@@ -318,7 +347,11 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(channels, hidden, patch, stride=patch)
 
     def forward(self, latents: Tensor) -> Tensor:  # (B, C, H, W) -> (B, N, hidden)
-        return self.proj(latents).flatten(2).transpose(1, 2)
+        # A convolution that steps from patch to patch is a product, and as such it takes a fraction of the time.
+        patch = self.proj.stride[0]
+        x = latents.unflatten(-2, (-1, patch)).unflatten(-1, (-1, patch))  # (B, C, rows, patch, columns, patch)
+        x = x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C * patch * patch)
+        return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class OutputNorm(nn.Module):
@@ -421,9 +454,14 @@ class HunyuanDiT(nn.Module):
         return self.run(latents, modulation, texts, parts[0][0].rope)
 
     def fuse(self) -> HunyuanDiT:
-        """Ready for inference: fixed weights, one product for q, k and v."""
+        """Ready for inference: fixed weights, one product for q, k and v, layers in the order that the device likes."""
         for block in self.blocks:
             block.attn1.fuse()
+            for layer in (block.attn1.to_out[0], block.attn2.to_q, block.attn2.to_out[0], *block.ff.modules()):
+                if isinstance(layer, Linear):
+                    layer.pack()
+            if hasattr(block, "skip_linear"):
+                block.skip_linear.pack()
         return self.eval().requires_grad_(False)
 
     # --- the parts

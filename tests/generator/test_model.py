@@ -114,13 +114,16 @@ def test_shards_are_read(tmp_path: Path) -> None:
         HunyuanDiT.from_pretrained(tmp_path)
 
 
-def test_fused_weights_survive_a_cast_and_stay_one_with_the_parameters() -> None:
+def test_a_cast_undoes_what_was_made_ready_for_inference() -> None:
     torch.manual_seed(0)
     model = HunyuanDiT(HunyuanDiTConfig(**DIT)).fuse()
+    x = inputs(model.config, 8, 8)
+    expected = denoise(model, x, 8, 8)
     attention = model.blocks[0].attn1
-    attention.to_k.weight.fill_(0.5)
-    assert (attention.fused[0][64:128] == 0.5).all()
-    assert model.to(torch.float64).blocks[0].attn1.fused is None
+    assert attention.fused.linear.weight.data_ptr() == attention.to_q.weight.data_ptr(), "no weight is kept twice"
+    model.to(torch.float64)
+    assert attention.fused is None and model.blocks[0].ff.net[2].packed is None
+    torch.testing.assert_close(denoise(model.float(), x, 8, 8), expected, atol=1e-5, rtol=0)
 
 
 def test_training_reaches_every_weight_and_starts_from_zero() -> None:
