@@ -48,6 +48,7 @@ COMMANDS = {
     "eval dialog": Command("app.commands.eval_dialog", "draw or talk, and the refined prompts, on held-out dialogues"),
     "eval image": Command("app.commands.eval_image", "are the things asked for in the pictures?"),
     "eval chat": Command("app.evaluation", "whole dialogues through the running app"),
+    "bench dit": Command("generator.bench", "our denoiser and engine against diffusers' pipeline, same weights"),
 }
 
 

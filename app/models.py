@@ -167,10 +167,9 @@ class GeneratorModel:
         try:
             from generator.engine import Engine
 
-            pipeline = self._load(self._source)
+            self._engine = Engine(lambda: self._load(self._source))
             if self._stopped:
-                return
-            self._engine = Engine(pipeline)
+                self._engine.close()
             self._engine.submit(DrawRequest("warm up", size=self._size, steps=2)).result()
         except GeneratorError as error:
             self._error = error

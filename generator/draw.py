@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, pipeline_source: Callable[[], Pipeline]) -> in
     check_output(args.output)
     from generator.engine import Engine
 
-    with Engine(pipeline_source()) as engine:
+    with Engine(pipeline_source) as engine:
         drawing = engine.submit(request, show_progress if sys.stderr.isatty() else None).result()
     save_png(drawing, args.output)
     if drawing.truncated:

@@ -13,12 +13,13 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -50,6 +51,7 @@ class Drawing:
 
 
 OnProgress = Callable[[Progress], None]
+T = TypeVar("T")
 
 
 class Job:
@@ -111,22 +113,36 @@ class Job:
 
 
 class Engine:
-    """`batch` drawings of the model's own size advance together, fewer of a larger one."""
+    """`batch` drawings of the model's own size advance together, fewer of a larger one.
 
-    def __init__(self, pipeline: Pipeline, batch: int = 4, preview_every: int = 4):
-        self.pipeline = pipeline
+    A pipeline that is still to be loaded is loaded by the worker: OpenMP keeps a team of threads for every thread that
+    ever computed, and with two teams on one machine each of a step's operations begins late: 1.5 times the time.
+    """
+
+    def __init__(self, source: Pipeline | Callable[[], Pipeline], batch: int = 8, preview_every: int = 4):
+        self.source = source
+        self.loading: Future[Pipeline] = Future()
         self.batch = batch
         self.preview_every = preview_every
         self.queue: TurnQueue[Job] = TurnQueue()
         self.running: dict[Job, Canvas | None] = {}  # None until its prompt is encoded
+        self.tasks: deque[Callable[[], None]] = deque()
         self.rounds = 0
         self.closed = False
         self.changed = threading.Condition()
         self.worker = threading.Thread(target=self.work, name="easel-generator", daemon=True)
         self.worker.start()
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """Waits until it is loaded; raises what went wrong with that."""
+        return self.loading.result()
+
     def submit(self, request: DrawRequest, on_progress: OnProgress | None = None) -> Job:
-        """`on_progress` is called by the worker: it should return at once. Raises RequestError and EngineClosed."""
+        """`on_progress` is called by the worker: it should return at once.
+
+        Raises RequestError, QueueFull and EngineClosed, and what went wrong with loading the pipeline.
+        """
         self.pipeline.check(request)
         job = Job(self, request, on_progress)
         with self.changed:
@@ -138,6 +154,23 @@ class Engine:
             self.queue.push(request.owner, job)
             self.changed.notify()
         return job
+
+    def call(self, function: Callable[[], T]) -> T:
+        """The result of `function`, which the worker runs between two steps."""
+        future: Future[T] = Future()
+
+        def task() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        with self.changed:
+            if self.closed:
+                raise EngineClosed("The generator was shut down. Start the app again.")
+            self.tasks.append(task)
+            self.changed.notify()
+        return future.result()
 
     def position(self, job: Job) -> int:
         with self.changed:
@@ -159,7 +192,7 @@ class Engine:
             self.changed.notify()
         for job in jobs:
             job.stop(EngineClosed("The generator was shut down while this was drawn."))
-        if threading.current_thread() is not self.worker:
+        if self.loading.done() and threading.current_thread() is not self.worker:
             self.worker.join()
 
     def __enter__(self) -> Engine:
@@ -173,7 +206,14 @@ class Engine:
     # --- the worker's side
 
     def work(self) -> None:
+        try:
+            self.loading.set_result(self.source() if callable(self.source) else self.source)
+        except Exception as error:
+            self.loading.set_exception(error)
+            return
         while self.admit():
+            while self.tasks:
+                self.tasks.popleft()()
             for jobs in self.chosen():
                 self.step(jobs)
 
@@ -183,7 +223,7 @@ class Engine:
         A user of whom nothing is under way need not wait for room: the others then pause instead.
         """
         with self.changed:
-            while not self.running and not self.queue.waiting and not self.closed:
+            while not (self.running or self.queue.waiting or self.tasks or self.closed):
                 self.changed.wait()
             while len(self.running) < 2 * self.batch:
                 full = len(self.running) >= self.batch
@@ -193,13 +233,15 @@ class Engine:
                     break
                 job.started = time.perf_counter()
                 self.running[job] = None
-            return bool(self.running)
+            return bool(self.running or self.tasks or not self.closed)
 
     def chosen(self) -> list[list[Job]]:
         """The next batches, one of each size: as many drawings of every user as of the one who has fewest."""
         owned: dict[str, list[Job]] = {}
         for job in self.running:
             owned.setdefault(job.request.owner, []).append(job)
+        if not owned:
+            return []
         self.rounds += 1
         first = self.rounds % len(owned)  # with more users than fit in a batch, another one begins in each round
         users = [*owned.values()][first:] + [*owned.values()][:first]

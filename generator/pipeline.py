@@ -23,6 +23,7 @@ from torch import Tensor
 from generator import preview, sampling
 from generator.checkpoint import FETCH_AGAIN, read_json, reading
 from generator.errors import CheckpointError, DrawingFailed
+from generator.lanes import Lanes
 from generator.model import Conditioning, HunyuanDiT
 from generator.request import DrawRequest, Limits
 from generator.sampling import Plan, Schedule
@@ -58,6 +59,7 @@ class Pipeline:
     vae: Any  # diffusers' AutoencoderKL
     schedule: Schedule
     preview_matrix: Tensor | None  # latents to colours, see preview.py
+    lanes: Lanes | None = None  # on a CPU
 
     @property
     def vae_factor(self) -> int:
@@ -89,10 +91,7 @@ class Pipeline:
         encoded = time.perf_counter()
 
         width, height = (side // self.vae_factor for side in request.size)
-        meta_size = None
-        if self.dit.config.use_style_cond_and_image_meta_size:
-            sizes = [FULL_SIZE, FULL_SIZE, float(request.size[1]), float(request.size[0]), 0.0, 0.0]
-            meta_size = torch.tensor([sizes] * len(prompts), device=self.dit.device)
+        meta_size = self.meta_size(request, len(prompts))
         conditioning = self.dit.prepare(
             states.clip, states.clip_mask, states.t5, states.t5_mask, plan.timesteps, height, width, meta_size=meta_size
         )
@@ -100,6 +99,13 @@ class Pipeline:
         latents = noise.to(self.dit.device)
         seconds = {"text": encoded - started, "denoise": time.perf_counter() - encoded}
         return Canvas(request, plan, conditioning, latents, torch.zeros_like(latents), states.truncated[-1], 0, seconds)
+
+    def meta_size(self, request: DrawRequest, rows: int) -> Tensor | None:
+        """(rows, 6) for models that are conditioned on it: the original size, the picture's, and where it was cut."""
+        if not self.dit.config.use_style_cond_and_image_meta_size:
+            return None
+        sizes = [FULL_SIZE, FULL_SIZE, float(request.size[1]), float(request.size[0]), 0.0, 0.0]
+        return torch.tensor([sizes] * rows, device=self.dit.device)
 
     @torch.inference_mode()
     def advance(self, canvases: Sequence[Canvas]) -> None:
@@ -124,6 +130,9 @@ class Pipeline:
 
     def predict(self, canvases: Sequence[Canvas]) -> list[Tensor]:
         """The model's word on each one's latents, guided where guidance applies; (1, C, h, w) float32 each."""
+        return self.lanes.map(self.evaluate, canvases) if self.lanes else self.evaluate(canvases)
+
+    def evaluate(self, canvases: Sequence[Canvas]) -> list[Tensor]:
         rows, parts = [], []
         for canvas in canvases:
             conditioning = canvas.conditioning if self.guided(canvas) else canvas.conditioning.last()
@@ -197,6 +206,7 @@ def load_pipeline(
         vae=vae.to(device),
         schedule=schedule,
         preview_matrix=preview.load(folder, dit.config.in_channels),
+        lanes=Lanes(torch.get_num_threads()) if torch.device(device).type == "cpu" else None,
     )
 
 

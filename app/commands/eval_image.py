@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from generator.inspector import Inspector
 
 LANGUAGES = ("en", "zh")
+AT_ONCE = 16  # pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,28 +50,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     changes = {"steps": args.steps, "guidance": args.guidance}
     settings = profile.read_settings({name: value for name, value in changes.items() if value is not None})
     prompts = held_out_prompts(args.n, args.seed)
-    inspector = Inspector.load()
     pictures: list[Image.Image] = []
-
-    def keep(number: int, picture: Image.Image) -> None:
-        pictures.append(picture)
-        print(f"\r{number + 1} of {len(prompts)} pictures", end="", file=sys.stderr, flush=True)
-
-    with Engine(load_generator(profile.generator)) as engine:
-
-        def draw(prompt: Prompt) -> Image.Image:
-            request = DrawRequest(
-                prompt=prompt.text,
-                negative_prompt=profile.negative_prompt,
-                seed=prompt.seed,
-                size=(settings.width, settings.height),
-                steps=settings.steps,
-                guidance=settings.guidance,
-                sampler=profile.sampler,
-            )
-            return engine.submit(request).result().image
-
-        scores = evaluate(prompts, draw, inspector, keep)
+    started = time.perf_counter()
+    with Engine(lambda: load_generator(profile.generator)) as engine:
+        for start in range(0, len(prompts), AT_ONCE):
+            jobs = [
+                engine.submit(
+                    DrawRequest(
+                        prompt=prompt.text,
+                        negative_prompt=profile.negative_prompt,
+                        seed=prompt.seed,
+                        size=(settings.width, settings.height),
+                        steps=settings.steps,
+                        guidance=settings.guidance,
+                        sampler=profile.sampler,
+                    )
+                )
+                for prompt in prompts[start : start + AT_ONCE]
+            ]
+            pictures += [job.result().image for job in jobs]
+            print(f"\r{len(pictures)} of {len(prompts)} pictures", end="", file=sys.stderr, flush=True)
+    seconds = (time.perf_counter() - started) / len(prompts)
+    inspector = Inspector.load()
+    scores = {**evaluate(prompts, pictures, inspector), "seconds_per_picture": round(seconds, 3)}
     print(file=sys.stderr)
     if args.sheet:
         contact_sheet(pictures).save(args.sheet)
