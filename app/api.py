@@ -16,6 +16,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
@@ -31,7 +32,6 @@ from app.profiles import Profile, parse_size
 from app.store import Store, new_seed
 from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
 from generator.errors import GeneratorError, QueueFull, RequestError
-from generator.request import DrawRequest
 
 OWNER = "api"
 MOST_PICTURES = 4  # in one request for images
@@ -152,15 +152,9 @@ class Api:
         settings = self.profile.read_settings(changes)
         seed = new_seed() if body.seed is None else body.seed
         requests = [
-            DrawRequest(
-                prompt=body.prompt,
+            replace(
+                self.profile.request(body.prompt, seed + number, settings, OWNER),
                 negative_prompt=body.negative_prompt or self.profile.negative_prompt,
-                seed=seed + number,
-                size=(settings.width, settings.height),
-                steps=settings.steps,
-                guidance=settings.guidance,
-                sampler=self.profile.sampler,
-                owner=OWNER,
             )
             for number in range(body.n)
         ]

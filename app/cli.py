@@ -47,6 +47,7 @@ COMMANDS = {
     "finetune": Command("dialog_mllm.finetune", "LoRA on the dialog model"),
     "eval dialog": Command("app.commands.eval_dialog", "draw or talk, and the refined prompts, on held-out dialogues"),
     "eval image": Command("app.commands.eval_image", "are the things asked for in the pictures?"),
+    "eval edit": Command("app.commands.eval_edit", "do edits change what was asked, and nothing else?"),
     "eval chat": Command("app.evaluation", "whole dialogues through the running app"),
     "bench dit": Command("generator.bench", "our denoiser and engine against diffusers' pipeline, same weights"),
 }

@@ -13,7 +13,8 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
@@ -34,6 +35,9 @@ MODES = get_args(Mode)
 MAX_TEXT = 4_000  # characters in one message
 MAX_UPLOADS = 4  # pictures in one message
 TITLE_LENGTH = 48
+ALIKE = (
+    0.6  # share of the letters of two prompts that stand in both, in order; from here on one is an edit of the other
+)
 STOPPED = "Stopped."
 UNEXPECTED = "Something went wrong that should not have. Press Retry; the log says more."
 
@@ -170,7 +174,7 @@ async def take_turn(
         if reply.kind == "draw":
             started = time.perf_counter()
             drawing = None
-            request = _request(turn, conversation, profile)
+            request = draw_request(store.path(turn.id), conversation, profile)
             async with aclosing(_until(cancel, _draw(generator, request))) as steps:
                 async for step in steps:
                     if isinstance(step, Progress):
@@ -284,18 +288,24 @@ async def _ask(
                 yield event
 
 
-def _request(turn: Turn, conversation: Conversation, profile: Profile) -> DrawRequest:
-    settings = profile.read_settings(turn.settings)
-    return DrawRequest(
-        prompt=turn.prompt,
-        negative_prompt=profile.negative_prompt,
-        seed=turn.seed,
-        size=(settings.width, settings.height),
-        steps=settings.steps,
-        guidance=settings.guidance,
-        sampler=profile.sampler,
-        owner=conversation.owner,
-    )
+def draw_request(turns: Sequence[Turn], conversation: Conversation, profile: Profile) -> DrawRequest:
+    """What the last of `turns`, a path, asks to draw: a change of the picture before it, or a picture of its own."""
+    request = None
+    for turn in turns:
+        if turn.prompt and (turn.picture or turn is turns[-1]):
+            fresh = profile.request(turn.prompt, turn.seed, profile.read_settings(turn.settings), conversation.owner)
+            request = replace(fresh, source=request) if request and changes(request, fresh, turn) else fresh
+    assert request is not None, "the last turn has a prompt"
+    return request
+
+
+def changes(before: DrawRequest, after: DrawRequest, turn: Turn) -> bool:
+    """Whether the prompt of `after` is that of `before` with a change (the consistency rule keeps the rest word by
+    word), and nothing else asks for a picture of its own: another topic, an upload, another seed or size."""
+    same = all(getattr(before, name) == getattr(after, name) for name in ("seed", "size", "steps", "sampler"))
+    if not same or turn.switched or turn.uploads or after.edit.reuse == after.edit.threshold == 0:
+        return False
+    return SequenceMatcher(None, before.prompt, after.prompt, autojunk=False).ratio() >= ALIKE
 
 
 async def _draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any]:

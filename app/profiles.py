@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import InputRefused, ProfileError
+from generator.errors import RequestError
+from generator.request import DrawRequest, EditSettings
 
 _PACKAGES = Path(__file__).resolve().parent.parent
 _BASE = _PACKAGES / "dialog_mllm" / "weights" / "base"
@@ -74,6 +76,8 @@ class Profile:
     steps: int = 20
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
+    edit_reuse: float = 0.4  # see generator.request.EditSettings; with both 0, every turn draws from nothing
+    edit_threshold: float = 0.3
     negative_prompt: str = ""
     max_images: int = 4  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
@@ -91,6 +95,10 @@ class Profile:
         if not isinstance(self.guidance, int | float) or isinstance(self.guidance, bool):
             raise ProfileError(f"Profile: guidance must be a number; got {self.guidance!r}.")
         try:
+            _ = self.edit
+        except (TypeError, RequestError) as error:
+            raise ProfileError(f"Profile: edit_reuse or edit_threshold is wrong: {error}") from error
+        try:
             _ = self.settings
             for size in self.sizes:
                 replace(self.settings, **parse_size(size))
@@ -100,6 +108,24 @@ class Profile:
     @property
     def settings(self) -> Settings:
         return Settings(self.width, self.height, self.steps, float(self.guidance))
+
+    @property
+    def edit(self) -> EditSettings:
+        return EditSettings(self.edit_reuse, self.edit_threshold)
+
+    def request(self, prompt: str, seed: int, settings: Settings, owner: str = "") -> DrawRequest:
+        """Raises RequestError."""
+        return DrawRequest(
+            prompt=prompt,
+            negative_prompt=self.negative_prompt,
+            seed=seed,
+            size=(settings.width, settings.height),
+            steps=settings.steps,
+            guidance=settings.guidance,
+            sampler=self.sampler,
+            owner=owner,
+            edit=self.edit,
+        )
 
     def read_settings(self, values: Mapping[str, Any]) -> Settings:
         """Settings from what was stored or asked; what is not named is the profile's."""
@@ -133,6 +159,8 @@ PROFILES = {
         sizes=("1024x1024", "1280x1280", "1024x768", "768x1024", "1280x768", "768x1280"),
         steps=25,
         guidance=5.0,
+        edit_reuse=0.0,  # not measured yet on these weights
+        edit_threshold=0.0,
         max_model_len=8192,
         system_messages=True,
     ),

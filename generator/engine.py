@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from generator.edits import Trajectories
 from generator.errors import DrawingCancelled, DrawingFailed, EngineClosed, GeneratorError, QueueFull
 from generator.pipeline import Canvas, Pipeline
 from generator.request import DrawRequest
@@ -126,6 +127,7 @@ class Engine:
         self.preview_every = preview_every
         self.queue: TurnQueue[Job] = TurnQueue()
         self.running: dict[Job, Canvas | None] = {}  # None until its prompt is encoded
+        self.trajectories = Trajectories()
         self.tasks: deque[Callable[[], None]] = deque()
         self.rounds = 0
         self.closed = False
@@ -266,7 +268,7 @@ class Engine:
                     raise stopped
                 canvas = self.running[job]
                 if canvas is None:
-                    canvas = self.running[job] = self.pipeline.begin(job.request)
+                    canvas = self.running[job] = self.begin(job.request)
                 ready[job] = canvas
         if not ready:
             return
@@ -285,6 +287,12 @@ class Engine:
             with self.minding(job):
                 self.hand_out(job, canvas)
 
+    def begin(self, request: DrawRequest) -> Canvas:
+        """An edit of a picture whose trajectory is not here (any more) begins with drawing that one again."""
+        while request.source is not None and request.source not in self.trajectories:
+            request = request.source
+        return self.pipeline.begin(request, self.trajectories.get(request.source) if request.source else None)
+
     @contextmanager
     def minding(self, job: Job) -> Iterator[None]:
         """What goes wrong inside ends this job alone."""
@@ -299,6 +307,10 @@ class Engine:
             raise canvas.failed
         if not canvas.finished:
             job.report(Progress(canvas.done, len(canvas.plan), self.preview(job, canvas)))
+            return
+        self.trajectories.keep(canvas.request, canvas.trajectory)
+        if canvas.request != job.request:  # it was the source, or one of the source's own
+            self.running[job] = None
             return
         before = time.perf_counter()
         image = self.pipeline.decode(canvas.latents)

@@ -7,14 +7,20 @@ Prompts come from scenes that no training saw. Every figure is a share of what w
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from generator.inspector import WHOLE, Inspector
 
+if TYPE_CHECKING:
+    from generator.engine import Engine
+    from generator.request import DrawRequest
+
+AT_ONCE = 16  # pictures
 Scene = dict[str, Any]
 
 
@@ -67,6 +73,17 @@ def tally(results: Iterable[dict[str, list[bool]]]) -> dict[str, float]:
         for name, values in result.items():
             total.setdefault(name, []).extend(values)
     return {name: round(sum(values) / len(values), 4) for name, values in total.items() if values}
+
+
+def draw_all(engine: Engine, requests: Sequence[DrawRequest]) -> list[Image.Image]:
+    """Their pictures, with a line of progress."""
+    pictures: list[Image.Image] = []
+    for start in range(0, len(requests), AT_ONCE):
+        jobs = [engine.submit(request) for request in requests[start : start + AT_ONCE]]
+        pictures += [job.result().image for job in jobs]
+        print(f"\r{len(pictures)} of {len(requests)} pictures", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return pictures
 
 
 def evaluate(prompts: Sequence[Prompt], pictures: Sequence[Image.Image], inspector: Inspector) -> dict[str, Any]:

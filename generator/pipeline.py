@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from generator import preview, sampling
+from generator import edits, preview, sampling
 from generator.checkpoint import FETCH_AGAIN, read_json, reading
+from generator.edits import Trajectory
 from generator.errors import CheckpointError, DrawingFailed
 from generator.lanes import Lanes
 from generator.model import Conditioning, HunyuanDiT
@@ -46,10 +47,33 @@ class Canvas:
     done: int = 0  # steps
     seconds: dict[str, float] = field(default_factory=dict)
     failed: DrawingFailed | None = None
+    past: list[Tensor] = field(default_factory=list)  # the latents before each step so far
+    foreseen: list[Tensor] = field(default_factory=list)  # the clean latents of each
+    source: Trajectory | None = None  # of the picture that is edited
+    region: Tensor | None = None  # (1, 1, h, w), 0 to 1: what of that may change
 
     @property
     def finished(self) -> bool:
         return self.done == len(self.plan)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """Of the finished drawing."""
+        return Trajectory((*self.past, self.latents), tuple(self.foreseen))
+
+    def take(self, latents: Tensor, clean: Tensor) -> None:
+        """One step further."""
+        edit = self.request.edit
+        if self.source is not None and edit.threshold:
+            before = self.source.clean[self.done]
+            region = latents.new_zeros(1, 1, *latents.shape[-2:]) if self.region is None else self.region
+            self.region = edits.widened(region, clean, before, edit)
+            latents = edits.blended(self.region, latents, self.source.latents[self.done + 1])
+            clean = edits.blended(self.region, clean, before)
+        self.past.append(self.latents)
+        self.foreseen.append(clean)
+        self.latents, self.clean = latents, clean
+        self.done += 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +107,8 @@ class Pipeline:
         sampling.plan(self.schedule, request.sampler, request.steps)
 
     @torch.inference_mode()
-    def begin(self, request: DrawRequest) -> Canvas:
+    def begin(self, request: DrawRequest, source: Trajectory | None = None) -> Canvas:
+        """`source` is the trajectory of `request.source`, where it has one."""
         started = time.perf_counter()
         plan = sampling.plan(self.schedule, request.sampler, request.steps)
         prompts = [request.prompt] if request.guidance == 1 else [request.negative_prompt, request.prompt]
@@ -98,7 +123,15 @@ class Pipeline:
         noise = sampling.initial_noise(request.seed, (1, self.dit.config.in_channels, height, width))
         latents = noise.to(self.dit.device)
         seconds = {"text": encoded - started, "denoise": time.perf_counter() - encoded}
-        return Canvas(request, plan, conditioning, latents, torch.zeros_like(latents), states.truncated[-1], 0, seconds)
+        canvas = Canvas(
+            request, plan, conditioning, latents, torch.zeros_like(latents), states.truncated[-1], 0, seconds
+        )
+        if source is not None:
+            reused = edits.steps_reused(len(plan), request.edit)
+            canvas.source, canvas.done, canvas.latents = source, reused, source.latents[reused]
+            canvas.past, canvas.foreseen = [*source.latents[:reused]], [*source.clean[:reused]]
+            canvas.clean = canvas.foreseen[-1] if reused else canvas.clean
+        return canvas
 
     def meta_size(self, request: DrawRequest, rows: int) -> Tensor | None:
         """(rows, 6) for models that are conditioned on it: the original size, the picture's, and where it was cut."""
@@ -115,10 +148,7 @@ class Pipeline:
         """
         started = time.perf_counter()
         for canvas, output in zip(canvases, self.predict(canvases), strict=True):
-            canvas.latents, canvas.clean = sampling.step(
-                canvas.plan.mix[canvas.done], canvas.latents, output, canvas.clean
-            )
-            canvas.done += 1
+            canvas.take(*sampling.step(canvas.plan.mix[canvas.done], canvas.latents, output, canvas.clean))
             if not torch.isfinite(canvas.latents).all():
                 canvas.failed = DrawingFailed(
                     f"The model's numbers overflowed at step {canvas.done} of {len(canvas.plan)}. "

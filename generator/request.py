@@ -5,8 +5,9 @@ python -c "from generator.request import DrawRequest; print(DrawRequest('a red f
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from generator.errors import RequestError
 
@@ -14,6 +15,25 @@ LONGEST_PROMPT = 10_000  # characters
 MOST_STEPS = 1_000
 STRONGEST_GUIDANCE = 50.0
 LARGEST_SEED = 2**63 - 1  # the largest integer that SQLite keeps
+
+
+def is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How much of its source an edited picture keeps, see generator/edits.py."""
+
+    reuse: float = 0.4  # share of the source's steps that are taken over
+    threshold: float = 0.3  # latents that differ by more may change; 0: all may
+    margin: int = 1  # latents around them that may change too
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reuse < 1:
+            raise RequestError(f"An edit can reuse 0 to 1 of its source's steps, but not all; got {self.reuse}.")
+        if not self.threshold >= 0 or not is_whole(self.margin) or self.margin < 0:
+            raise RequestError("An edit's threshold and margin must be 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,8 @@ class DrawRequest:
     sampler: str = "dpmpp"
     guidance_interval: tuple[float, float] = (0.0, 1.0)  # from clean to noise; outside it a step costs half
     owner: str = ""  # users take turns
+    source: DrawRequest | None = None  # the picture that this one is an edit of
+    edit: EditSettings = EditSettings()
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -49,9 +71,16 @@ class DrawRequest:
             raise RequestError(f"The guidance interval is {start} to {stop}. Choose 0 ≤ start ≤ stop ≤ 1.")
         if len(self.size) != 2 or not all(is_whole(side) for side in self.size):
             raise RequestError(f"The size {self.size} is not a width and a height in whole pixels.")
+        if self.source is not None:
+            for name in ("size", "steps", "sampler"):
+                if getattr(self, name) != getattr(self.source, name):
+                    raise RequestError(f"An edit must have the {name} of its source, {getattr(self.source, name)}.")
 
     def metadata(self) -> dict[str, str]:
         """Everything needed to draw it again, as texts for a PNG file."""
+        source = {}
+        if self.source is not None:
+            source = {"source": json.dumps(self.source.metadata()), "edit": json.dumps(asdict(self.edit))}
         return {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
@@ -61,6 +90,7 @@ class DrawRequest:
             "guidance": f"{self.guidance:g}",
             "guidance_interval": f"{self.guidance_interval[0]:g}-{self.guidance_interval[1]:g}",
             "sampler": self.sampler,
+            **source,
         }
 
 
@@ -89,7 +119,3 @@ class Limits:
                 )
         if request.sampler not in self.samplers:
             raise RequestError(f"There is no sampler {request.sampler!r}. Choose one of {', '.join(self.samplers)}.")
-
-
-def is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

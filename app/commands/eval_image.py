@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from PIL import Image
 
 from app.errors import EaselError
 
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from generator.inspector import Inspector
 
 LANGUAGES = ("en", "zh")
-AT_ONCE = 16  # pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from app.models import load_generator
     from app.profiles import load_profile
-    from generator.engine import DrawRequest, Engine
-    from generator.evaluation import evaluate
+    from generator.engine import Engine
+    from generator.evaluation import draw_all, evaluate
     from generator.inspector import Inspector
     from generator.sheets import contact_sheet
 
@@ -50,30 +46,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     changes = {"steps": args.steps, "guidance": args.guidance}
     settings = profile.read_settings({name: value for name, value in changes.items() if value is not None})
     prompts = held_out_prompts(args.n, args.seed)
-    pictures: list[Image.Image] = []
+    requests = [profile.request(prompt.text, prompt.seed, settings) for prompt in prompts]
     started = time.perf_counter()
     with Engine(lambda: load_generator(profile.generator)) as engine:
-        for start in range(0, len(prompts), AT_ONCE):
-            jobs = [
-                engine.submit(
-                    DrawRequest(
-                        prompt=prompt.text,
-                        negative_prompt=profile.negative_prompt,
-                        seed=prompt.seed,
-                        size=(settings.width, settings.height),
-                        steps=settings.steps,
-                        guidance=settings.guidance,
-                        sampler=profile.sampler,
-                    )
-                )
-                for prompt in prompts[start : start + AT_ONCE]
-            ]
-            pictures += [job.result().image for job in jobs]
-            print(f"\r{len(pictures)} of {len(prompts)} pictures", end="", file=sys.stderr, flush=True)
+        pictures = draw_all(engine, requests)
     seconds = (time.perf_counter() - started) / len(prompts)
     inspector = Inspector.load()
     scores = {**evaluate(prompts, pictures, inspector), "seconds_per_picture": round(seconds, 3)}
-    print(file=sys.stderr)
     if args.sheet:
         contact_sheet(pictures).save(args.sheet)
     checked = inspect_renders(prompts, inspector)

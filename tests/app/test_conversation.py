@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,56 @@ async def test_the_model_sees_the_past_and_its_pictures(world: World) -> None:
     assert messages[3].text == "<draw>A flat picture of a fox."
     assert len(messages[3].images) == 1
     assert [request.seed for request in world.generator.requests] == [7, 7]
+
+
+FOX = "<draw>A flat picture of a red fox in the snow by day."
+SCARF = "<draw>A flat picture of a red fox with a scarf in the snow by day."
+
+
+async def test_a_changed_prompt_is_drawn_as_an_edit_of_the_picture_before(world: World) -> None:
+    world.dialog.replies += [FOX, "It is red.", SCARF, SCARF.replace("day", "night")]
+    for said in ("a red fox", "what colour is it?", "a scarf", "at night"):
+        await world.say(said)
+    fox, scarf, night = world.generator.requests
+    assert fox.source is None
+    assert scarf.source == fox and scarf.edit == world.profile.edit
+    assert night.source == scarf, "the same request as then, with a source of its own"
+
+
+@pytest.mark.parametrize(
+    ("reply", "change"),
+    [
+        ("<draw>A blue castle on the beach, in pencil.", {}),
+        ("<switch>" + SCARF, {}),
+        (SCARF, {"seed": 8}),
+        (SCARF, {"settings": {"steps": 30}}),
+    ],
+    ids=["another picture", "another topic", "another seed", "other settings"],
+)
+async def test_what_is_drawn_from_nothing(world: World, reply: str, change: dict[str, Any]) -> None:
+    world.dialog.replies += [FOX, reply]
+    await world.say("a red fox")
+    if change:
+        world.store.change_conversation(world.conversation, **change)
+    await world.say("something else")
+    assert world.generator.requests[1].source is None
+
+
+async def test_an_upload_and_a_picture_that_failed_are_no_source(world: World) -> None:
+    world.dialog.replies += [FOX, SCARF, SCARF]
+    world.generator.errors.append(DrawingFailed("the device gave up"))
+    await world.say("a red fox")
+    await world.say("a scarf")
+    await world.say("this one, with a scarf", (encode(Image.new("RGB", (32, 32), "red"), "PNG"),))
+    assert [request.source for request in world.generator.requests] == [None, None, None]
+
+
+async def test_edits_can_be_switched_off(world: World) -> None:
+    world.profile = replace(world.profile, edit_reuse=0.0, edit_threshold=0.0)
+    world.dialog.replies += [FOX, SCARF]
+    await world.say("a red fox")
+    await world.say("a scarf")
+    assert world.generator.requests[1].source is None
 
 
 async def test_a_typed_token_is_text(world: World) -> None:

@@ -1,0 +1,78 @@
+"""Edits that keep the subject: a picture is drawn as a change of one that was drawn before.
+
+    DrawRequest("a red fox with a scarf", seed=7, source=DrawRequest("a red fox", seed=7))
+
+The way from the noise to the source's picture is known exactly, because we went it. Two things are taken from it, and
+neither costs an evaluation:
+- its beginning: the edit sets out from where the source was after a share of its steps (as in SDEdit, arXiv 2108.01073,
+  but without noise of its own: the same composition, and fewer steps);
+- everything that the new prompt does not ask to change: at each step the two clean pictures foreseen, the source's and
+  the edit's, are compared (the contrast of two prompts' predictions shows where they differ: DiffEdit, arXiv
+  2210.11427), and outside the region where they have differed the source's latents are put back (Blended Diffusion,
+  arXiv 2111.14818).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from generator.request import DrawRequest, EditSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """A picture's way: its latents before each step and after the last, and the clean ones foreseen at each step."""
+
+    latents: tuple[Tensor, ...]  # steps + 1 of (1, C, h, w)
+    clean: tuple[Tensor, ...]  # steps
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.latents, *self.clean))
+
+
+def steps_reused(steps: int, settings: EditSettings) -> int:
+    """How many steps an edit takes over; at least one is its own."""
+    return min(round(settings.reuse * steps), steps - 1)
+
+
+def widened(region: Tensor, clean: Tensor, source: Tensor, settings: EditSettings) -> Tensor:
+    """`region` (1, 1, h, w), 0 to 1, with where the foreseen pictures (1, C, h, w) differ now.
+
+    The edge is soft, so that a rounding error never decides over a whole latent.
+    """
+    apart = (clean - source).abs().mean(1, keepdim=True) / settings.threshold - 0.5
+    return torch.maximum(region, F.max_pool2d(apart.clamp(0, 1), 1 + 2 * settings.margin, 1, settings.margin))
+
+
+def blended(region: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return old + region * (new - old)
+
+
+class Trajectories:
+    """The latest trajectories, by their requests: of at least `fewest`, and of more while they fit into `most_bytes`.
+    What is not here any more can be drawn again."""
+
+    def __init__(self, most_bytes: int = 256 * 2**20, fewest: int = 16) -> None:
+        self.most_bytes, self.fewest = most_bytes, fewest
+        self.kept: OrderedDict[DrawRequest, Trajectory] = OrderedDict()
+
+    def __contains__(self, request: DrawRequest) -> bool:
+        return request in self.kept
+
+    def get(self, request: DrawRequest) -> Trajectory:
+        self.kept.move_to_end(request)
+        return self.kept[request]
+
+    def keep(self, request: DrawRequest, trajectory: Trajectory) -> None:
+        self.kept[request] = trajectory
+        self.kept.move_to_end(request)
+        while len(self.kept) > self.fewest and sum(kept.bytes for kept in self.kept.values()) > self.most_bytes:
+            self.kept.popitem(last=False)

@@ -1,0 +1,139 @@
+"""Edits: what is taken over from the source, what may change, and sources that have to be drawn again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from generator.edits import Trajectories, Trajectory, steps_reused, widened
+from generator.engine import Engine, Progress
+from generator.errors import RequestError
+from generator.pipeline import Canvas, Pipeline, load_pipeline
+from generator.request import DrawRequest, EditSettings
+from tests.generator.tiny import NATIVE, make_folder
+
+FOX = DrawRequest("a red fox", seed=3, size=(NATIVE, NATIVE), steps=10)
+SNOW = replace(FOX, prompt="snow", source=FOX)
+FREE = EditSettings(reuse=0, threshold=0)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    make_folder(folder)
+    return load_pipeline(folder)
+
+
+def drawn(pipeline: Pipeline, request: DrawRequest) -> Canvas:
+    source = drawn(pipeline, request.source).trajectory if request.source else None
+    canvas = pipeline.begin(request, source)
+    while not canvas.finished:
+        pipeline.advance([canvas])
+    return canvas
+
+
+def test_the_same_prompt_gives_the_same_picture(pipeline: Pipeline) -> None:
+    source, again = drawn(pipeline, FOX), drawn(pipeline, replace(SNOW, prompt=FOX.prompt))
+    torch.testing.assert_close(again.latents, source.latents, atol=1e-5, rtol=0)
+    assert again.region is not None and not again.region.any()
+
+
+def test_an_edit_that_takes_nothing_over_is_a_fresh_picture(pipeline: Pipeline) -> None:
+    free, fresh = drawn(pipeline, replace(SNOW, edit=FREE)), drawn(pipeline, replace(SNOW, source=None))
+    torch.testing.assert_close(free.latents, fresh.latents)
+    assert len(free.trajectory.latents) == 11 and len(free.trajectory.clean) == 10
+
+
+def test_outside_the_region_the_source_stays(pipeline: Pipeline) -> None:
+    source = drawn(pipeline, FOX)
+    free = drawn(pipeline, replace(SNOW, edit=EditSettings(threshold=0)))
+    apart = (free.trajectory.clean[-1] - source.trajectory.clean[-1]).abs().mean(1)
+    settings = EditSettings(threshold=2 * apart.median().item(), margin=0)  # a random model changes a little everywhere
+    edit = drawn(pipeline, replace(SNOW, edit=settings))
+    assert edit.region is not None
+    kept = (edit.region == 0).expand_as(edit.latents)
+    assert 0 < kept.float().mean() < 1
+    assert torch.equal(edit.latents[kept], source.latents[kept])
+    assert not torch.equal(edit.latents, source.latents)
+    for before, after in zip(source.trajectory.latents[:5], edit.trajectory.latents, strict=False):
+        assert torch.equal(before, after)
+
+
+def test_the_region_is_soft_and_grows() -> None:
+    settings = EditSettings(threshold=0.4, margin=1)
+    old = torch.zeros(1, 2, 5, 5)
+    new = old.clone()
+    new[..., 2, 2], new[..., 0, 4] = 0.4, 0.1
+    region = widened(torch.zeros(1, 1, 5, 5), new, old, settings)
+    assert torch.equal(region[0, 0, 1:4, 1:4], torch.full((3, 3), 0.5)), "half open at the threshold, and its margin"
+    assert region.sum() == 4.5, "less than half the threshold is no difference"
+    assert torch.equal(widened(region, old, old, settings), region)
+
+
+@pytest.mark.parametrize(("steps", "reuse", "reused"), [(20, 0.4, 8), (10, 0.0, 0), (1, 0.9, 0), (2, 0.99, 1)])
+def test_at_least_one_step_is_its_own(steps: int, reuse: float, reused: int) -> None:
+    assert steps_reused(steps, EditSettings(reuse=reuse)) == reused
+
+
+def test_a_forgotten_source_is_drawn_again(pipeline: Pipeline) -> None:
+    chain = replace(FOX, prompt="red snow", source=SNOW)
+    begun: list[str] = []
+
+    class Watched(Pipeline):
+        def begin(self, request: DrawRequest, source: Trajectory | None = None) -> Canvas:
+            begun.append(request.prompt)
+            return super().begin(request, source)
+
+    watched = Watched(pipeline.dit, pipeline.text, pipeline.vae, pipeline.schedule, None)
+    with Engine(watched) as engine:
+        pictures = [engine.submit(request).result(20).image for request in (FOX, SNOW, chain)]
+        assert begun == ["a red fox", "snow", "red snow"]
+    with Engine(watched) as engine:
+        engine.trajectories = Trajectories(most_bytes=0, fewest=1)
+        begun.clear()
+        heard: list[Progress] = []
+        again = engine.submit(chain, heard.append).result(20).image
+        assert begun == ["a red fox", "snow", "red snow"] and len(engine.trajectories.kept) == 1
+    assert np.array_equal(np.asarray(again), np.asarray(pictures[2]))
+    assert [progress.step for progress in heard][-6:] == [5, 6, 7, 8, 9, 10]
+
+
+def test_the_latest_trajectories_are_kept() -> None:
+    def of(size: int) -> Trajectory:
+        return Trajectory((torch.zeros(size // 4),), ())
+
+    kept = Trajectories(most_bytes=100, fewest=1)
+    requests: Sequence[DrawRequest] = [replace(FOX, seed=i) for i in range(4)]
+    kept.keep(requests[0], of(40))
+    kept.keep(requests[1], of(40))
+    kept.get(requests[0])
+    kept.keep(requests[2], of(40))
+    assert [request in kept for request in requests] == [True, False, True, False]
+    kept.keep(requests[3], of(400))
+    assert [request in kept for request in requests] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"steps": 4}, "steps of its source, 10"), ({"size": (32, 32)}, "size of its"), ({"sampler": "ddim"}, "dpmpp")],
+)  # fmt: skip
+def test_an_edit_fits_its_source(change: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        replace(SNOW, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"reuse": 1.0}, {"reuse": -0.1}, {"threshold": -1.0}, {"margin": 0.5}])
+def test_impossible_settings(wrong: dict[str, float]) -> None:
+    with pytest.raises(RequestError):
+        EditSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_metadata_names_the_source() -> None:
+    metadata = SNOW.metadata()
+    assert json.loads(metadata["source"])["prompt"] == "a red fox"
+    assert json.loads(metadata["edit"])["reuse"] == SNOW.edit.reuse
