@@ -28,7 +28,7 @@ from dialog_mllm import protocol
 from dialog_mllm.errors import DialogError, DialogUnavailable
 from dialog_mllm.messages import ImageBlock, Message
 from generator.errors import GeneratorError
-from generator.request import DrawRequest
+from generator.request import DrawRequest, Upload
 
 Mode = Literal["auto", "draw", "talk"]
 MODES = get_args(Mode)
@@ -174,7 +174,7 @@ async def take_turn(
         if reply.kind == "draw":
             started = time.perf_counter()
             drawing = None
-            request = draw_request(store.path(turn.id), conversation, profile)
+            request = await asyncio.to_thread(draw_request, store.path(turn.id), conversation, profile, store)
             async with aclosing(_until(cancel, _draw(generator, request))) as steps:
                 async for step in steps:
                     if isinstance(step, Progress):
@@ -288,24 +288,31 @@ async def _ask(
                 yield event
 
 
-def draw_request(turns: Sequence[Turn], conversation: Conversation, profile: Profile) -> DrawRequest:
-    """What the last of `turns`, a path, asks to draw: a change of the picture before it, or a picture of its own."""
+def draw_request(turns: Sequence[Turn], conversation: Conversation, profile: Profile, store: Turns) -> DrawRequest:
+    """What the last of `turns`, a path, asks to draw: a change of the picture that was uploaded with it or of the one
+    before it, or a picture of its own."""
     request = None
     for turn in turns:
-        if turn.prompt and (turn.picture or turn is turns[-1]):
-            fresh = profile.request(turn.prompt, turn.seed, profile.read_settings(turn.settings), conversation.owner)
-            request = replace(fresh, source=request) if request and changes(request, fresh, turn) else fresh
+        if not turn.prompt or not (turn.picture or turn is turns[-1]):
+            continue
+        before, request = request, profile.request(
+            turn.prompt, turn.seed, profile.read_settings(turn.settings), conversation.owner
+        )  # fmt: skip
+        if turn.uploads:
+            if profile.upload_reuse:
+                upload = Upload(store.picture_path(turn.uploads[-1]).read_bytes())
+                request = replace(request, source=upload, edit=profile.upload_edit)
+        elif before and not turn.switched and profile.edits and changes(before, request):
+            request = replace(request, source=before)
     assert request is not None, "the last turn has a prompt"
     return request
 
 
-def changes(before: DrawRequest, after: DrawRequest, turn: Turn) -> bool:
+def changes(before: DrawRequest, after: DrawRequest) -> bool:
     """Whether the prompt of `after` is that of `before` with a change (the consistency rule keeps the rest word by
-    word), and nothing else asks for a picture of its own: another topic, an upload, another seed or size."""
+    word), and neither the seed nor the size, steps or sampler asks for a picture of its own."""
     same = all(getattr(before, name) == getattr(after, name) for name in ("seed", "size", "steps", "sampler"))
-    if not same or turn.switched or turn.uploads or after.edit.reuse == after.edit.threshold == 0:
-        return False
-    return SequenceMatcher(None, before.prompt, after.prompt, autojunk=False).ratio() >= ALIKE
+    return same and SequenceMatcher(None, before.prompt, after.prompt, autojunk=False).ratio() >= ALIKE
 
 
 async def _draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any]:

@@ -77,7 +77,8 @@ class Profile:
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
     edit_reuse: float = 0.4  # see generator.request.EditSettings; with both 0, every turn draws from nothing
-    edit_threshold: float = 0.3
+    edit_threshold: float = 0.5
+    upload_reuse: float = 0.4  # the same for an uploaded picture; 0: it is looked at, and a new one is drawn
     negative_prompt: str = ""
     max_images: int = 4  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
@@ -95,9 +96,9 @@ class Profile:
         if not isinstance(self.guidance, int | float) or isinstance(self.guidance, bool):
             raise ProfileError(f"Profile: guidance must be a number; got {self.guidance!r}.")
         try:
-            _ = self.edit
+            _ = self.edit, self.upload_edit
         except (TypeError, RequestError) as error:
-            raise ProfileError(f"Profile: edit_reuse or edit_threshold is wrong: {error}") from error
+            raise ProfileError(f"Profile: edit_reuse, edit_threshold or upload_reuse is wrong: {error}") from error
         try:
             _ = self.settings
             for size in self.sizes:
@@ -110,8 +111,17 @@ class Profile:
         return Settings(self.width, self.height, self.steps, float(self.guidance))
 
     @property
+    def edits(self) -> bool:
+        """Whether a changed prompt is drawn as an edit of the picture before."""
+        return bool(self.edit_reuse or self.edit_threshold)
+
+    @property
     def edit(self) -> EditSettings:
         return EditSettings(self.edit_reuse, self.edit_threshold)
+
+    @property
+    def upload_edit(self) -> EditSettings:
+        return EditSettings(self.upload_reuse, 0.0)
 
     def request(self, prompt: str, seed: int, settings: Settings, owner: str = "") -> DrawRequest:
         """Raises RequestError."""
@@ -161,6 +171,7 @@ PROFILES = {
         guidance=5.0,
         edit_reuse=0.0,  # not measured yet on these weights
         edit_threshold=0.0,
+        upload_reuse=0.0,
         max_model_len=8192,
         system_messages=True,
     ),

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         result |= engine.call(lambda: compare_steps(ours, theirs, (ours.native, 2 * ours.native), args.rounds))
         say("whole pictures")
         result |= engine.call(lambda: compare_pictures(ours, theirs, max(3, args.rounds // 3)))
+        say("edits")
+        result |= edit_cost(engine, max(3, args.rounds // 3))
         say("drawings at once")
         return result | throughput(engine, max(2, args.rounds // 7))
 
@@ -217,6 +219,20 @@ def draw(pipeline: Any, request: DrawRequest) -> Image.Image:
 def largest_difference(one: Image.Image, other: Image.Image) -> int:
     """Of two pixels' values, of 255."""
     return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
+
+
+def edit_cost(engine: Any, rounds: int) -> dict[str, Any]:
+    """The denoiser's time for an edit of a picture that was just drawn, as a share of its time for a fresh one."""
+    side = engine.pipeline.native
+    source = DrawRequest(PROMPT, size=(side, side), steps=STEPS, guidance=GUIDANCE)
+    fresh = replace(source, prompt=PROMPT.replace("blue", "yellow"))
+    requests = {"fresh": fresh, "edit": replace(fresh, source=source)}
+    engine.submit(source).result()
+    seconds: Times = {name: [] for name in requests}
+    for _ in range(rounds):
+        for name, request in requests.items():
+            seconds[name].append(engine.submit(request).result().timings["denoise"])
+    return ratio("edit_cost", seconds["edit"], seconds["fresh"])
 
 
 # --- drawings at once

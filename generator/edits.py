@@ -10,6 +10,8 @@ neither costs an evaluation:
   the edit's, are compared (the contrast of two prompts' predictions shows where they differ: DiffEdit, arXiv
   2210.11427), and outside the region where they have differed the source's latents are put back (Blended Diffusion,
   arXiv 2111.14818).
+For a picture that was not drawn here (`Upload`) a way is made up from its latents and the seed's noise; nothing was
+foreseen on it, so there is no second part.
 """
 
 from __future__ import annotations

@@ -289,9 +289,11 @@ class Engine:
 
     def begin(self, request: DrawRequest) -> Canvas:
         """An edit of a picture whose trajectory is not here (any more) begins with drawing that one again."""
-        while request.source is not None and request.source not in self.trajectories:
-            request = request.source
-        return self.pipeline.begin(request, self.trajectories.get(request.source) if request.source else None)
+        while isinstance(source := request.source, DrawRequest):
+            if source in self.trajectories:
+                return self.pipeline.begin(request, self.trajectories.get(source))
+            request = source
+        return self.pipeline.begin(request)
 
     @contextmanager
     def minding(self, job: Job) -> Iterator[None]:

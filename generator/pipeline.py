@@ -8,6 +8,7 @@ advance them in one batch, each at a step of its own.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,16 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from generator import edits, preview, sampling
 from generator.checkpoint import FETCH_AGAIN, read_json, reading
 from generator.edits import Trajectory
-from generator.errors import CheckpointError, DrawingFailed
+from generator.errors import CheckpointError, DrawingFailed, RequestError
 from generator.lanes import Lanes
 from generator.model import Conditioning, HunyuanDiT
-from generator.request import DrawRequest, Limits
+from generator.request import DrawRequest, Limits, Upload
 from generator.sampling import Plan, Schedule
 from generator.text import TextEncoders
 
@@ -64,7 +65,7 @@ class Canvas:
     def take(self, latents: Tensor, clean: Tensor) -> None:
         """One step further."""
         edit = self.request.edit
-        if self.source is not None and edit.threshold:
+        if self.source is not None and edit.threshold and not isinstance(self.request.source, Upload):
             before = self.source.clean[self.done]
             region = latents.new_zeros(1, 1, *latents.shape[-2:]) if self.region is None else self.region
             self.region = edits.widened(region, clean, before, edit)
@@ -108,7 +109,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def begin(self, request: DrawRequest, source: Trajectory | None = None) -> Canvas:
-        """`source` is the trajectory of `request.source`, where it has one."""
+        """`source`: the trajectory of `request.source`, where that is a request. RequestError for a broken upload."""
         started = time.perf_counter()
         plan = sampling.plan(self.schedule, request.sampler, request.steps)
         prompts = [request.prompt] if request.guidance == 1 else [request.negative_prompt, request.prompt]
@@ -126,12 +127,28 @@ class Pipeline:
         canvas = Canvas(
             request, plan, conditioning, latents, torch.zeros_like(latents), states.truncated[-1], 0, seconds
         )
+        if isinstance(request.source, Upload):
+            source = self.way_to(request.source, request, plan, latents)
         if source is not None:
             reused = edits.steps_reused(len(plan), request.edit)
             canvas.source, canvas.done, canvas.latents = source, reused, source.latents[reused]
             canvas.past, canvas.foreseen = [*source.latents[:reused]], [*source.clean[:reused]]
             canvas.clean = canvas.foreseen[-1] if reused else canvas.clean
         return canvas
+
+    def way_to(self, upload: Upload, request: DrawRequest, plan: Plan, noise: Tensor) -> Trajectory:
+        """One that could have led to a picture that was not drawn here: its own latents, noised (SDEdit)."""
+        try:
+            with Image.open(io.BytesIO(upload.data)) as opened:
+                picture = ImageOps.fit(opened.convert("RGB"), request.size, Image.Resampling.LANCZOS)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise RequestError(f"The picture to edit cannot be read ({error}). Choose another.") from error
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].to(self.dit.device) / 127.5 - 1
+        config = self.vae.config
+        clean = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
+        clean = (clean - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+        noised = [self.schedule.noised(clean, noise, t[None]) for t in plan.timesteps.round().long()]
+        return Trajectory((*noised, clean), (clean,) * len(plan))
 
     def meta_size(self, request: DrawRequest, rows: int) -> Tensor | None:
         """(rows, 6) for models that are conditioned on it: the original size, the picture's, and where it was cut."""

@@ -5,6 +5,7 @@ python -c "from generator.request import DrawRequest; print(DrawRequest('a red f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ class EditSettings:
     """How much of its source an edited picture keeps, see generator/edits.py."""
 
     reuse: float = 0.4  # share of the source's steps that are taken over
-    threshold: float = 0.3  # latents that differ by more may change; 0: all may
+    threshold: float = 0.5  # latents that differ by more may change; 0: all may
     margin: int = 1  # latents around them that may change too
 
     def __post_init__(self) -> None:
@@ -34,6 +35,13 @@ class EditSettings:
             raise RequestError(f"An edit can reuse 0 to 1 of its source's steps, but not all; got {self.reuse}.")
         if not self.threshold >= 0 or not is_whole(self.margin) or self.margin < 0:
             raise RequestError("An edit's threshold and margin must be 0 or more.")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that was not drawn here: the content of its file, in a format that Pillow reads."""
+
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class DrawRequest:
     sampler: str = "dpmpp"
     guidance_interval: tuple[float, float] = (0.0, 1.0)  # from clean to noise; outside it a step costs half
     owner: str = ""  # users take turns
-    source: DrawRequest | None = None  # the picture that this one is an edit of
+    source: DrawRequest | Upload | None = None  # the picture that this one is an edit of
     edit: EditSettings = EditSettings()
 
     def __post_init__(self) -> None:
@@ -71,7 +79,7 @@ class DrawRequest:
             raise RequestError(f"The guidance interval is {start} to {stop}. Choose 0 ≤ start ≤ stop ≤ 1.")
         if len(self.size) != 2 or not all(is_whole(side) for side in self.size):
             raise RequestError(f"The size {self.size} is not a width and a height in whole pixels.")
-        if self.source is not None:
+        if isinstance(self.source, DrawRequest):
             for name in ("size", "steps", "sampler"):
                 if getattr(self, name) != getattr(self.source, name):
                     raise RequestError(f"An edit must have the {name} of its source, {getattr(self.source, name)}.")
@@ -79,8 +87,12 @@ class DrawRequest:
     def metadata(self) -> dict[str, str]:
         """Everything needed to draw it again, as texts for a PNG file."""
         source = {}
-        if self.source is not None:
-            source = {"source": json.dumps(self.source.metadata()), "edit": json.dumps(asdict(self.edit))}
+        if isinstance(self.source, DrawRequest):
+            source = {"source": json.dumps(self.source.metadata())}
+        elif self.source is not None:
+            source = {"source": json.dumps({"sha256": hashlib.sha256(self.source.data).hexdigest()})}
+        if source:
+            source["edit"] = json.dumps(asdict(self.edit))
         return {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,

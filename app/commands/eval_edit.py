@@ -11,6 +11,7 @@ entity, add and remove. Copying the old picture would score 0 on the first and e
 from __future__ import annotations
 
 import argparse
+import io
 import random
 import statistics
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from datasets_build.storybook.edits import EDIT_GROUP, apply_edit, sample_edit
 from datasets_build.storybook.language import N_TEMPLATES, write_prompt
 from datasets_build.storybook.render import render
 from datasets_build.storybook.scene import Scene, sample_scene
+from generator.request import Upload
 
 if TYPE_CHECKING:
     from generator.inspector import Inspector
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=50, help="how many of each kind (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the scenes (%(default)s)")
     parser.add_argument("--split", default="test", choices=("validation", "test"), help="choose on validation alone")
+    parser.add_argument("--uploads", action="store_true", help="edit renders of the scenes, as uploads, instead")
     parser.add_argument("--profile", default="storybook", help="whose generator (%(default)s)")
     parser.add_argument("--reuse", type=float, help="share of the steps taken over (default: the profile's)")
     parser.add_argument("--threshold", type=float, help="from which a latent may change (default: the profile's)")
@@ -64,25 +67,41 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.n < 1:
         raise EaselError("--n must be at least 1.")
     profile = load_profile(args.profile)
-    named = {"edit_reuse": args.reuse, "edit_threshold": args.threshold}
+    named = {"upload_reuse" if args.uploads else "edit_reuse": args.reuse, "edit_threshold": args.threshold}
     profile = replace(profile, **{name: value for name, value in named.items() if value is not None})
     cases = make_cases(args.n, args.seed, args.split)
     sources, fresh = (
         [profile.request(case.prompts[i], case.seed, profile.settings) for case in cases] for i in (0, 1)
     )  # fmt: skip
     edits = [replace(request, source=source) for request, source in zip(fresh, sources, strict=True)]
-    pictures: list[list[Image.Image]] = [[], [], []]
+    before: list[Image.Image] = []
+    if args.uploads:
+        before = [render(case.before, 128, case.seed % 1000) for case in cases]
+        edits = [
+            replace(request, source=Upload(png(picture)), edit=profile.upload_edit)
+            for request, picture in zip(fresh, before, strict=True)
+        ]
+    edited: list[Image.Image] = []
+    redrawn: list[Image.Image] = []
     with Engine(lambda: load_generator(profile.generator)) as engine:
         for start in range(0, len(cases), args.n):  # kind by kind: an edit follows its source while that is kept
-            for drawn, requests in zip(pictures, (sources, edits, fresh), strict=True):
-                drawn += draw_all(engine, requests[start : start + args.n])
-    before, edited, redrawn = pictures
+            some = slice(start, start + args.n)
+            if not args.uploads:
+                before += draw_all(engine, sources[some])
+            edited += draw_all(engine, edits[some])
+            redrawn += draw_all(engine, fresh[some])
     inspector = Inspector.load()
     ours = judge(cases, before, edited, inspector)
     baseline = judge(cases, before, redrawn, inspector)
     result = {"n": len(cases), **ours.pop("all")}
     result |= {f"baseline_{name}": value for name, value in baseline.pop("all").items()}
     return {**result, "by_kind": ours, "baseline_by_kind": baseline}
+
+
+def png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def make_cases(n: int, seed: int, split: str) -> list[Case]:

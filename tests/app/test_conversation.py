@@ -32,6 +32,7 @@ from app.profiles import Profile
 from app.store import Conversation, Store
 from dialog_mllm.errors import DialogUnavailable
 from generator.errors import DrawingFailed
+from generator.request import Upload
 from tests.app.fakes import FakeDialog, FakeGenerator, colour_of
 from tests.app.test_pictures import bomb, encode
 
@@ -160,21 +161,32 @@ async def test_what_is_drawn_from_nothing(world: World, reply: str, change: dict
     assert world.generator.requests[1].source is None
 
 
-async def test_an_upload_and_a_picture_that_failed_are_no_source(world: World) -> None:
-    world.dialog.replies += [FOX, SCARF, SCARF]
+async def test_a_picture_that_failed_is_no_source(world: World) -> None:
+    world.dialog.replies += [FOX, SCARF]
     world.generator.errors.append(DrawingFailed("the device gave up"))
+    await world.say("a red fox")
+    await world.say("a scarf")
+    assert [request.source for request in world.generator.requests] == [None, None]
+
+
+async def test_an_upload_is_the_source_of_what_is_drawn_with_it(world: World) -> None:
+    world.dialog.replies += [FOX, SCARF, SCARF.replace("day", "night")]
+    await world.say("a red fox")
+    await world.say("this one, with a scarf", (encode(Image.new("RGB", (32, 32), "red"), "PNG"),))
+    await world.say("at night")
+    _, scarf, night = world.generator.requests
+    assert isinstance(scarf.source, Upload) and scarf.edit == world.profile.upload_edit
+    assert Image.open(io.BytesIO(scarf.source.data)).size == (32, 32)
+    assert night.source == scarf and night.edit == world.profile.edit
+
+
+async def test_edits_can_be_switched_off(world: World) -> None:
+    world.profile = replace(world.profile, edit_reuse=0.0, edit_threshold=0.0, upload_reuse=0.0)
+    world.dialog.replies += [FOX, SCARF, SCARF]
     await world.say("a red fox")
     await world.say("a scarf")
     await world.say("this one, with a scarf", (encode(Image.new("RGB", (32, 32), "red"), "PNG"),))
     assert [request.source for request in world.generator.requests] == [None, None, None]
-
-
-async def test_edits_can_be_switched_off(world: World) -> None:
-    world.profile = replace(world.profile, edit_reuse=0.0, edit_threshold=0.0)
-    world.dialog.replies += [FOX, SCARF]
-    await world.say("a red fox")
-    await world.say("a scarf")
-    assert world.generator.requests[1].source is None
 
 
 async def test_a_typed_token_is_text(world: World) -> None:

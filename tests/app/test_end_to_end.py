@@ -28,9 +28,11 @@ from PIL import Image
 
 from app.profiles import PROFILES
 from tests.app.browser import open_browser, open_page, say
+from tests.generator.tiny import make_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 STORYBOOK = PROFILES["storybook"]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def descendants(pid: int) -> set[int]:
@@ -47,11 +49,12 @@ def descendants(pid: int) -> set[int]:
 
 
 @contextlib.contextmanager
-def easel_chat(data_dir: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def easel_chat(data_dir: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "app.cli", "chat", "--port", str(port), "--data-dir", str(data_dir)]
+    command += options
     process = subprocess.Popen(command)
     try:
         yield f"http://127.0.0.1:{port}", process
@@ -173,3 +176,25 @@ def test_stopping_leaves_no_process(easel: str, tmp_path: Path, number: signal.S
         while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_profile_of_one_s_own_with_a_generator_in_the_official_layout(tmp_path: Path) -> None:
+    make_folder(tmp_path / "tiny")
+    profile = tmp_path / "mine.toml"
+    profile.write_text('name = "mine"\ngenerator = "tiny"\nwidth = 64\nheight = 64\nsteps = 6\n')
+    drawn = subprocess.run(
+        [sys.executable, "-m", "app.cli", "draw", "a red fox", "-o", "fox.png", "--profile", profile],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert drawn.returncode == 0, drawn.stderr
+    picture = Image.open(tmp_path / "fox.png")
+    assert picture.size == (64, 64) and picture.info["steps"] == "6"
+    with easel_chat(tmp_path / "data", "--profile", str(profile)) as (url, _):
+        wait_for(url, "ready")
+        messages = [{"role": "user", "content": "draw a red fox in the snow"}]
+        answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": messages}, timeout=300, trust_env=False)
+        reply = answer.json()
+        message = reply["choices"][0]["message"]
+        data = message["images"][0]["image_url"]["url"].partition(",")[2]
+        assert "red fox" in reply["easel"]["prompt"]
+        assert Image.open(io.BytesIO(base64.b64decode(data))).size == (64, 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from generator.edits import Trajectories, Trajectory, steps_reused, widened
 from generator.engine import Engine, Progress
 from generator.errors import RequestError
 from generator.pipeline import Canvas, Pipeline, load_pipeline
-from generator.request import DrawRequest, EditSettings
+from generator.request import DrawRequest, EditSettings, Upload
 from tests.generator.tiny import NATIVE, make_folder
 
 FOX = DrawRequest("a red fox", seed=3, size=(NATIVE, NATIVE), steps=10)
@@ -30,7 +32,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 
 def drawn(pipeline: Pipeline, request: DrawRequest) -> Canvas:
-    source = drawn(pipeline, request.source).trajectory if request.source else None
+    source = drawn(pipeline, request.source).trajectory if isinstance(request.source, DrawRequest) else None
     canvas = pipeline.begin(request, source)
     while not canvas.finished:
         pipeline.advance([canvas])
@@ -133,7 +135,28 @@ def test_impossible_settings(wrong: dict[str, float]) -> None:
         EditSettings(**wrong)  # type: ignore[arg-type]
 
 
+def png(size: tuple[int, int], colour: str) -> Upload:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    return Upload(file.getvalue())
+
+
+def test_an_uploaded_picture_is_set_out_from(pipeline: Pipeline) -> None:
+    red, blue = (replace(FOX, source=png((100, 50), colour)) for colour in ("red", "blue"))
+    canvas = pipeline.begin(red)
+    assert canvas.done == 4 and canvas.source is not None
+    mean = torch.stack([pipeline.begin(replace(red, seed=i)).latents for i in range(64)]).mean(0)
+    signal = pipeline.schedule.alphas_cumprod[int(canvas.plan.timesteps[4])].sqrt()
+    torch.testing.assert_close(mean, signal * canvas.source.latents[-1], atol=0.6, rtol=0)
+    assert not torch.equal(drawn(pipeline, red).latents, drawn(pipeline, blue).latents)
+    with Engine(pipeline) as engine:
+        assert engine.submit(red).result(20).image.size == FOX.size
+        with pytest.raises(RequestError, match="cannot be read"):
+            engine.submit(replace(red, source=Upload(b"no picture"))).result(20)
+
+
 def test_the_metadata_names_the_source() -> None:
     metadata = SNOW.metadata()
     assert json.loads(metadata["source"])["prompt"] == "a red fox"
     assert json.loads(metadata["edit"])["reuse"] == SNOW.edit.reuse
+    assert "sha256" in json.loads(replace(SNOW, source=png((8, 8), "red")).metadata()["source"])
