@@ -65,6 +65,7 @@ class Trajectories:
     def __init__(self, most_bytes: int = 256 * 2**20, fewest: int = 16) -> None:
         self.most_bytes, self.fewest = most_bytes, fewest
         self.kept: OrderedDict[DrawRequest, Trajectory] = OrderedDict()
+        self.bytes = 0
 
     def __contains__(self, request: DrawRequest) -> bool:
         return request in self.kept
@@ -74,7 +75,9 @@ class Trajectories:
         return self.kept[request]
 
     def keep(self, request: DrawRequest, trajectory: Trajectory) -> None:
+        if request in self.kept:
+            self.bytes -= self.kept.pop(request).bytes
         self.kept[request] = trajectory
-        self.kept.move_to_end(request)
-        while len(self.kept) > self.fewest and sum(kept.bytes for kept in self.kept.values()) > self.most_bytes:
-            self.kept.popitem(last=False)
+        self.bytes += trajectory.bytes
+        while len(self.kept) > self.fewest and self.bytes > self.most_bytes:
+            self.bytes -= self.kept.popitem(last=False)[1].bytes

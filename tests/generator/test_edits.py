@@ -116,8 +116,10 @@ def test_the_latest_trajectories_are_kept() -> None:
     kept.get(requests[0])
     kept.keep(requests[2], of(40))
     assert [request in kept for request in requests] == [True, False, True, False]
+    kept.keep(requests[2], of(60))
+    assert len(kept.kept) == 2 and kept.bytes == 100
     kept.keep(requests[3], of(400))
-    assert [request in kept for request in requests] == [False, False, False, True]
+    assert [request in kept for request in requests] == [False, False, False, True] and kept.bytes == 400
 
 
 @pytest.mark.parametrize(
