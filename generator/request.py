@@ -26,7 +26,7 @@ def is_whole(value: object) -> bool:
 class EditSettings:
     """How much of its source an edited picture keeps, see generator/edits.py."""
 
-    reuse: float = 0.4  # share of the source's steps that are taken over
+    reuse: float = 0.3  # share of the source's steps that are taken over
     threshold: float = 0.5  # latents that differ by more may change; 0: all may
     margin: int = 1  # latents around them that may change too
 

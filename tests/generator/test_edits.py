@@ -20,7 +20,7 @@ from generator.request import DrawRequest, EditSettings, Upload
 from tests.generator.tiny import NATIVE, make_folder
 
 FOX = DrawRequest("a red fox", seed=3, size=(NATIVE, NATIVE), steps=10)
-SNOW = replace(FOX, prompt="snow", source=FOX)
+SNOW = replace(FOX, prompt="snow", source=FOX, edit=EditSettings(reuse=0.4))
 FREE = EditSettings(reuse=0, threshold=0)
 
 
@@ -53,9 +53,11 @@ def test_an_edit_that_takes_nothing_over_is_a_fresh_picture(pipeline: Pipeline) 
 
 def test_outside_the_region_the_source_stays(pipeline: Pipeline) -> None:
     source = drawn(pipeline, FOX)
-    free = drawn(pipeline, replace(SNOW, edit=EditSettings(threshold=0)))
+    free = drawn(pipeline, replace(SNOW, edit=EditSettings(0.4, threshold=0)))
     apart = (free.trajectory.clean[-1] - source.trajectory.clean[-1]).abs().mean(1)
-    settings = EditSettings(threshold=2 * apart.median().item(), margin=0)  # a random model changes a little everywhere
+    settings = EditSettings(
+        0.4, threshold=2 * apart.median().item(), margin=0
+    )  # a random model changes a little everywhere
     edit = drawn(pipeline, replace(SNOW, edit=settings))
     assert edit.region is not None
     kept = (edit.region == 0).expand_as(edit.latents)
@@ -144,7 +146,7 @@ def png(size: tuple[int, int], colour: str) -> Upload:
 
 
 def test_an_uploaded_picture_is_set_out_from(pipeline: Pipeline) -> None:
-    red, blue = (replace(FOX, source=png((100, 50), colour)) for colour in ("red", "blue"))
+    red, blue = (replace(FOX, source=png((100, 50), colour), edit=SNOW.edit) for colour in ("red", "blue"))
     canvas = pipeline.begin(red)
     assert canvas.done == 4 and canvas.source is not None
     mean = torch.stack([pipeline.begin(replace(red, seed=i)).latents for i in range(64)]).mean(0)
