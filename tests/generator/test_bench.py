@@ -10,6 +10,8 @@ import pytest
 from generator import bench
 from tests.generator.tiny import make_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("meta_size", [False, True])
 def test_bench(tmp_path: Path, meta_size: bool, monkeypatch: pytest.MonkeyPatch) -> None:
