@@ -76,8 +76,10 @@ class Profile:
     steps: int = 20
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
-    edit_reuse: float = 0.3  # see generator.request.EditSettings; with both 0, every turn draws from nothing
-    edit_threshold: float = 0.5
+    edit_reuse: float = (
+        EditSettings.reuse
+    )  # see generator.request.EditSettings; with both 0, every turn draws from nothing
+    edit_threshold: float = EditSettings.threshold
     upload_reuse: float = 0.4  # the same for an uploaded picture; 0: it is looked at, and a new one is drawn
     negative_prompt: str = ""
     max_images: int = 4  # pictures that the dialog model sees at once, newest first

@@ -174,7 +174,7 @@ def compare_pictures(ours: Any, theirs: Any, rounds: int) -> dict[str, Any]:
     request = DrawRequest(PROMPT, seed=7, size=(ours.native, ours.native), steps=STEPS, guidance=GUIDANCE)
 
     def own() -> Image.Image:
-        return draw(ours, request)
+        return ours.draw(request)
 
     def other() -> Image.Image:
         made = theirs(
@@ -206,14 +206,6 @@ def embeddings(theirs: Any, request: DrawRequest) -> dict[str, Any]:
         made |= {f"prompt_embeds{suffix}": prompt, f"negative_prompt_embeds{suffix}": negative}
         made |= {f"prompt_attention_mask{suffix}": mask, f"negative_prompt_attention_mask{suffix}": negative_mask}
     return made
-
-
-def draw(pipeline: Any, request: DrawRequest) -> Image.Image:
-    canvas = pipeline.begin(request)
-    while not canvas.finished:
-        pipeline.advance([canvas])
-    picture: Image.Image = pipeline.decode(canvas.latents)
-    return picture
 
 
 def largest_difference(one: Image.Image, other: Image.Image) -> int:

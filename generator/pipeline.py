@@ -157,6 +157,13 @@ class Pipeline:
         sizes = [FULL_SIZE, FULL_SIZE, float(request.size[1]), float(request.size[0]), 0.0, 0.0]
         return torch.tensor([sizes] * rows, device=self.dit.device)
 
+    def draw(self, request: DrawRequest) -> Image.Image:
+        """A whole picture, alone."""
+        canvas = self.begin(request)
+        while not canvas.finished:
+            self.advance([canvas])
+        return self.decode(canvas.latents)
+
     @torch.inference_mode()
     def advance(self, canvases: Sequence[Canvas]) -> None:
         """One step of each, in one batch; they share a size, and no canvas's picture depends on the others.

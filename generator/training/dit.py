@@ -192,10 +192,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         for i in range(24):
             language = ("en", "zh")[i % 2]
             request = DrawRequest(shards.records[i]["prompt"][language], seed=i, steps=SHEET_STEPS)
-            canvas = pipeline.begin(request)
-            while not canvas.finished:
-                pipeline.advance([canvas])
-            pictures.append(pipeline.decode(canvas.latents))
+            pictures.append(pipeline.draw(request))
         contact_sheet(pictures, columns=12).save(config.out / f"sheet-{step:06d}.png")
 
     fit_config = FitConfig(
