@@ -48,7 +48,7 @@ from datasets_build.storybook.vocabulary import LANGUAGES
 
 SHARD = 2048
 CAPTIONS = 2  # per language and picture
-VERSION = 3
+VERSION = 4
 CELL = 8  # pixels of a side, of the grid on which subjects' covers are kept: one latent of an 8x autoencoder
 LABELS = {
     "kind": KINDS, "colour": COLOURS, "size": SIZES, "position": POSITIONS, "accessory": ACCESSORIES,

@@ -126,7 +126,7 @@ def _subject_layer(
             x += -0.045 if subject is scene.subjects[0] else 0.045
         flip = subject is scene.subjects[0]  # hands outwards: whose balloon it is must be plain
     else:
-        flip = dice.random() < 0.5
+        flip = subject.position == "left"  # by rule: a side left to chance teaches the denoiser to draw a thing on both
     while True:
         image = _paint_subject(scene, subject, pixels, ground, height, flip, seed)
         left, top, right, _ = (edge / pixels for edge in image.getbbox() or (0, pixels, pixels, pixels))
