@@ -1,6 +1,6 @@
 """`easel eval image`: are the things that a prompt asks for in the picture? The inspector looks.
 
-    easel eval image --n 300 --json
+    easel eval image --json
 
 Prompts come from scenes that no training saw. Every figure is a share of what was asked, two subjects counting twice.
 """
@@ -32,6 +32,7 @@ class Prompt:
     language: str
     scene: Scene
     seed: int
+    unseen: bool = False  # asks for a combination that no training picture shows
 
 
 def compare(asked: Scene, seen: Scene) -> dict[str, list[bool]]:
@@ -87,7 +88,8 @@ def draw_all(engine: Engine, requests: Sequence[DrawRequest]) -> list[Image.Imag
 
 
 def evaluate(prompts: Sequence[Prompt], pictures: Sequence[Image.Image], inspector: Inspector) -> dict[str, Any]:
-    """How much of the prompts is in their pictures: flat shares over all, then the same `by_language`."""
+    """How much of the prompts is in their pictures: flat shares over all, then the same `by_language` and of what
+    combines the `unseen`."""
     results = [
         compare(prompt.scene, seen) for prompt, seen in zip(prompts, inspector.read(pictures), strict=True)
     ]  # fmt: skip
@@ -99,4 +101,6 @@ def evaluate(prompts: Sequence[Prompt], pictures: Sequence[Image.Image], inspect
             language: tally(r for r, p in zip(results, prompts, strict=True) if p.language == language)
             for language in languages
         },
+        "n_unseen": sum(prompt.unseen for prompt in prompts),
+        "unseen": tally(r for r, p in zip(results, prompts, strict=True) if p.unseen),
     }

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generator import preview
+from generator import combinations, preview
 from generator.checkpoint import read_json, write_json
 from generator.model import HunyuanDiT, HunyuanDiTConfig
 from generator.pipeline import Pipeline, load_vae, to_image
@@ -132,6 +132,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
             )
         ).initialise()  # fmt: skip
     latents = encode_latents(vae, shards, config.out)
+    seen = combinations.seen_in(record["scene"] for record in shards.records)
     tokens = CaptionTokens(shards, tokenizer, length)
     labels = SceneLabels(shards, dit.config.patch_size)
     if config.reading_minutes:
@@ -185,7 +186,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
 
     def sample(modules: dict[str, nn.Module], step: int) -> None:
         pipeline = Pipeline(dit, text, vae, schedule, matrix)
-        save_folder(config, pipeline)
+        save_folder(config, pipeline, seen)
         if score:
             print(f"step {step} " + " ".join(f"{k} {v:.3f}" for k, v in score(pipeline).items()), flush=True)
         pictures = [to_image(pixels[None]) for pixels in shards.pixels(range(24))]
@@ -200,12 +201,13 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         ema=0.995, save_every=300, log_every=25, warmup=100, decay_share=config.decay_share,
     )  # fmt: skip
     result = fit(fit_config, {"dit": dit, "reader": reader}, loss, sample)
-    save_folder(config, Pipeline(dit, text, vae, schedule, matrix))
+    save_folder(config, Pipeline(dit, text, vae, schedule, matrix), seen)
     return result
 
 
-def save_folder(config: DitConfig, pipeline: Pipeline) -> None:
-    """The diffusers layout, float16, at `config.out/storybook`; model_index.json comes last."""
+def save_folder(config: DitConfig, pipeline: Pipeline, seen: np.ndarray) -> None:
+    """The diffusers layout, float16, at `config.out/storybook`; model_index.json comes last. `seen`: the combinations
+    in these pictures, to which those come that the base saw."""
     folder = config.out / "storybook"
     folder.mkdir(parents=True, exist_ok=True)
     write_json_in(folder / "scheduler", "scheduler_config.json", SCHEDULER)
@@ -219,6 +221,7 @@ def save_folder(config: DitConfig, pipeline: Pipeline) -> None:
     pipeline.dit.save_pretrained(folder / "transformer", torch.float16)
     if pipeline.preview_matrix is not None:
         preview.save(folder, pipeline.preview_matrix)
+    combinations.add(folder, np.union1d(seen, combinations.load(config.base)) if config.base else seen)
     tokenizer_class = type(pipeline.text.clip.tokenizer).__name__
     index = {
         "_class_name": "HunyuanDiTPipeline", "scheduler": ["diffusers", "DDPMScheduler"],
