@@ -40,6 +40,7 @@ COMMANDS = {
     "data mix": Command("app.commands.data", "D = D_o + D_p + D_pm + D_tt", True),
     "data check": Command("app.commands.data", "does a data set keep every rule?", True),
     "train vae": Command("app.commands.train", "the generator's VAE", True),
+    "train preview": Command("app.commands.train", "the small decoder of previews", True),
     "train clip": Command("app.commands.train", "the bilingual CLIP pair, whose text tower conditions the DiT", True),
     "train dit": Command("app.commands.train", "the denoiser, with its T5 encoder", True),
     "train inspector": Command("app.commands.train", "the recogniser that measures pictures", True),

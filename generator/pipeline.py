@@ -27,6 +27,7 @@ from generator.edits import Trajectory
 from generator.errors import CheckpointError, DrawingFailed, RequestError
 from generator.lanes import Lanes
 from generator.model import Conditioning, HunyuanDiT
+from generator.preview import PreviewDecoder
 from generator.request import DrawRequest, Limits, Upload
 from generator.sampling import Plan, Schedule
 from generator.text import TextEncoders
@@ -83,7 +84,7 @@ class Pipeline:
     text: TextEncoders
     vae: Any  # diffusers' AutoencoderKL
     schedule: Schedule
-    preview_matrix: Tensor | None  # latents to colours, see preview.py
+    preview_decoder: PreviewDecoder | None = None  # see preview.py
     lanes: Lanes | None = None  # on a CPU
 
     @property
@@ -213,8 +214,8 @@ class Pipeline:
     @torch.inference_mode()
     def preview(self, canvas: Canvas) -> Image.Image:
         """The picture that the last step was heading for, roughly, in the request's size."""
-        if self.preview_matrix is not None:
-            small = to_image(preview.project(canvas.clean, self.preview_matrix))
+        if self.preview_decoder is not None:
+            small = to_image(self.preview_decoder(canvas.clean))
         else:
             small = self.decode(F.avg_pool2d(canvas.clean, 2, ceil_mode=True))
         return small.resize(canvas.request.size, Image.Resampling.BILINEAR)
@@ -253,13 +254,14 @@ def load_pipeline(
     dit = HunyuanDiT.from_pretrained(folder / "transformer", dtype)
     text = TextEncoders.load(folder, dit.config.text_len, dit.config.text_len_t5, dtype, device)
     vae = load_vae(folder / "vae", dtype)
+    decoder = preview.load(folder, dit.config.in_channels)
     check_fit(folder, dit, text, vae)
     return Pipeline(
         dit=dit.to(device).fuse(),
         text=text,
         vae=vae.to(device),
         schedule=schedule,
-        preview_matrix=preview.load(folder, dit.config.in_channels),
+        preview_decoder=decoder and decoder.to(device),
         lanes=Lanes(torch.get_num_threads()) if torch.device(device).type == "cpu" else None,
     )
 

@@ -1,4 +1,4 @@
-"""`easel train vae|clip|dit|inspector`: the generator's trainings, each a function of one small configuration.
+"""`easel train vae|preview|clip|dit|inspector`: the generator's trainings, each a function of one small configuration.
 
     easel train vae --pictures runs/pictures --out runs/vae --minutes 12
 
@@ -14,7 +14,10 @@ from typing import Any, get_args, get_type_hints
 
 from app.errors import EaselError
 
-CONFIGURATIONS = {"vae": "VaeConfig", "clip": "ClipConfig", "dit": "DitConfig", "inspector": "InspectorConfig"}
+CONFIGURATIONS = {
+    "vae": "VaeConfig", "preview": "PreviewConfig", "clip": "ClipConfig", "dit": "DitConfig",
+    "inspector": "InspectorConfig",
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:

@@ -181,11 +181,10 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         total = (errors * weights / weights.mean()).mean() + config.hint_weight * seeing
         return {"loss": total, "mse": errors.mean().detach(), "seeing": seeing.detach()}
 
-    some = range(min(512, len(shards)))
-    matrix = preview.fit(torch.from_numpy(np.array(latents[: len(some)])).float(), shards.pixels(some))
+    decoder = preview.load(config.base, latents.shape[1]) if config.base else None
 
     def sample(modules: dict[str, nn.Module], step: int) -> None:
-        pipeline = Pipeline(dit, text, vae, schedule, matrix)
+        pipeline = Pipeline(dit, text, vae, schedule, decoder)
         save_folder(config, pipeline, seen)
         if score:
             print(f"step {step} " + " ".join(f"{k} {v:.3f}" for k, v in score(pipeline).items()), flush=True)
@@ -201,7 +200,7 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         ema=0.995, save_every=300, log_every=25, warmup=100, decay_share=config.decay_share,
     )  # fmt: skip
     result = fit(fit_config, {"dit": dit, "reader": reader}, loss, sample)
-    save_folder(config, Pipeline(dit, text, vae, schedule, matrix), seen)
+    save_folder(config, Pipeline(dit, text, vae, schedule, decoder), seen)
     return result
 
 
@@ -219,8 +218,8 @@ def save_folder(config: DitConfig, pipeline: Pipeline, seen: np.ndarray) -> None
     vae_config.pop("_name_or_path", None)  # where it lay on the machine that trained it
     write_json(folder / "vae" / "config.json", vae_config)
     pipeline.dit.save_pretrained(folder / "transformer", torch.float16)
-    if pipeline.preview_matrix is not None:
-        preview.save(folder, pipeline.preview_matrix)
+    if pipeline.preview_decoder is not None:
+        pipeline.preview_decoder.save(folder)
     combinations.add(folder, np.union1d(seen, combinations.load(config.base)) if config.base else seen)
     tokenizer_class = type(pipeline.text.clip.tokenizer).__name__
     index = {

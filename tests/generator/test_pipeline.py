@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 
 from generator import preview
+from generator.checkpoint import write_json
 from generator.errors import CheckpointError, DrawingFailed, RequestError
 from generator.pipeline import Pipeline, load_pipeline
+from generator.preview import PreviewDecoder
 from generator.request import DrawRequest
 from tests.generator.tiny import NATIVE, make_folder
 
@@ -127,21 +129,20 @@ def test_canvases_of_one_batch_are_independent(pipeline: Pipeline) -> None:
         torch.testing.assert_close(canvas.latents, alone.latents, atol=1e-4, rtol=0)
 
 
-def test_preview_by_matrix_and_without(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_preview_with_a_decoder_of_its_own_and_without(pipeline: Pipeline, tmp_path: Path) -> None:
     canvas = pipeline.begin(FOX)
     pipeline.advance([canvas])
-    assert pipeline.preview_matrix is None
+    assert pipeline.preview_decoder is None
     assert pipeline.preview(canvas).size == FOX.size
-    # latents that are colours: the fitted matrix finds them again
-    colours = torch.rand(4, 3, 8, 8) * 2 - 1
-    latents = torch.cat([colours * 0.5 + 0.1, torch.randn(4, 1, 8, 8)], dim=1)
-    preview.save(tmp_path, preview.fit(latents, colours.repeat_interleave(8, 2).repeat_interleave(8, 3)))
-    matrix = preview.load(tmp_path, 4)
-    assert matrix is not None
-    torch.testing.assert_close(preview.project(latents, matrix), colours, atol=1e-3, rtol=0)
-    assert replace(pipeline, preview_matrix=matrix).preview(canvas).size == FOX.size
-    with pytest.raises(CheckpointError, match=r"preview\.json is made for other latents"):
+    PreviewDecoder(4).save(tmp_path)
+    decoder = preview.load(tmp_path, 4)
+    assert decoder is not None and decoder(torch.randn(2, 4, 8, 6)).shape == (2, 3, 32, 24)
+    assert replace(pipeline, preview_decoder=decoder).preview(canvas).size == FOX.size
+    with pytest.raises(CheckpointError, match="made for other latents"):
         preview.load(tmp_path, 8)
+    write_json(tmp_path / "preview" / "config.json", {"channels": 4, "width": 8})
+    with pytest.raises(CheckpointError, match=r"preview does not fit together: .* Delete it"):
+        preview.load(tmp_path, 4)
 
 
 @pytest.mark.parametrize(

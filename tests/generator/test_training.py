@@ -10,6 +10,7 @@ import torch
 
 from datasets_build.pictures import write_pictures
 from datasets_build.storybook.scene import KINDS
+from generator import preview
 from generator.errors import GeneratorError
 from generator.inspector import Inspector
 from generator.pipeline import load_pipeline, load_vae
@@ -19,6 +20,7 @@ from generator.training.data import PictureShards
 from generator.training.dit import DitConfig, train_dit
 from generator.training.hints import IGNORE, SceneLabels
 from generator.training.inspector import InspectorConfig, accuracy, train_inspector
+from generator.training.preview import PreviewConfig, train_preview
 from generator.training.reading import build_t5
 from generator.training.vae import VaeConfig, train_vae
 
@@ -71,6 +73,15 @@ def test_a_decoder_trained_alone_keeps_the_latents(runs: Path, pictures: Path) -
     assert changed == {"decoder", "post_quant_conv"}
     with pytest.raises(GeneratorError, match="--base"):
         train_vae(VaeConfig(pictures, runs / "nothing", decoder_only=True))
+
+
+def test_a_preview_decoder_becomes_a_part_of_the_model_folder(runs: Path, pictures: Path) -> None:
+    train_preview(PreviewConfig(pictures, runs / "vae" / "vae", runs / "preview", steps=2, batch=4))
+    decoder = preview.load(runs / "preview", 4)
+    assert decoder is not None
+    decoder.save(runs / "dit" / "storybook")
+    loaded = load_pipeline(runs / "dit" / "storybook").preview_decoder
+    assert loaded is not None and torch.equal(loaded.conv_in.weight, decoder.conv_in.weight)
 
 
 def test_a_denoiser_goes_on_from_a_model_folder_and_from_its_checkpoint(runs: Path, pictures: Path) -> None:
