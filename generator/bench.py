@@ -34,6 +34,7 @@ Times = dict[str, list[float]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="a model in the diffusers layout (the bundled one)")
     parser.add_argument("--rounds", type=int, default=15, help="of each comparison (%(default)s)")
+    parser.add_argument("--full-size", action="store_true", help="1.5 B random parameters at 1024x1024, on a GPU")
     parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
 
 
@@ -43,6 +44,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from generator.engine import Engine
     from generator.pipeline import load_pipeline
 
+    if args.full_size:
+        from generator import bench_full_size
+
+        return bench_full_size.run(max(3, args.rounds // 3))
     if args.threads:
         torch.set_num_threads(args.threads)
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "rounds": args.rounds}
