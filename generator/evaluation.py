@@ -17,7 +17,7 @@ from PIL import Image
 from generator.inspector import WHOLE, Inspector
 
 if TYPE_CHECKING:
-    from generator.engine import Engine
+    from generator.engine import Drawing, Engine
     from generator.request import DrawRequest
 
 AT_ONCE = 16  # pictures
@@ -76,15 +76,15 @@ def tally(results: Iterable[dict[str, list[bool]]]) -> dict[str, float]:
     return {name: round(sum(values) / len(values), 4) for name, values in total.items() if values}
 
 
-def draw_all(engine: Engine, requests: Sequence[DrawRequest]) -> list[Image.Image]:
-    """Their pictures, with a line of progress."""
-    pictures: list[Image.Image] = []
+def draw_all(engine: Engine, requests: Sequence[DrawRequest]) -> list[Drawing]:
+    """With a line of progress."""
+    drawings: list[Drawing] = []
     for start in range(0, len(requests), AT_ONCE):
         jobs = [engine.submit(request) for request in requests[start : start + AT_ONCE]]
-        pictures += [job.result().image for job in jobs]
-        print(f"\r{len(pictures)} of {len(requests)} pictures", end="", file=sys.stderr, flush=True)
+        drawings += [job.result() for job in jobs]
+        print(f"\r{len(drawings)} of {len(requests)} pictures", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return pictures
+    return drawings
 
 
 def evaluate(prompts: Sequence[Prompt], pictures: Sequence[Image.Image], inspector: Inspector) -> dict[str, Any]:

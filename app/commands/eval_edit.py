@@ -5,7 +5,8 @@
 Scenes of the test split, each drawn, changed, and drawn again: once as the profile edits, once from nothing with the
 same seed, which is all that the papers do. `success`: every asked change shows, says the inspector; `preservation`: the
 share of everything else that looks as before; `psnr`: of the pixels that need not change, in dB, the median over
-entity, add and remove. Copying the old picture would score 0 on the first and everything on the others.
+entity, add and remove; `cost`: the denoiser's time, as a share of that from nothing. Copying the old picture would
+score 0 on the first and everything on the others.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from datasets_build.storybook.scene import Scene, sample_scene
 from generator.request import Upload
 
 if TYPE_CHECKING:
+    from generator.engine import Drawing
     from generator.inspector import Inspector
 
 KINDS = ("entity", "attribute", "add", "remove", "background", "style", "shot", "combine")
@@ -81,21 +83,27 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             replace(request, source=Upload(png(picture)), edit=profile.upload_edit)
             for request, picture in zip(fresh, before, strict=True)
         ]
-    edited: list[Image.Image] = []
-    redrawn: list[Image.Image] = []
+    edited: list[Drawing] = []
+    redrawn: list[Drawing] = []
     with Engine(lambda: load_generator(profile.generator)) as engine:
         for start in range(0, len(cases), args.n):  # kind by kind: an edit follows its source while that is kept
             some = slice(start, start + args.n)
             if not args.uploads:
-                before += draw_all(engine, sources[some])
+                before += images(draw_all(engine, sources[some]))
             edited += draw_all(engine, edits[some])
             redrawn += draw_all(engine, fresh[some])
     inspector = Inspector.load()
-    ours = judge(cases, before, edited, inspector)
-    baseline = judge(cases, before, redrawn, inspector)
+    ours = judge(cases, before, images(edited), inspector)
+    baseline = judge(cases, before, images(redrawn), inspector)
     result = {"n": len(cases), **ours.pop("all")}
     result |= {f"baseline_{name}": value for name, value in baseline.pop("all").items()}
+    spent, fresh_spent = (sum(drawing.timings["denoise"] for drawing in some) for some in (edited, redrawn))
+    result["cost"] = round(spent / fresh_spent, 3)
     return {**result, "by_kind": ours, "baseline_by_kind": baseline}
+
+
+def images(drawings: Sequence[Drawing]) -> list[Image.Image]:
+    return [drawing.image for drawing in drawings]
 
 
 def png(picture: Image.Image) -> bytes:

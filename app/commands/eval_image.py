@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     requests = [profile.request(prompt.text, prompt.seed, settings) for prompt in prompts]
     started = time.perf_counter()
     with Engine(lambda: load_generator(profile.generator)) as engine:
-        pictures = draw_all(engine, requests)
+        pictures = [drawing.image for drawing in draw_all(engine, requests)]
     seconds = (time.perf_counter() - started) / len(prompts)
     inspector = Inspector.load()
     scores = {**evaluate(prompts, pictures, inspector), "seconds_per_picture": round(seconds, 3)}
