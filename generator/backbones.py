@@ -277,7 +277,9 @@ def load_part(folder: Path, library: str, name: str, dtype: torch.dtype) -> Any:
     weights = not folder.name.startswith(WITHOUT_WEIGHTS)
     with reading(folder, weights):
         if library not in LIBRARIES:
-            raise CheckpointError(f"{folder} wants code from {library!r}; Easel runs that of {', '.join(LIBRARIES)} only.")
+            raise CheckpointError(
+                f"{folder} wants code from {library!r}; Easel runs that of {', '.join(LIBRARIES)} only."
+            )
         try:
             kind = getattr(import_module(library), name)
             if not weights:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=parse_size, help="WIDTHxHEIGHT in pixels")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float, help="how closely to follow")
-    parser.add_argument("--sampler", help="dpmpp or ddim")
+    parser.add_argument("--sampler", help="dpmpp or ddim; of another model than Hunyuan-DiT, dpmpp stands for its own")
     parser.add_argument("--json", action="store_true", help="print the request and the timings as JSON")
 
 
