@@ -6,10 +6,10 @@ models = Models(profile, log_dir); models.start(); ...; models.stop()
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from dialog_mllm.client import DialogClient
 from dialog_mllm.errors import DialogError, DialogUnavailable
 from dialog_mllm.messages import Message
 from dialog_mllm.server import ServerSettings, VllmServer
-from generator.errors import CheckpointError, EngineClosed, GeneratorError
+from generator.errors import CheckpointError, EngineClosed, GeneratorError, RequestError
 from generator.request import DrawRequest, Upload
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class DialogModel:
 
     async def reply(self, messages: Sequence[Message], mode: Any = "auto") -> AsyncGenerator[Any]:
         await self._ready()
-        async with aclosing(self._client.reply(messages, mode)) as events:
+        async with contextlib.aclosing(self._client.reply(messages, mode)) as events:
             async for event in events:
                 yield event
 
@@ -170,9 +170,7 @@ class GeneratorModel:
             self._engine = Engine(lambda: self._load(self._source))
             if self._stopped:
                 self._engine.close()
-            request = replace(self._profile.request("warm up", 0, self._profile.settings), steps=2)
-            self._check_edits(self._engine, request)
-            self._engine.submit(request).result()
+            self._warm_up(self._engine)
         except GeneratorError as error:
             self._error = error
         except Exception as error:  # an exotic checkpoint or a missing library: the page must say so, not hang
@@ -181,12 +179,18 @@ class GeneratorModel:
         finally:
             self._settled.set()
 
-    def _check_edits(self, engine: Engine, request: DrawRequest) -> None:
-        """A model that cannot do what the profile asks for says so now, and not at the first edit."""
+    def _warm_up(self, engine: Engine) -> None:
+        """A model that cannot do what the profile asks for says so now, and not at the first picture or edit."""
+        request = self._profile.request("warm up", 0, self._profile.settings)
+        engine.pipeline.check(request)
         if self._profile.edits:
             engine.pipeline.check(replace(request, source=request))
         if self._profile.upload_reuse:
             engine.pipeline.check(replace(request, source=Upload(b"")))
+        with contextlib.suppress(RequestError):  # a few samplers need more steps
+            engine.pipeline.check(replace(request, steps=2))
+            request = replace(request, steps=2)
+        engine.submit(request).result()
 
 
 def load_generator(source: str) -> Backbone[Any]:

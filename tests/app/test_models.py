@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from diffusers import PNDMScheduler
 from PIL import Image
 
 from app.cli import main
@@ -41,6 +43,14 @@ def started(path: Path) -> GeneratorModel:
 def test_another_model_warms_up(folder: Path) -> None:
     model = started(folder / "mine.toml")
     assert (model.state, model.error) == (READY, "")
+
+
+def test_a_sampler_that_needs_more_steps_warms_up(folder: Path) -> None:
+    shutil.copytree(folder / "model", folder / "pndm")
+    PNDMScheduler().save_pretrained(folder / "pndm" / "scheduler")
+    text = (folder / "mine.toml").read_text().replace("./model", "./pndm").replace("steps = 3", "steps = 5")
+    (folder / "pndm.toml").write_text(text)
+    assert started(folder / "pndm.toml").error == ""
 
 
 @pytest.mark.parametrize(
