@@ -6,10 +6,11 @@ models = Models(profile, log_dir); models.start(); ...; models.stop()
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,11 @@ from dialog_mllm.client import DialogClient
 from dialog_mllm.errors import DialogError, DialogUnavailable
 from dialog_mllm.messages import Message
 from dialog_mllm.server import ServerSettings, VllmServer
-from generator.errors import CheckpointError, EngineClosed, GeneratorError
-from generator.request import DrawRequest
+from generator.errors import CheckpointError, EngineClosed, GeneratorError, RequestError
+from generator.request import DrawRequest, Upload
 
 if TYPE_CHECKING:
-    from generator.engine import Engine, Job, Progress
-    from generator.pipeline import Pipeline
+    from generator.engine import Backbone, Engine, Job, Progress
 
 READY, WARMING, FAILED = "ready", "warming up", "failed"
 PATIENCE = 600.0  # seconds that a message waits for a model that is still starting
@@ -96,7 +96,7 @@ class DialogModel:
 
     async def reply(self, messages: Sequence[Message], mode: Any = "auto") -> AsyncGenerator[Any]:
         await self._ready()
-        async with aclosing(self._client.reply(messages, mode)) as events:
+        async with contextlib.aclosing(self._client.reply(messages, mode)) as events:
             async for event in events:
                 yield event
 
@@ -123,9 +123,9 @@ class DialogModel:
 class GeneratorModel:
     """The generator's engine, loaded by a thread. `submit` waits for it: call it from a thread too."""
 
-    def __init__(self, profile: Profile, load: Callable[[str], Pipeline] | None = None) -> None:
+    def __init__(self, profile: Profile, load: Callable[[str], Backbone[Any]] | None = None) -> None:
+        self._profile = profile
         self._source = profile.generator
-        self._size = (profile.width, profile.height)
         self._load = load or load_generator
         self._engine: Engine | None = None
         self._error: GeneratorError | None = None
@@ -170,7 +170,7 @@ class GeneratorModel:
             self._engine = Engine(lambda: self._load(self._source))
             if self._stopped:
                 self._engine.close()
-            self._engine.submit(DrawRequest("warm up", size=self._size, steps=2)).result()
+            self._warm_up(self._engine)
         except GeneratorError as error:
             self._error = error
         except Exception as error:  # an exotic checkpoint or a missing library: the page must say so, not hang
@@ -179,17 +179,30 @@ class GeneratorModel:
         finally:
             self._settled.set()
 
+    def _warm_up(self, engine: Engine) -> None:
+        """A model that cannot do what the profile asks for says so now, and not at the first picture or edit."""
+        request = self._profile.request("warm up", 0, self._profile.settings)
+        engine.pipeline.check(request)
+        if self._profile.edits:
+            engine.pipeline.check(replace(request, source=request))
+        if self._profile.upload_reuse:
+            engine.pipeline.check(replace(request, source=Upload(b"")))
+        with contextlib.suppress(RequestError):  # a few samplers need more steps
+            engine.pipeline.check(replace(request, steps=2))
+            request = replace(request, steps=2)
+        engine.submit(request).result()
 
-def load_generator(source: str) -> Pipeline:
-    """The pipeline of a local folder, or of a repository on the hub, on the best device there is."""
+
+def load_generator(source: str) -> Backbone[Any]:
+    """The model of a local folder, or of a repository on the hub, on the best device there is."""
     import torch
 
-    from generator.pipeline import load_pipeline
+    from generator.backbones import load_backbone
 
     folder = source if Path(source).exists() or Path(source).is_absolute() else _from_hub(source)
     if torch.cuda.is_available():
-        return load_pipeline(folder, "cuda", torch.bfloat16)
-    return load_pipeline(folder)
+        return load_backbone(folder, "cuda", torch.bfloat16)
+    return load_backbone(folder)
 
 
 def _from_hub(name: str) -> str:
@@ -197,7 +210,7 @@ def _from_hub(name: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+        return snapshot_download(name, allow_patterns=["*.json", "*/*.safetensors", "*.txt", "*.model"])
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise CheckpointError(
             f"The generator {name} is neither a folder nor could it be fetched from the hub: {error}"

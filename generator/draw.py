@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL.PngImagePlugin import PngInfo
 
@@ -20,8 +20,7 @@ from generator.errors import RequestError
 from generator.request import DrawRequest
 
 if TYPE_CHECKING:
-    from generator.engine import Drawing, Progress
-    from generator.pipeline import Pipeline
+    from generator.engine import Backbone, Drawing, Progress
 
 OPTIONS = ("negative_prompt", "size", "steps", "guidance", "sampler")  # None where they are not named
 
@@ -34,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=parse_size, help="WIDTHxHEIGHT in pixels")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float, help="how closely to follow")
-    parser.add_argument("--sampler", help="dpmpp or ddim")
+    parser.add_argument("--sampler", help="dpmpp or ddim; of another model than Hunyuan-DiT, dpmpp stands for its own")
     parser.add_argument("--json", action="store_true", help="print the request and the timings as JSON")
 
 
-def run(args: argparse.Namespace, pipeline_source: Callable[[], Pipeline]) -> int:
+def run(args: argparse.Namespace, pipeline_source: Callable[[], Backbone[Any]]) -> int:
     """Draw and save; raises GeneratorError. The request is checked before the model is loaded."""
     named = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     request = DrawRequest(prompt=args.prompt, seed=args.seed, owner="easel draw", **named)

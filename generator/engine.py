@@ -19,17 +19,16 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
-from generator.edits import Trajectories
+from generator.edits import Trajectories, Trajectory
 from generator.errors import DrawingCancelled, DrawingFailed, EngineClosed, GeneratorError, QueueFull
-from generator.pipeline import Canvas, Pipeline
-from generator.request import DrawRequest
+from generator.request import DrawRequest, Limits
 from generator.turns import TurnQueue
 
-__all__ = ["DrawRequest", "Drawing", "Engine", "Job", "Progress"]
+__all__ = ["Backbone", "DrawRequest", "Drawing", "Engine", "Job", "Progress", "Sketch"]
 
 LONGEST_QUEUE = 100  # drawings of one user that may wait
 
@@ -49,6 +48,45 @@ class Drawing:
     request: DrawRequest
     timings: dict[str, float]  # seconds: queue, text, denoise, vae, total
     truncated: bool = False  # the prompt was longer than the text encoders read
+
+
+class Sketch(Protocol):
+    """What the engine asks of a drawing under way."""
+
+    @property
+    def request(self) -> DrawRequest: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def failed(self) -> Exception | None: ...
+    @property
+    def truncated(self) -> bool: ...  # the prompt
+    @property
+    def seconds(self) -> dict[str, float]: ...  # text, denoise
+    @property
+    def trajectory(self) -> Trajectory | None: ...  # of the finished drawing; None where it cannot be edited
+
+
+S = TypeVar("S", bound=Sketch)
+
+
+class Backbone(Protocol[S]):
+    """What the engine asks of a loaded model; `pipeline.py` and `backbones.py` answer. All but the first three are
+    called by the worker alone."""
+
+    @property
+    def native(self) -> int: ...  # the side, in pixels, of the square pictures that it was made for
+    @property
+    def limits(self) -> Limits: ...
+    def check(self, request: DrawRequest) -> None: ...
+    def begin(self, request: DrawRequest, source: Trajectory | None = None) -> S: ...
+    def advance(self, canvases: Sequence[S]) -> None: ...  # one step of each; they share a size
+    def decode(self, canvas: S) -> Image.Image: ...
+    def preview(self, canvas: S) -> Image.Image | None: ...
 
 
 OnProgress = Callable[[Progress], None]
@@ -120,13 +158,13 @@ class Engine:
     ever computed, and with two teams on one machine each of a step's operations begins late: 1.5 times the time.
     """
 
-    def __init__(self, source: Pipeline | Callable[[], Pipeline], batch: int = 8, preview_every: int = 4):
+    def __init__(self, source: Backbone[Any] | Callable[[], Backbone[Any]], batch: int = 8, preview_every: int = 4):
         self.source = source
-        self.loading: Future[Pipeline] = Future()
+        self.loading: Future[Backbone[Any]] = Future()
         self.batch = batch
         self.preview_every = preview_every
         self.queue: TurnQueue[Job] = TurnQueue()
-        self.running: dict[Job, Canvas | None] = {}  # None until its prompt is encoded
+        self.running: dict[Job, Sketch | None] = {}  # None until its prompt is encoded
         self.trajectories = Trajectories()
         self.tasks: deque[Callable[[], None]] = deque()
         self.rounds = 0
@@ -136,7 +174,7 @@ class Engine:
         self.worker.start()
 
     @property
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> Backbone[Any]:
         """Waits until it is loaded; raises what went wrong with that."""
         return self.loading.result()
 
@@ -260,7 +298,7 @@ class Engine:
 
     def step(self, jobs: Sequence[Job]) -> None:
         """One step of these drawings; those that end with it are handed out."""
-        ready: dict[Job, Canvas] = {}
+        ready: dict[Job, Sketch] = {}
         for job in jobs:
             with self.minding(job):
                 stopped = job.why_stopped()
@@ -287,7 +325,7 @@ class Engine:
             with self.minding(job):
                 self.hand_out(job, canvas)
 
-    def begin(self, request: DrawRequest) -> Canvas:
+    def begin(self, request: DrawRequest) -> Sketch:
         """An edit of a picture whose trajectory is not here (any more) begins with drawing that one again."""
         while isinstance(source := request.source, DrawRequest):
             if source in self.trajectories:
@@ -303,21 +341,22 @@ class Engine:
         except Exception as error:
             self.collect(job, broken_off(error))
 
-    def hand_out(self, job: Job, canvas: Canvas) -> None:
+    def hand_out(self, job: Job, canvas: Sketch) -> None:
         """Tell how far the drawing is; the picture when it is finished."""
         if canvas.failed:
             raise canvas.failed
         if not canvas.finished:
-            job.report(Progress(canvas.done, len(canvas.plan), self.preview(job, canvas)))
+            job.report(Progress(canvas.done, canvas.steps, self.preview(job, canvas)))
             return
-        self.trajectories.keep(canvas.request, canvas.trajectory)
+        if (trajectory := canvas.trajectory) is not None:
+            self.trajectories.keep(canvas.request, trajectory)
         if canvas.request != job.request:  # it was the source, or one of the source's own
             self.running[job] = None
             return
         before = time.perf_counter()
-        image = self.pipeline.decode(canvas.latents)
+        image = self.pipeline.decode(canvas)
         after = time.perf_counter()
-        job.report(Progress(canvas.done, len(canvas.plan)))
+        job.report(Progress(canvas.done, canvas.steps))
         timings = {
             "queue": job.started - job.submitted,
             **canvas.seconds,
@@ -326,7 +365,7 @@ class Engine:
         }
         self.collect(job, Drawing(image, job.request, timings, canvas.truncated))
 
-    def preview(self, job: Job, canvas: Canvas) -> Image.Image | None:
+    def preview(self, job: Job, canvas: Sketch) -> Image.Image | None:
         wanted = job.on_progress is not None and canvas.done % self.preview_every == 0
         return self.pipeline.preview(canvas) if wanted else None
 

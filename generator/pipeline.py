@@ -55,8 +55,12 @@ class Canvas:
     region: Tensor | None = None  # (1, 1, h, w), 0 to 1: what of that may change
 
     @property
+    def steps(self) -> int:
+        return len(self.plan)
+
+    @property
     def finished(self) -> bool:
-        return self.done == len(self.plan)
+        return self.done == self.steps
 
     @property
     def trajectory(self) -> Trajectory:
@@ -163,7 +167,7 @@ class Pipeline:
         canvas = self.begin(request)
         while not canvas.finished:
             self.advance([canvas])
-        return self.decode(canvas.latents)
+        return self.decode(canvas)
 
     @torch.inference_mode()
     def advance(self, canvases: Sequence[Canvas]) -> None:
@@ -175,10 +179,7 @@ class Pipeline:
         for canvas, output in zip(canvases, self.predict(canvases), strict=True):
             canvas.take(*sampling.step(canvas.plan.mix[canvas.done], canvas.latents, output, canvas.clean))
             if not torch.isfinite(canvas.latents).all():
-                canvas.failed = DrawingFailed(
-                    f"The model's numbers overflowed at step {canvas.done} of {len(canvas.plan)}. "
-                    "Try a lower guidance or another seed; with half precision, float32."
-                )
+                canvas.failed = overflow(canvas.done, canvas.steps)
         seconds = time.perf_counter() - started
         for canvas in canvases:
             canvas.seconds["denoise"] += seconds
@@ -204,8 +205,12 @@ class Pipeline:
         request, timestep = canvas.request, canvas.plan.timesteps[canvas.done].item()
         return sampling.guided(self.schedule, timestep, request.guidance, request.guidance_interval)
 
+    def decode(self, canvas: Canvas) -> Image.Image:
+        """The finished picture."""
+        return self.picture(canvas.latents)
+
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Image.Image:
+    def picture(self, latents: Tensor) -> Image.Image:
         """One picture from its latents (1, C, h, w)."""
         config = self.vae.config
         latents = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
@@ -217,14 +222,28 @@ class Pipeline:
         if self.preview_decoder is not None:
             small = to_image(self.preview_decoder(canvas.clean))
         else:
-            small = self.decode(F.avg_pool2d(canvas.clean, 2, ceil_mode=True))
+            small = self.picture(F.avg_pool2d(canvas.clean, 2, ceil_mode=True))
         return small.resize(canvas.request.size, Image.Resampling.BILINEAR)
+
+
+def overflow(step: int, steps: int) -> DrawingFailed:
+    return DrawingFailed(
+        f"The model's numbers overflowed at step {step} of {steps}. "
+        "Try a lower guidance or another seed; with half precision, float32."
+    )
 
 
 def to_image(pixels: Tensor) -> Image.Image:
     """(1, 3, H, W) in -1...1 -> a picture; rounds as diffusers does."""
     values = (pixels[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray((values * 255).round().astype(np.uint8))
+
+
+def class_name(folder: Path) -> str:
+    """The diffusers pipeline that a model folder was made for."""
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no model folder {folder}. {FETCH_AGAIN}")
+    return str(read_json(folder / "model_index.json").get("_class_name"))
 
 
 def load_vae(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -245,9 +264,7 @@ def load_pipeline(
 ) -> Pipeline:
     """Raises CheckpointError, naming the file, for a folder that is missing, incomplete, damaged or of another kind."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"There is no model folder {folder}. {FETCH_AGAIN}")
-    kind = read_json(folder / "model_index.json").get("_class_name")
+    kind = class_name(folder)
     if kind != PIPELINE_CLASS:
         raise CheckpointError(f"{folder} holds a {kind}; Easel draws with a {PIPELINE_CLASS}. Choose another folder.")
     schedule = Schedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))

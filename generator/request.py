@@ -54,7 +54,7 @@ class DrawRequest:
     size: tuple[int, int] = (128, 128)  # (width, height)
     steps: int = 20
     guidance: float = 5.0
-    sampler: str = "dpmpp"
+    sampler: str = "dpmpp"  # the default; a model that brings its own sampler takes it for that one
     guidance_interval: tuple[float, float] = (0.0, 1.0)  # from clean to noise; outside it a step costs half
     owner: str = ""  # users take turns
     source: DrawRequest | Upload | None = None  # the picture that this one is an edit of

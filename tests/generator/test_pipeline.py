@@ -41,7 +41,7 @@ def draw(pipeline: Pipeline, request: DrawRequest) -> Image.Image:
     canvas = pipeline.begin(request)
     while not canvas.finished:
         pipeline.advance([canvas])
-    return pipeline.decode(canvas.latents)
+    return pipeline.decode(canvas)
 
 
 def diffusers_draw(pipeline: Any, request: DrawRequest) -> Image.Image:
@@ -93,10 +93,10 @@ def test_the_request_matters(pipeline: Pipeline) -> None:
 
 def test_a_latents_shift_is_added(pipeline: Pipeline) -> None:
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = pipeline.decode(latents + 0.5 * 0.7)
+    expected = pipeline.picture(latents + 0.5 * 0.7)
     try:
         pipeline.vae.register_to_config(shift_factor=0.5)
-        assert difference(pipeline.decode(latents), expected) <= 1
+        assert difference(pipeline.picture(latents), expected) <= 1
     finally:
         pipeline.vae.register_to_config(shift_factor=None)
 
