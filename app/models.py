@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +126,8 @@ class GeneratorModel:
 
     def __init__(self, profile: Profile, load: Callable[[str], Pipeline] | None = None) -> None:
         self._source = profile.generator
-        self._size = (profile.width, profile.height)
-        self._load = load or load_generator
+        self._profile = profile
+        self._load = load or (lambda source: load_generator(source, **profile.loading))
         self._engine: Engine | None = None
         self._error: GeneratorError | None = None
         self._settled = threading.Event()
@@ -170,7 +171,8 @@ class GeneratorModel:
             self._engine = Engine(lambda: self._load(self._source))
             if self._stopped:
                 self._engine.close()
-            self._engine.submit(DrawRequest("warm up", size=self._size, steps=2)).result()
+            settings = replace(self._profile.settings, steps=2)
+            self._engine.submit(self._profile.request("warm up", 0, settings)).result()
         except GeneratorError as error:
             self._error = error
         except Exception as error:  # an exotic checkpoint or a missing library: the page must say so, not hang
@@ -180,16 +182,16 @@ class GeneratorModel:
             self._settled.set()
 
 
-def load_generator(source: str) -> Pipeline:
+def load_generator(source: str, t5_8bit: bool = False, offload: bool = False) -> Pipeline:
     """The pipeline of a local folder, or of a repository on the hub, on the best device there is."""
     import torch
 
     from generator.pipeline import load_pipeline
 
     folder = source if Path(source).exists() or Path(source).is_absolute() else _from_hub(source)
-    if torch.cuda.is_available():
-        return load_pipeline(folder, "cuda", torch.bfloat16)
-    return load_pipeline(folder)
+    gpu = torch.cuda.is_available()
+    device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
+    return load_pipeline(folder, device, dtype, t5_8bit, offload)
 
 
 def _from_hub(name: str) -> str:

@@ -41,24 +41,34 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_tensors(folder: Path, dtype: torch.dtype, name: str = WEIGHTS) -> dict[str, Tensor]:
-    """Every tensor of a component, from one file or from the shards that its index names."""
+def each_tensor(folder: Path, name: str = WEIGHTS) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a component, from one file or from the shards that its index names.
+
+    Each lies in the mapped file: whoever keeps it makes a copy. The file is opened for one tensor at a time, because
+    all that was read through one opening stays in memory until that is closed.
+    """
     index = folder / f"{name}.index.json"
     if not (folder / name).is_file() and index.is_file():
         shards = sorted({folder / shard for shard in read_json(index).get("weight_map", {}).values()})
     else:
         shards = [folder / name]
-    tensors: dict[str, Tensor] = {}
     for shard in shards:
         if not shard.is_file():
             raise CheckpointError(f"{shard} is missing. {FETCH_AGAIN}")
-        try:
-            with safe_open(shard, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 (safe_open is not a dict)
-                    tensors[key] = file.get_tensor(key).to(dtype)
-        except (SafetensorError, OSError) as error:
-            raise damaged(shard, error) from error
-    return tensors
+    for shard in shards:
+        with opened(shard) as file:
+            keys = [*file.keys()]
+        for key in keys:
+            with opened(shard) as file:
+                tensor = file.get_tensor(key)
+            yield key, tensor
+
+
+def read_tensors(
+    folder: Path, dtype: torch.dtype, name: str = WEIGHTS, device: str | torch.device = "cpu"
+) -> dict[str, Tensor]:
+    """Straight to their type and device: beside what is there already, the largest tensor is all that is in memory."""
+    return {key: tensor.to(device, dtype, copy=True) for key, tensor in each_tensor(folder, name)}
 
 
 def write_tensors(folder: Path, tensors: dict[str, Tensor], dtype: torch.dtype, name: str = WEIGHTS) -> None:
@@ -90,9 +100,15 @@ def reading(folder: Path, weights: bool = True) -> Iterator[None]:
 
 
 def check_complete(file: Path) -> None:
+    with opened(file):
+        pass
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
     try:
-        with safe_open(file, framework="pt"):
-            pass
+        with safe_open(file, framework="pt") as content:
+            yield content
     except (SafetensorError, OSError) as error:
         raise damaged(file, error) from error
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -464,6 +464,17 @@ class HunyuanDiT(nn.Module):
                 block.skip_linear.pack()
         return self.eval().requires_grad_(False)
 
+    def refresh(self, names: Collection[str]) -> None:
+        """After the weights of these layers were written: what `fuse` made of them, made again."""
+        for name in names:
+            layer = self.get_submodule(name)
+            if isinstance(layer, Linear) and layer.packed is not None:
+                layer.pack()
+        for parent in {name.rpartition(".")[0] for name in names}:
+            attention = self.get_submodule(parent)
+            if isinstance(attention, Attention) and attention.fused is not None:
+                attention.fused.linear.pack()
+
     # --- the parts
 
     def text(self, clip_states: Tensor, clip_mask: Tensor, t5_states: Tensor, t5_mask: Tensor) -> Tensor:
@@ -526,7 +537,9 @@ class HunyuanDiT(nn.Module):
     # --- checkpoints
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> HunyuanDiT:
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> HunyuanDiT:
         folder = Path(folder)
         try:
             config = HunyuanDiTConfig.from_dict(read_json(folder / "config.json"))
@@ -535,7 +548,7 @@ class HunyuanDiT(nn.Module):
         with torch.device("meta"):  # the shapes; the values come from the file, read once
             model = cls(config)
         try:
-            model.load_state_dict(read_tensors(folder, dtype), assign=True)
+            model.load_state_dict(read_tensors(folder, dtype, device=device), assign=True)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"The weights in {folder} do not fit its config.json: {reason}") from error
