@@ -19,14 +19,20 @@ from generator.checkpoint import FETCH_AGAIN, each_tensor
 from generator.errors import CheckpointError
 
 TRANSFORMERS_WEIGHTS = "model.safetensors"
+TABLE = ("shared", "encoder.embed_tokens")  # the words', one table; a checkpoint has either name or both
+ROWS = 1024  # quantised at once
 FEWEST_ROWS = 64  # tables with fewer, like T5's of distances, stay as they are
 
 
 def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(rows, width) -> the same in int8, and (rows, 1) what one of its units is worth."""
-    weight = weight.float()
-    unit = weight.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
-    return (weight / unit).round().to(torch.int8), unit
+    whole = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    unit = torch.empty(len(weight), 1, device=weight.device)
+    for start in range(0, len(weight), ROWS):  # the table of words, all at once, would take four times its size
+        rows = weight[start : start + ROWS].float()
+        unit[start : start + ROWS] = rows.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
+        whole[start : start + ROWS] = (rows / unit[start : start + ROWS]).round().to(torch.int8)
+    return whole, unit
 
 
 class Int8(nn.Module):
@@ -46,7 +52,7 @@ class Int8Linear(Int8):
     """Of T5, whose linear layers have no bias."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., rows)
-        x = x.float() if x.dtype == torch.float16 else x  # T5's sums overflow in half precision
+        x = x.to(self.dtype)
         return F.linear(x, self.weight.to(x.dtype)) * self.unit[:, 0].to(x.dtype)
 
 
@@ -60,7 +66,9 @@ def shrink(model: nn.Module, dtype: torch.dtype) -> None:
     for parent in [*model.modules()]:
         for name, layer in [*parent.named_children()]:
             if isinstance(layer, nn.Linear) and layer.bias is None:
-                setattr(parent, name, Int8Linear(layer.out_features, layer.in_features, dtype))
+                overflows = name == "wo" and dtype == torch.float16  # transformers keeps that one in float32 too
+                works_in = torch.float32 if overflows else dtype
+                setattr(parent, name, Int8Linear(layer.out_features, layer.in_features, works_in))
             elif isinstance(layer, nn.Embedding) and layer.num_embeddings >= FEWEST_ROWS:
                 setattr(parent, name, Int8Embedding(layer.num_embeddings, layer.embedding_dim, dtype))
 
@@ -70,7 +78,7 @@ def load_t5(kind: Any, folder: Path, dtype: torch.dtype, device: str | torch.dev
     with torch.device("meta"):
         model = kind(kind.config_class.from_pretrained(folder))
         shrink(model, dtype)
-    model.encoder.embed_tokens = model.shared  # one table, under the name that every checkpoint has
+    model.encoder.embed_tokens = model.shared
     wanted, state = model.state_dict(), {}
     for key, tensor in each_tensor(folder, TRANSFORMERS_WEIGHTS):
         unit = key.removesuffix("weight") + "unit"
@@ -78,9 +86,10 @@ def load_t5(kind: Any, folder: Path, dtype: torch.dtype, device: str | torch.dev
             state[key], state[unit] = quantised(tensor.to(device))
         elif key in wanted:
             state[key] = tensor.to(device, dtype, copy=True)
-        if key == "shared.weight":
-            for name in ("weight", "unit"):
-                state[f"encoder.embed_tokens.{name}"] = state[f"shared.{name}"]
+    for one, other in (TABLE, TABLE[::-1]):
+        for name in ("weight", "unit"):
+            if f"{one}.{name}" in state:
+                state.setdefault(f"{other}.{name}", state[f"{one}.{name}"])
     missing = sorted(wanted.keys() - state.keys())
     if missing:
         raise CheckpointError(f"The weights in {folder} lack {missing[0]}. {FETCH_AGAIN}")

@@ -62,7 +62,8 @@ class LowRank:
 
 def read_lora(lora: Lora, dit: HunyuanDiT) -> dict[str, LowRank]:
     """By the layers' names. Raises CheckpointError, naming the first entry that does not fit this denoiser."""
-    config, modules = read_config(lora), dict(dit.named_modules())
+    config = read_config(lora)
+    linear = {name: module for name, module in dit.named_modules() if isinstance(module, nn.Linear)}
     sides: dict[str, dict[str, Tensor]] = {}
     alphas: dict[str, float] = {}
     for key, tensor in each_tensor(lora.weights.parent, lora.weights.name):
@@ -77,7 +78,7 @@ def read_lora(lora: Lora, dit: HunyuanDiT) -> dict[str, LowRank]:
                 lora, key, "is no pair of matrices for a linear layer (DoRA, biases and whole layers are not)"
             )
         for layer in layers(entry["layer"]):
-            if not isinstance(modules.get(layer), nn.Linear):
+            if layer not in linear:
                 raise refused(lora, key, f"needs a linear layer {layer}, which this model does not have")
         if tensor.ndim != 2 and not (entry["alpha"] and tensor.numel() == 1):
             raise refused(lora, key, f"has the shape {tuple(tensor.shape)}")
@@ -94,8 +95,8 @@ def read_lora(lora: Lora, dit: HunyuanDiT) -> dict[str, LowRank]:
             if side not in pair:
                 raise refused(lora, f"{name}.{side}", "is missing")
         down, up = pair["lora_A"], pair["lora_B"]
-        targets = [dit.get_submodule(layer) for layer in layers(name)]
-        widths = (targets[0].in_features, sum(int(target.out_features) for target in targets))
+        targets = [linear[layer] for layer in layers(name)]
+        widths = (targets[0].in_features, sum(target.out_features for target in targets))
         if (down.shape[1], up.shape[0]) != widths or len(down) != up.shape[1]:
             raise refused(
                 lora, name, f"has the shapes {tuple(down.shape)} and {tuple(up.shape)} for a layer from {widths[0]} to "

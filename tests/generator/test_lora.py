@@ -171,8 +171,9 @@ def test_from_one_to_another(transformer: Path, tmp_path: Path) -> None:
     adapters = Adapters(used)
     seen = {}
     for choice in choices:
-        fresh = HunyuanDiT.from_pretrained(transformer).fuse()
-        seen[choice] = outcome(fresh, Adapters(fresh), choice)
+        if choice not in seen:
+            fresh = HunyuanDiT.from_pretrained(transformer).fuse()
+            seen[choice] = outcome(fresh, Adapters(fresh), choice)
         assert torch.equal(outcome(used, adapters, choice), seen[choice]), choice
     assert torch.equal(seen[None], seen[Lora(one, 0.0)])
     assert len({tensor.sum().item() for tensor in seen.values()}) == 5
@@ -267,16 +268,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_what_is_wrong_with_a_file_is_said(name: str, tmp_path: Path, ours: HunyuanDiT, peft: Path) -> None:
+def test_what_is_wrong_with_a_file_is_said(name: str, tmp_path: Path, pipeline: Pipeline, peft: Path) -> None:
     for file in peft.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     damage, message = DAMAGE[name]
     damage(tmp_path)
-    before = {key: tensor.clone() for key, tensor in ours.state_dict().items()}
+    adapters = Adapters(pipeline.dit)
     with pytest.raises(CheckpointError, match=message) as caught:
-        Adapters(ours).wear(Lora(str(tmp_path)))
+        adapters.wear(Lora(str(tmp_path)))
     assert str(tmp_path) in str(caught.value)
-    assert all(torch.equal(tensor, before[key]) for key, tensor in ours.state_dict().items())
+    assert adapters.settled and not adapters.base, "no weight was written"
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

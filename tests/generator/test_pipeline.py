@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DDPMScheduler
 from PIL import Image
 
 from generator import preview
 from generator.errors import CheckpointError, DrawingFailed, RequestError
 from generator.pipeline import Pipeline, load_pipeline
 from generator.request import DrawRequest
-from tests.generator.tiny import NATIVE, make_folder
+from tests.generator.tiny import NATIVE, SCHEDULER, make_folder
 
 FOX = DrawRequest("a red fox 红狐狸", negative_prompt="bad", seed=3, size=(NATIVE, NATIVE), steps=5, sampler="ddim")
 
@@ -70,9 +71,34 @@ def test_same_seed_same_picture_as_diffusers(both: tuple[Path, Any], pipeline: P
     assert difference(picture, diffusers_draw(both[1], request)) <= 1
 
 
-def test_size_and_style_conditioning_of_v11(tmp_path: Path) -> None:
-    theirs = make_folder(tmp_path / "v11", use_style_cond_and_image_meta_size=True)
-    assert difference(draw(load_pipeline(tmp_path / "v11"), FOX), diffusers_draw(theirs, FOX)) <= 1
+# 1024 x 1024, 1280 x 1280, 1024 x 768, 1280 x 768 and their portraits, for a model of 64 pixels
+SHAPES = [(64, 64), (80, 80), (64, 48), (48, 64), (80, 48), (48, 80), (96, 64)]
+VERSIONS: dict[str, dict[str, Any]] = {
+    "v1.1": {"use_style_cond_and_image_meta_size": True},
+    "v1.2": {},
+    "without variance": {"learn_sigma": False},
+    "v1.1 without variance": {"use_style_cond_and_image_meta_size": True, "learn_sigma": False},
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_versions_and_shapes(version: str, tmp_path: Path) -> None:
+    theirs = make_folder(tmp_path / "model", **VERSIONS[version])
+    ours = load_pipeline(tmp_path / "model")
+    for shape in SHAPES:
+        request = replace(FOX, size=shape, steps=3, guidance=5.0 if shape != (96, 64) else 1.0)
+        assert difference(draw(ours, request), diffusers_draw(theirs, request)) <= 1, shape
+
+
+def test_what_a_distilled_folder_says_of_itself(both: tuple[Path, Any], tmp_path: Path) -> None:
+    """-Distilled has v1.2's layout, half precision, no safety checker, and a scheduler of another kind."""
+    folder = tmp_path / "distilled"
+    theirs = make_folder(folder)
+    theirs.scheduler = DDPMScheduler.from_config({**SCHEDULER, "beta_end": 0.03})
+    theirs.to(torch.float16).save_pretrained(folder)
+    theirs.to(torch.float32)
+    theirs.scheduler = DDIMScheduler.from_config({**SCHEDULER, "beta_end": 0.03})
+    assert difference(draw(load_pipeline(folder), FOX), diffusers_draw(theirs, FOX)) <= 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
