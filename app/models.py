@@ -126,7 +126,7 @@ class GeneratorModel:
     def __init__(self, profile: Profile, load: Callable[[str], Backbone[Any]] | None = None) -> None:
         self._profile = profile
         self._source = profile.generator
-        self._load = load or load_generator
+        self._load = load or (lambda source: load_generator(source, **profile.loading))
         self._engine: Engine | None = None
         self._error: GeneratorError | None = None
         self._settled = threading.Event()
@@ -193,16 +193,16 @@ class GeneratorModel:
         engine.submit(request).result()
 
 
-def load_generator(source: str) -> Backbone[Any]:
+def load_generator(source: str, t5_8bit: bool = False, offload: bool = False) -> Backbone[Any]:
     """The model of a local folder, or of a repository on the hub, on the best device there is."""
     import torch
 
     from generator.backbones import load_backbone
 
     folder = source if Path(source).exists() or Path(source).is_absolute() else _from_hub(source)
-    if torch.cuda.is_available():
-        return load_backbone(folder, "cuda", torch.bfloat16)
-    return load_backbone(folder)
+    gpu = torch.cuda.is_available()
+    device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
+    return load_backbone(folder, device, dtype, t5_8bit, offload)
 
 
 def _from_hub(name: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from app.errors import InputRefused, ProfileError
 from generator.errors import RequestError
-from generator.request import DrawRequest, EditSettings
+from generator.request import DrawRequest, EditSettings, Lora
 
 _PACKAGES = Path(__file__).resolve().parent.parent
 _BASE = _PACKAGES / "dialog_mllm" / "weights" / "base"
@@ -82,6 +82,10 @@ class Profile:
     edit_threshold: float = EditSettings.threshold
     upload_reuse: float = 0.4  # the same for an uploaded picture; 0: it is looked at, and a new one is drawn
     negative_prompt: str = ""
+    lora: str = ""  # for the generator: a file, or the folder that holds one; "" for none
+    lora_scale: float = 1.0
+    t5_8bit: bool = False  # half of the memory of the generator's larger text encoder
+    offload: bool = False  # its text encoders and its VAE on the device only while they work
     max_images: int = 4  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
@@ -97,6 +101,12 @@ class Profile:
                 raise ProfileError(f"Profile: {field.name} must be a whole number above 0; got {value!r}.")
         if not isinstance(self.guidance, int | float) or isinstance(self.guidance, bool):
             raise ProfileError(f"Profile: guidance must be a number; got {self.guidance!r}.")
+        if not isinstance(self.lora_scale, int | float) or isinstance(self.lora_scale, bool):
+            raise ProfileError(f"Profile: lora_scale must be a number; got {self.lora_scale!r}.")
+        try:
+            _ = self.adapted
+        except RequestError as error:
+            raise ProfileError(f"Profile {self.name}: {error}") from error
         try:
             _ = self.edit, self.upload_edit
         except (TypeError, RequestError) as error:
@@ -111,6 +121,15 @@ class Profile:
     @property
     def settings(self) -> Settings:
         return Settings(self.width, self.height, self.steps, float(self.guidance))
+
+    @property
+    def loading(self) -> dict[str, bool]:
+        """How the generator is loaded."""
+        return {"t5_8bit": self.t5_8bit, "offload": self.offload}
+
+    @property
+    def adapted(self) -> Lora | None:
+        return Lora(self.lora, float(self.lora_scale)) if self.lora else None
 
     @property
     def edits(self) -> bool:
@@ -137,6 +156,7 @@ class Profile:
             sampler=self.sampler,
             owner=owner,
             edit=self.edit,
+            lora=self.adapted,
         )
 
     def read_settings(self, values: Mapping[str, Any]) -> Settings:
@@ -208,8 +228,8 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
     values.setdefault("name", path.stem)
     if "dialog" in values:
         values.setdefault("adapter", "")  # an adapter belongs to its base
-    for name in ("generator", "dialog", "adapter"):
-        if isinstance(values.get(name), str) and (path.parent / values[name]).is_dir() and values[name]:
+    for name in ("generator", "dialog", "adapter", "lora"):
+        if isinstance(values.get(name), str) and (path.parent / values[name]).exists() and values[name]:
             values[name] = str((path.parent / values[name]).resolve())
     if "sizes" in values:
         values["sizes"] = tuple(values["sizes"]) if isinstance(values["sizes"], list) else (values["sizes"],)

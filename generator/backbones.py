@@ -161,6 +161,8 @@ class DiffusersPipeline:
                 "This model cannot change a picture, only draw a new one. "
                 "Set edit_reuse, edit_threshold and upload_reuse to 0 in the profile."
             )
+        if request.lora is not None:
+            raise RequestError("LoRA can be had for a Hunyuan-DiT alone. Draw without it, or choose another model.")
         if request.guidance_interval != (0.0, 1.0):
             raise RequestError("This model is guided at every step. Leave the guidance interval at 0 to 1.")
         if self.distilled and request.negative_prompt:
@@ -237,21 +239,29 @@ class DiffusersPipeline:
 
 
 def load_backbone(
-    folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, offload: bool = False
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    t5_8bit: bool = False,
+    offload: bool = False,
 ) -> Backbone[Any]:
     """Any model folder that Easel draws with: a Hunyuan-DiT, by our own code, or one of KINDS.
 
-    `offload`: parts of one of KINDS stay in the computer's memory and visit the GPU in turn. Raises CheckpointError.
+    `offload`: parts stay in the computer's memory, and visit the GPU in turn. Raises CheckpointError.
     """
     folder = Path(folder)
     name = class_name(folder)
     if name == PIPELINE_CLASS:
-        return load_pipeline(folder, device, dtype)
+        return load_pipeline(folder, device, dtype, t5_8bit, offload)
     name = name.replace("Text2Img", "")  # as Lumina's classes were once called
     if name not in KINDS:
         raise CheckpointError(
             f"{folder} holds a {name}, which Easel does not draw with. "
             f"Choose a folder of one of these: {', '.join((PIPELINE_CLASS, *KINDS))}."
+        )
+    if t5_8bit:
+        raise CheckpointError(
+            f"{folder} holds a {name}, and only a Hunyuan-DiT's T5 can be had in 8 bits. Set t5_8bit to false."
         )
     pipeline = load_parts(folder, name, dtype)
     pipeline.set_progress_bar_config(disable=True)

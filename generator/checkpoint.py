@@ -8,7 +8,8 @@ Everything that can be wrong with files on a disk is found here and said in word
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 from generator.errors import CheckpointError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+MAPPED = 1 << 25  # bytes of a file that are in memory beside their copies
 FETCH_AGAIN = "Fetch the model folder again, or point to a complete one."
 
 
@@ -41,23 +43,55 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_tensors(folder: Path, dtype: torch.dtype, name: str = WEIGHTS) -> dict[str, Tensor]:
-    """Every tensor of a component, from one file or from the shards that its index names."""
+def each_tensor(folder: Path, name: str = WEIGHTS) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a component, from one file or from the shards that its index names.
+
+    Each lies in the mapped file: whoever keeps it makes a copy. What was read through one opening stays in memory until
+    that is closed, so a large file is opened again and again.
+    """
     index = folder / f"{name}.index.json"
     if not (folder / name).is_file() and index.is_file():
         shards = sorted({folder / shard for shard in read_json(index).get("weight_map", {}).values()})
     else:
         shards = [folder / name]
-    tensors: dict[str, Tensor] = {}
     for shard in shards:
         if not shard.is_file():
             raise CheckpointError(f"{shard} is missing. {FETCH_AGAIN}")
-        try:
-            with safe_open(shard, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 (safe_open is not a dict)
-                    tensors[key] = file.get_tensor(key).to(dtype)
-        except (SafetensorError, OSError) as error:
-            raise damaged(shard, error) from error
+    for shard in shards:
+        with opened(shard) as file:
+            keys = deque(file.keys())
+        while keys:
+            with opened(shard) as file:
+                read = 0
+                while keys and read < MAPPED:
+                    key = keys.popleft()
+                    tensor = file.get_tensor(key)
+                    read += tensor.nbytes
+                    yield key, tensor
+
+
+def read_tensors(
+    folder: Path,
+    dtype: torch.dtype,
+    name: str = WEIGHTS,
+    device: str | torch.device = "cpu",
+    side_by_side: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Straight to their type and device. Layers of these names, which have one shape, lie in one piece of memory: to
+    join them later would take as much again, and leave holes that nothing else fits in."""
+    tensors: dict[str, Tensor] = {}
+    pieces: dict[str, Tensor] = {}
+    for key, tensor in each_tensor(folder, name):
+        place = next((i for i, layer in enumerate(side_by_side) if f".{layer}." in key), None)
+        if place is None:
+            tensors[key] = tensor.to(device, dtype, copy=True)
+            continue
+        whole = key.replace(side_by_side[place], "")
+        if whole not in pieces:
+            pieces[whole] = torch.empty(len(side_by_side), *tensor.shape, dtype=dtype, device=device)
+        if pieces[whole][place].shape != tensor.shape:
+            raise CheckpointError(f"{folder}: {key} has the shape {tuple(tensor.shape)}. {FETCH_AGAIN}")
+        tensors[key] = pieces[whole][place].copy_(tensor)
     return tensors
 
 
@@ -90,9 +124,15 @@ def reading(folder: Path, weights: bool = True) -> Iterator[None]:
 
 
 def check_complete(file: Path) -> None:
+    with opened(file):
+        pass
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
     try:
-        with safe_open(file, framework="pt"):
-            pass
+        with safe_open(file, framework="pt") as content:
+            yield content
     except (SafetensorError, OSError) as error:
         raise damaged(file, error) from error
 

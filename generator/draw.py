@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from PIL.PngImagePlugin import PngInfo
 
 from generator.errors import RequestError
-from generator.request import DrawRequest
+from generator.request import DrawRequest, Lora
 
 if TYPE_CHECKING:
     from generator.engine import Backbone, Drawing, Progress
 
-OPTIONS = ("negative_prompt", "size", "steps", "guidance", "sampler")  # None where they are not named
+# None where they are not named
+OPTIONS = ("negative_prompt", "size", "steps", "guidance", "sampler", "lora", "lora_scale")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float, help="how closely to follow")
     parser.add_argument("--sampler", help="dpmpp or ddim; of another model than Hunyuan-DiT, dpmpp stands for its own")
+    parser.add_argument("--lora", metavar="PATH", help="a LoRA for the image model: its file or folder; '' for none")
+    parser.add_argument("--lora-scale", type=float, help="how strongly it is applied (1)")
     parser.add_argument("--json", action="store_true", help="print the request and the timings as JSON")
 
 
 def run(args: argparse.Namespace, pipeline_source: Callable[[], Backbone[Any]]) -> int:
     """Draw and save; raises GeneratorError. The request is checked before the model is loaded."""
     named = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    request = DrawRequest(prompt=args.prompt, seed=args.seed, owner="easel draw", **named)
+    path, scale = named.pop("lora", ""), named.pop("lora_scale", 1.0)
+    lora = Lora(path, scale) if path else None
+    request = DrawRequest(prompt=args.prompt, seed=args.seed, owner="easel draw", lora=lora, **named)
     check_output(args.output)
     from generator.engine import Engine
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +31,7 @@ ACTIVATIONS = {"gelu-approximate": "tanh", "gelu": "none"}
 TIME_CHANNELS = 256  # sinusoid of the timestep, and of each of the six image-size numbers of v1.1
 POOLER_HEADS = 8
 FEW_QUERIES = 64
+QUERY_KEY_VALUE = ("attn1.to_q", "attn1.to_k", "attn1.to_v")  # that `fuse` joins
 EPS = 1e-6
 
 
@@ -259,6 +260,17 @@ class Attention(nn.Module):
         return self.to_out[0](x.transpose(1, 2).flatten(2))
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """torch.cat of equal parts; where they lie side by side already, without a copy."""
+    first, size = parts[0].detach(), parts[0].numel()
+    starts = [first.data_ptr() + i * size * first.itemsize for i in range(len(parts))]
+    if first.untyped_storage().nbytes() == len(parts) * size * first.itemsize and starts == [
+        part.data_ptr() for part in parts
+    ]:
+        return first.as_strided((len(parts) * len(first), *first.shape[1:]), first.stride())
+    return torch.cat([part.detach() for part in parts])
+
+
 class FusedSelf:
     """The way to q, k and v of an `Attention`, laid side by side. Its three layers' weights become views of it."""
 
@@ -267,8 +279,8 @@ class FusedSelf:
         parts = (layer.to_q, layer.to_k, layer.to_v)
         self.heads = layer.heads
         self.linear = Linear(parts[0].in_features, 3 * parts[0].out_features, device="meta")
-        self.linear.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
-        self.linear.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
+        self.linear.weight = nn.Parameter(joined([part.weight for part in parts]), requires_grad=False)
+        self.linear.bias = nn.Parameter(joined([part.bias for part in parts]), requires_grad=False)
         pairs = zip(self.linear.weight.chunk(3), self.linear.bias.chunk(3), strict=True)
         for part, (weight, bias) in zip(parts, pairs, strict=True):
             part.weight.data, part.bias.data = weight, bias
@@ -464,6 +476,17 @@ class HunyuanDiT(nn.Module):
                 block.skip_linear.pack()
         return self.eval().requires_grad_(False)
 
+    def refresh(self, names: Collection[str]) -> None:
+        """After the weights of these layers were written: what `fuse` made of them, made again."""
+        for name in names:
+            layer = self.get_submodule(name)
+            if isinstance(layer, Linear) and layer.packed is not None:
+                layer.pack()
+        for parent in {name.rpartition(".")[0] for name in names}:
+            attention = self.get_submodule(parent)
+            if isinstance(attention, Attention) and attention.fused is not None:
+                attention.fused.linear.pack()
+
     # --- the parts
 
     def text(self, clip_states: Tensor, clip_mask: Tensor, t5_states: Tensor, t5_mask: Tensor) -> Tensor:
@@ -526,7 +549,9 @@ class HunyuanDiT(nn.Module):
     # --- checkpoints
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype = torch.float32) -> HunyuanDiT:
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> HunyuanDiT:
         folder = Path(folder)
         try:
             config = HunyuanDiTConfig.from_dict(read_json(folder / "config.json"))
@@ -535,7 +560,7 @@ class HunyuanDiT(nn.Module):
         with torch.device("meta"):  # the shapes; the values come from the file, read once
             model = cls(config)
         try:
-            model.load_state_dict(read_tensors(folder, dtype), assign=True)
+            model.load_state_dict(read_tensors(folder, dtype, device=device, side_by_side=QUERY_KEY_VALUE), assign=True)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"The weights in {folder} do not fit its config.json: {reason}") from error

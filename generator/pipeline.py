@@ -26,9 +26,11 @@ from generator.checkpoint import FETCH_AGAIN, read_json, reading
 from generator.edits import Trajectory
 from generator.errors import CheckpointError, DrawingFailed, RequestError
 from generator.lanes import Lanes
+from generator.lora import Adapters
 from generator.model import Conditioning, HunyuanDiT
+from generator.offload import working
 from generator.preview import PreviewDecoder
-from generator.request import DrawRequest, Limits, Upload
+from generator.request import DrawRequest, Limits, Lora, Upload
 from generator.sampling import Plan, Schedule
 from generator.text import TextEncoders
 
@@ -90,6 +92,7 @@ class Pipeline:
     schedule: Schedule
     preview_decoder: PreviewDecoder | None = None  # see preview.py
     lanes: Lanes | None = None  # on a CPU
+    adapters: Adapters | None = None
 
     @property
     def vae_factor(self) -> int:
@@ -110,6 +113,8 @@ class Pipeline:
     def check(self, request: DrawRequest) -> None:
         """Raises RequestError, before any work, for what this model cannot draw."""
         self.limits.check(request)
+        if request.lora is not None and self.adapters is None:
+            raise RequestError("This model takes no LoRA. Draw without it, or choose another model.")
         sampling.plan(self.schedule, request.sampler, request.steps)
 
     @torch.inference_mode()
@@ -122,6 +127,7 @@ class Pipeline:
         encoded = time.perf_counter()
 
         width, height = (side // self.vae_factor for side in request.size)
+        self.wear(request.lora)
         meta_size = self.meta_size(request, len(prompts))
         conditioning = self.dit.prepare(
             states.clip, states.clip_mask, states.t5, states.t5_mask, plan.timesteps, height, width, meta_size=meta_size
@@ -150,7 +156,8 @@ class Pipeline:
             raise RequestError(f"The picture to edit cannot be read ({error}). Choose another.") from error
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].to(self.dit.device) / 127.5 - 1
         config = self.vae.config
-        clean = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
+        with working(self.vae, self.dit.device):
+            clean = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
         clean = (clean - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
         noised = [self.schedule.noised(clean, noise, t[None]) for t in plan.timesteps.round().long()]
         return Trajectory((*noised, clean), (clean,) * len(plan))
@@ -171,7 +178,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def advance(self, canvases: Sequence[Canvas]) -> None:
-        """One step of each, in one batch; they share a size, and no canvas's picture depends on the others.
+        """One step of each, in a batch for each LoRA; they share a size, and no canvas's picture depends on the others.
 
         Whatever overflows is marked as `failed` and harms no other.
         """
@@ -186,7 +193,21 @@ class Pipeline:
 
     def predict(self, canvases: Sequence[Canvas]) -> list[Tensor]:
         """The model's word on each one's latents, guided where guidance applies; (1, C, h, w) float32 each."""
-        return self.lanes.map(self.evaluate, canvases) if self.lanes else self.evaluate(canvases)
+        by_lora: dict[Lora | None, list[Canvas]] = {}
+        for canvas in canvases:
+            by_lora.setdefault(canvas.request.lora, []).append(canvas)
+        outputs: dict[Canvas, Tensor] = {}
+        # The one that the model wears comes first: of two that take turns, each is put on once in two steps.
+        for lora in sorted(by_lora, key=lambda lora: self.adapters is not None and lora != self.adapters.worn):
+            self.wear(lora)
+            group = by_lora[lora]
+            parts = self.lanes.map(self.evaluate, group) if self.lanes else self.evaluate(group)
+            outputs.update(zip(group, parts, strict=True))
+        return [outputs[canvas] for canvas in canvases]
+
+    def wear(self, lora: Lora | None) -> None:
+        if self.adapters is not None:
+            self.adapters.wear(lora)
 
     def evaluate(self, canvases: Sequence[Canvas]) -> list[Tensor]:
         rows, parts = [], []
@@ -214,7 +235,8 @@ class Pipeline:
         """One picture from its latents (1, C, h, w)."""
         config = self.vae.config
         latents = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-        return to_image(self.vae.decode(latents.to(self.vae.dtype)).sample)
+        with working(self.vae, self.dit.device):
+            return to_image(self.vae.decode(latents.to(self.vae.dtype)).sample)
 
     @torch.inference_mode()
     def preview(self, canvas: Canvas) -> Image.Image:
@@ -260,26 +282,35 @@ def load_vae(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def load_pipeline(
-    folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    t5_8bit: bool = False,
+    offload: bool = False,
 ) -> Pipeline:
-    """Raises CheckpointError, naming the file, for a folder that is missing, incomplete, damaged or of another kind."""
+    """`offload`: the text encoders and the VAE rest on the CPU, and are on the device only while they work.
+
+    Raises CheckpointError, naming the file, for a folder that is missing, incomplete, damaged or of another kind.
+    """
     folder = Path(folder)
     kind = class_name(folder)
     if kind != PIPELINE_CLASS:
         raise CheckpointError(f"{folder} holds a {kind}; Easel draws with a {PIPELINE_CLASS}. Choose another folder.")
     schedule = Schedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
-    dit = HunyuanDiT.from_pretrained(folder / "transformer", dtype)
-    text = TextEncoders.load(folder, dit.config.text_len, dit.config.text_len_t5, dtype, device)
+    dit = HunyuanDiT.from_pretrained(folder / "transformer", dtype, device)
+    text = TextEncoders.load(folder, dit.config.text_len, dit.config.text_len_t5, dtype, device, t5_8bit, offload)
     vae = load_vae(folder / "vae", dtype)
     decoder = preview.load(folder, dit.config.in_channels)
     check_fit(folder, dit, text, vae)
+    rest = torch.device("cpu") if offload else dit.device
     return Pipeline(
-        dit=dit.to(device).fuse(),
+        dit=dit.fuse(),
         text=text,
-        vae=vae.to(device),
+        vae=vae.to(rest),
         schedule=schedule,
         preview_decoder=decoder and decoder.to(device),
-        lanes=Lanes(torch.get_num_threads()) if torch.device(device).type == "cpu" else None,
+        lanes=Lanes(torch.get_num_threads()) if dit.device.type == "cpu" else None,
+        adapters=Adapters(dit, rest),
     )
 
 

@@ -9,12 +9,15 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from generator.errors import RequestError
 
 LONGEST_PROMPT = 10_000  # characters
 MOST_STEPS = 1_000
 STRONGEST_GUIDANCE = 50.0
+LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # as diffusers and PEFT name them
 LARGEST_SEED = 2**63 - 1  # the largest integer that SQLite keeps
 
 
@@ -45,6 +48,51 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """A LoRA of the denoiser, see generator/lora.py: a file, or the folder that holds one. Known by its content."""
+
+    path: str
+    scale: float = 1.0  # 0: as if it were not there
+    sha256: str = ""  # of what the file holds now
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise RequestError(f"The scale of a LoRA must be a number; got {self.scale}.")
+        if not self.weights.is_file():
+            names = " or ".join(LORA_FILES)
+            raise RequestError(f"There is no LoRA {self.path}. Name a .safetensors file, or a folder with {names}.")
+        if self.weights.suffix != ".safetensors":
+            raise RequestError(f"{self.path} is no .safetensors file. Other formats can hold programs: convert it.")
+        if not self.sha256:
+            files = [self.weights, *([self.config] if self.config and self.config.is_file() else [])]
+            object.__setattr__(
+                self, "sha256", sha256(*((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+            )
+
+    @property
+    def weights(self) -> Path:
+        path = Path(self.path)
+        inside = [path / name for name in LORA_FILES if (path / name).is_file()]
+        return inside[0] if inside else path
+
+    @property
+    def config(self) -> Path | None:
+        """Beside PEFT's weights, which mean nothing without it."""
+        return self.weights.with_name("adapter_config.json") if self.weights.name == LORA_FILES[1] else None
+
+
+@lru_cache
+def sha256(*files: tuple[Path, int, int]) -> str:
+    """Of the files' content, one after the other; size and time tell when one has to be read again."""
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
 class DrawRequest:
     """One picture to draw. What does not depend on the model is checked on construction, the rest by `Limits.check`."""
 
@@ -59,6 +107,7 @@ class DrawRequest:
     owner: str = ""  # users take turns
     source: DrawRequest | Upload | None = None  # the picture that this one is an edit of
     edit: EditSettings = EditSettings()
+    lora: Lora | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -93,6 +142,10 @@ class DrawRequest:
             source = {"source": json.dumps({"sha256": hashlib.sha256(self.source.data).hexdigest()})}
         if source:
             source["edit"] = json.dumps(asdict(self.edit))
+        lora = {}
+        if self.lora is not None:
+            name = Path(self.lora.path).name  # where it lies is nobody else's business
+            lora["lora"] = json.dumps({"name": name, "sha256": self.lora.sha256, "scale": self.lora.scale})
         return {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
@@ -102,6 +155,7 @@ class DrawRequest:
             "guidance": f"{self.guidance:g}",
             "guidance_interval": f"{self.guidance_interval[0]:g}-{self.guidance_interval[1]:g}",
             "sampler": self.sampler,
+            **lora,
             **source,
         }
 

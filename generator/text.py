@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from generator.checkpoint import FETCH_AGAIN, read_json, reading
 from generator.errors import CheckpointError
+from generator.int8 import load_t5
+from generator.offload import working
 
 ENCODERS = ("BertModel", "T5EncoderModel", "MT5EncoderModel")
 
@@ -38,6 +40,7 @@ class Encoder:
     tokenizer: Any
     model: nn.Module
     length: int
+    device: torch.device | None = None  # that it works on; None: where it is
 
     @property
     def config(self) -> Any:
@@ -56,29 +59,43 @@ class Encoder:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """States (B, length, width) and mask (B, length)."""
-        device = next(self.model.parameters()).device
+        device = self.device or next(self.model.parameters()).device
         ids, mask = (tensor.to(device) for tensor in self.ids(prompts))
-        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+        with working(self.model, device):
+            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask
 
     @classmethod
-    def load(cls, folder: Path, number: str, length: int, dtype: torch.dtype, device: str | torch.device) -> Encoder:
-        """Encoder "" or "_2" of a model folder."""
+    def load(
+        cls,
+        folder: Path,
+        number: str,
+        length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        in_8bit: bool = False,
+        offload: bool = False,
+    ) -> Encoder:
+        """Encoder "" or "_2" of a model folder; 8 bits for "_2" alone."""
         import transformers
 
         part = f"text_encoder{number}"
         name = (read_json(folder / "model_index.json").get(part) or [None, None])[1]
         if name not in ENCODERS:
             raise CheckpointError(f"{folder / 'model_index.json'} names a {name} as {part}, not one of {ENCODERS}.")
+        kind, rest = getattr(transformers, name), torch.device("cpu") if offload else device
         with reading(folder / part):
-            model, info = getattr(transformers, name).from_pretrained(
-                folder / part, dtype=dtype, local_files_only=True, output_loading_info=True
-            )
-        missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]  # a part that nobody asks
+            if in_8bit:
+                model, missing = load_t5(kind, folder / part, dtype, rest), []
+            else:
+                model, info = kind.from_pretrained(
+                    folder / part, dtype=dtype, local_files_only=True, output_loading_info=True
+                )
+                missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]  # that nobody asks
         if missing:
             raise CheckpointError(f"The weights in {folder / part} lack {sorted(missing)[0]}. {FETCH_AGAIN}")
         with reading(folder / f"tokenizer{number}", weights=False):
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder / f"tokenizer{number}", local_files_only=True)
-        return cls(tokenizer, model.to(device).eval().requires_grad_(False), length)
+        return cls(tokenizer, model.to(rest).eval().requires_grad_(False), length, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +111,13 @@ class TextEncoders:
         text_len_t5: int,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        t5_8bit: bool = False,
+        offload: bool = False,
     ) -> TextEncoders:
-        folder = Path(folder)
+        folder, device = Path(folder), torch.empty(0, device=device).device  # "cuda" by its full name
         return cls(
-            Encoder.load(folder, "", text_len, dtype, device), Encoder.load(folder, "_2", text_len_t5, dtype, device)
+            Encoder.load(folder, "", text_len, dtype, device, False, offload),
+            Encoder.load(folder, "_2", text_len_t5, dtype, device, t5_8bit, offload),
         )
 
     def encode(self, prompts: Sequence[str]) -> TextStates:

@@ -24,7 +24,9 @@ def run(args: argparse.Namespace) -> int:
     from app.profiles import load_profile
 
     profile = load_profile(args.profile)
+    if args.lora is not None and args.lora_scale is None:
+        args.lora_scale = 1.0  # the profile's scale is that of the profile's own
     for name in draw.OPTIONS:  # what is not named is the profile's
         if getattr(args, name) is None:
             setattr(args, name, (profile.width, profile.height) if name == "size" else getattr(profile, name))
-    return draw.run(args, lambda: load_generator(profile.generator))
+    return draw.run(args, lambda: load_generator(profile.generator, **profile.loading))

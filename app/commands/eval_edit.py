@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ]
     edited: list[Drawing] = []
     redrawn: list[Drawing] = []
-    with Engine(lambda: load_generator(profile.generator)) as engine:
+    with Engine(lambda: load_generator(profile.generator, **profile.loading)) as engine:
         for start in range(0, len(cases), args.n):  # kind by kind: an edit follows its source while that is kept
             some = slice(start, start + args.n)
             if not args.uploads:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     prompts = held_out_prompts(args.n, args.seed, combinations.load(Path(profile.generator)))
     requests = [profile.request(prompt.text, prompt.seed, settings) for prompt in prompts]
     started = time.perf_counter()
-    with Engine(lambda: load_generator(profile.generator)) as engine:
+    with Engine(lambda: load_generator(profile.generator, **profile.loading)) as engine:
         pictures = [drawing.image for drawing in draw_all(engine, requests)]
     seconds = (time.perf_counter() - started) / len(prompts)
     inspector = Inspector.load()

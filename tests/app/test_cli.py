@@ -76,6 +76,20 @@ def test_draw_takes_what_is_not_named_from_the_profile(tmp_path: Path, monkeypat
     assert (asked[0].guidance, asked[0].steps, asked[0].size, asked[0].sampler) == (2.5, 9, (96, 64), "dpmpp")
 
 
+def test_draw_wears_the_profile_s_lora_or_another_at_its_own_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "style.safetensors").write_bytes(b"some weights")
+    profile = tmp_path / "mine.toml"
+    profile.write_text('lora = "style.safetensors"\nlora_scale = 0.5\n')
+    asked: list[Any] = []
+    monkeypatch.setattr("generator.draw.run", lambda args, source: asked.append((args.lora, args.lora_scale)) or 0)
+    for options in ([], ["--lora-scale", "0.7"], ["--lora", "other"], ["--lora", ""]):
+        assert main(["draw", "a fox", "--profile", str(profile), *options]) == 0
+    style = str(tmp_path / "style.safetensors")
+    assert asked == [(style, 0.5), (style, 0.7), ("other", 1.0), ("", 1.0)]
+
+
 @pytest.mark.parametrize("part", ["transformer/diffusion_pytorch_model.safetensors", "vae/config.json"])
 def test_truncated_weights(part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(PROFILES["storybook"].generator, tmp_path / "weights")

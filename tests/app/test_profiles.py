@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from app.errors import InputRefused, ProfileError
 from app.profiles import PROFILES, Profile, load_profile, parse_size
+from generator.request import Lora
 
 
 def write(folder: Path, text: str) -> str:
@@ -47,12 +49,29 @@ def test_a_file_starts_from_its_base_and_finds_folders_beside_it(tmp_path: Path)
         ('guidance = "strong"', "guidance must be a number"),
         ('generator = ""', "generator must be a text"),
         ('sizes = ["wide"]', "WIDTHxHEIGHT"),
+        ('lora = "gone.safetensors"', "There is no LoRA gone"),
+        ("lora = 3", "lora must be a str"),
+        ('lora_scale = "much"', "lora_scale must be a number"),
+        ('t5_8bit = "yes"', "t5_8bit must be a bool"),
+        ("offload = 1", "offload must be a bool"),
         ("steps = = 3", "cannot be read"),
     ],
 )
 def test_impossible_profiles_are_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ProfileError, match=message):
         load_profile(write(tmp_path, text))
+
+
+def test_how_the_generator_is_loaded_and_what_it_wears(tmp_path: Path) -> None:
+    (tmp_path / "style.safetensors").write_bytes(b"some weights")
+    keys = 'lora = "./style.safetensors"\nlora_scale = 0.5\nt5_8bit = true\noffload = true\n'
+    profile = load_profile(write(tmp_path, keys))
+    assert profile.loading == {"t5_8bit": True, "offload": True}
+    lora = profile.request("a fox", 7, profile.settings).lora
+    assert lora == Lora(str(tmp_path / "style.safetensors"), 0.5)
+    assert lora is not None and lora.sha256 == hashlib.sha256(b"some weights").hexdigest()
+    assert PROFILES["storybook"].request("a fox", 7, PROFILES["storybook"].settings).lora is None
+    assert not any(PROFILES["hunyuan"].loading.values())
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

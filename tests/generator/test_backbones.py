@@ -22,7 +22,7 @@ from generator.edits import Trajectory
 from generator.engine import DrawRequest, Engine, Progress
 from generator.errors import CheckpointError, DrawingCancelled, DrawingFailed, RequestError
 from generator.pipeline import Pipeline
-from generator.request import Upload
+from generator.request import Lora, Upload
 from tests.generator import tiny
 from tests.generator.test_engine import TIMEOUT, held, same
 from tests.generator.tiny_backbones import MAKERS, make_folder
@@ -301,3 +301,13 @@ def test_a_missing_package_is_named(made: Made, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(transformers.T5Tokenizer, "from_pretrained", refuse)
     with pytest.raises(CheckpointError, match=r"needs a Python package that is missing: .*SentencePiece.*Install it"):
         load_backbone(made("PixArt-alpha")[0])
+
+
+def test_what_only_our_own_model_can_do_is_refused(made: Made, tmp_path: Path) -> None:
+    folder, _, pipeline = made("PixArt-alpha")
+    file = tmp_path / "some.safetensors"
+    file.write_bytes(b"a LoRA")
+    with pytest.raises(RequestError, match="LoRA can be had for a Hunyuan-DiT alone"):
+        pipeline.check(replace(FOX, lora=Lora(str(file))))
+    with pytest.raises(CheckpointError, match="Set t5_8bit to false"):
+        load_backbone(folder, t5_8bit=True)

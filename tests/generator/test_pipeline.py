@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.models.embeddings import get_2d_rotary_pos_embed_from_grid
+from diffusers.pipelines.hunyuandit import pipeline_hunyuandit
 from PIL import Image
 
 from generator import preview
@@ -20,7 +23,7 @@ from generator.errors import CheckpointError, DrawingFailed, RequestError
 from generator.pipeline import Pipeline, load_pipeline
 from generator.preview import PreviewDecoder
 from generator.request import DrawRequest
-from tests.generator.tiny import NATIVE, make_folder
+from tests.generator.tiny import NATIVE, SCHEDULER, make_folder
 
 FOX = DrawRequest("a red fox 红狐狸", negative_prompt="bad", seed=3, size=(NATIVE, NATIVE), steps=5, sampler="ddim")
 
@@ -72,9 +75,49 @@ def test_same_seed_same_picture_as_diffusers(both: tuple[Path, Any], pipeline: P
     assert difference(picture, diffusers_draw(both[1], request)) <= 1
 
 
-def test_size_and_style_conditioning_of_v11(tmp_path: Path) -> None:
-    theirs = make_folder(tmp_path / "v11", use_style_cond_and_image_meta_size=True)
-    assert difference(draw(load_pipeline(tmp_path / "v11"), FOX), diffusers_draw(theirs, FOX)) <= 1
+# 1024 x 1024, 1280 x 1280, 1024 x 768, 1280 x 768 and their portraits, for a model of 64 pixels
+SHAPES = [(64, 64), (80, 80), (64, 48), (48, 64), (80, 48), (48, 80), (96, 64)]
+VERSIONS: dict[str, dict[str, Any]] = {
+    "v1.1": {"use_style_cond_and_image_meta_size": True},
+    "v1.2": {},
+    "without variance": {"learn_sigma": False},
+    "v1.1 without variance": {"use_style_cond_and_image_meta_size": True, "learn_sigma": False},
+}
+
+
+def official_positions(head_dim: int, crop: Any, grid: tuple[int, int], **_: Any) -> Any:
+    """diffusers 0.42 scales the end of each axis by (n - 1) / n, which leaves the end out only where an axis begins at
+    0: never along the shorter side. The official model, and diffusers before it left NumPy, do this."""
+    axes = [
+        torch.from_numpy(np.linspace(start, stop, n, endpoint=False, dtype=np.float32))
+        for start, stop, n in zip(*crop, grid, strict=True)
+    ]
+    rows, columns = torch.meshgrid(*axes, indexing="ij")
+    return get_2d_rotary_pos_embed_from_grid(head_dim, torch.stack([columns, rows]).reshape(2, 1, *grid), use_real=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_versions_and_shapes(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_hunyuandit, "get_2d_rotary_pos_embed", official_positions)
+    theirs = make_folder(tmp_path / "model", **VERSIONS[version])
+    ours = load_pipeline(tmp_path / "model")
+    if not ours.dit.config.learn_sigma:  # diffusers' pipeline drops half of the channels without asking
+        forward = theirs.transformer.forward
+        theirs.transformer.forward = lambda *args, **more: (forward(*args, **more)[0].repeat(1, 2, 1, 1),)
+    for shape in SHAPES if ours.dit.config.learn_sigma else SHAPES[-1:]:
+        request = replace(FOX, size=shape, steps=3, guidance=5.0 if shape != (96, 64) else 1.0)
+        assert difference(draw(ours, request), diffusers_draw(theirs, request)) <= 1, shape
+
+
+def test_what_a_distilled_folder_says_of_itself(both: tuple[Path, Any], tmp_path: Path) -> None:
+    """-Distilled has v1.2's layout, half precision, no safety checker, and a scheduler of another kind."""
+    folder = tmp_path / "distilled"
+    theirs = make_folder(folder)
+    theirs.scheduler = DDPMScheduler.from_config({**SCHEDULER, "beta_end": 0.03})
+    theirs.to(torch.float16).save_pretrained(folder)
+    theirs.to(torch.float32)
+    theirs.scheduler = DDIMScheduler.from_config({**SCHEDULER, "beta_end": 0.03})
+    assert difference(draw(load_pipeline(folder), FOX), diffusers_draw(theirs, FOX)) <= 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
