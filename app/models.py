@@ -193,15 +193,17 @@ class GeneratorModel:
         engine.submit(request).result()
 
 
-def load_generator(source: str, t5_8bit: bool = False, offload: bool = False) -> Backbone[Any]:
-    """The model of a local folder, or of a repository on the hub, on the best device there is."""
+def load_generator(source: str, precision: str = "", t5_8bit: bool = False, offload: bool = False) -> Backbone[Any]:
+    """The model of a local folder, or of a repository on the hub, on the best device there is. `precision`: the name of
+    torch's type, "" for the usual one of that device."""
     import torch
 
     from generator.backbones import load_backbone
+    from generator.precision import usual
 
     folder = source if Path(source).exists() or Path(source).is_absolute() else _from_hub(source)
-    gpu = torch.cuda.is_available()
-    device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, precision) if precision else usual(device)
     return load_backbone(folder, device, dtype, t5_8bit, offload)
 
 

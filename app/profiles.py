@@ -28,6 +28,7 @@ _BASE = _PACKAGES / "dialog_mllm" / "weights" / "base"
 _ADAPTER = _PACKAGES / "dialog_mllm" / "weights" / "adapter"
 _STORYBOOK = _PACKAGES / "generator" / "weights" / "storybook"
 
+PRECISIONS = ("float32", "bfloat16", "float16")
 MOST_STEPS = 200  # in the app; the engine itself allows more
 
 
@@ -73,17 +74,17 @@ class Profile:
     width: int = 128
     height: int = 128
     sizes: tuple[str, ...] = ("128x128",)  # offered in the interface, width x height
-    steps: int = 20
+    steps: int = 10
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
-    edit_reuse: float = (
-        EditSettings.reuse
-    )  # see generator.request.EditSettings; with both 0, every turn draws from nothing
+    # See generator.request.EditSettings; with both 0, every turn draws from nothing.
+    edit_reuse: float = EditSettings.reuse
     edit_threshold: float = EditSettings.threshold
     upload_reuse: float = 0.4  # the same for an uploaded picture; 0: it is looked at, and a new one is drawn
     negative_prompt: str = ""
     lora: str = ""  # for the generator: a file, or the folder that holds one; "" for none
     lora_scale: float = 1.0
+    precision: str = ""  # that the generator computes in, one of PRECISIONS; "": see generator/precision.py
     t5_8bit: bool = False  # half of the memory of the generator's larger text encoder
     offload: bool = False  # its text encoders and its VAE on the device only while they work
     max_images: int = 4  # pictures that the dialog model sees at once, newest first
@@ -103,6 +104,9 @@ class Profile:
             raise ProfileError(f"Profile: guidance must be a number; got {self.guidance!r}.")
         if not isinstance(self.lora_scale, int | float) or isinstance(self.lora_scale, bool):
             raise ProfileError(f"Profile: lora_scale must be a number; got {self.lora_scale!r}.")
+        if self.precision not in ("", *PRECISIONS):
+            known = ", ".join(PRECISIONS)
+            raise ProfileError(f"Profile: precision must be one of {known}, or empty; got {self.precision!r}.")
         try:
             _ = self.adapted
         except RequestError as error:
@@ -123,9 +127,9 @@ class Profile:
         return Settings(self.width, self.height, self.steps, float(self.guidance))
 
     @property
-    def loading(self) -> dict[str, bool]:
+    def loading(self) -> dict[str, Any]:
         """How the generator is loaded."""
-        return {"t5_8bit": self.t5_8bit, "offload": self.offload}
+        return {"precision": self.precision, "t5_8bit": self.t5_8bit, "offload": self.offload}
 
     @property
     def adapted(self) -> Lora | None:

@@ -152,17 +152,18 @@ class Job:
 
 
 class Engine:
-    """`batch` drawings of the model's own size advance together, fewer of a larger one.
+    """`batch` drawings of the model's own size advance together, fewer of a larger one. Who listens to a drawing's
+    progress is shown about `previews` previews.
 
     A pipeline that is still to be loaded is loaded by the worker: OpenMP keeps a team of threads for every thread that
     ever computed, and with two teams on one machine each of a step's operations begins late: 1.5 times the time.
     """
 
-    def __init__(self, source: Backbone[Any] | Callable[[], Backbone[Any]], batch: int = 8, preview_every: int = 4):
+    def __init__(self, source: Backbone[Any] | Callable[[], Backbone[Any]], batch: int = 8, previews: int = 5):
         self.source = source
         self.loading: Future[Backbone[Any]] = Future()
         self.batch = batch
-        self.preview_every = preview_every
+        self.previews = previews
         self.queue: TurnQueue[Job] = TurnQueue()
         self.running: dict[Job, Sketch | None] = {}  # None until its prompt is encoded
         self.trajectories = Trajectories()
@@ -366,7 +367,7 @@ class Engine:
         self.collect(job, Drawing(image, job.request, timings, canvas.truncated))
 
     def preview(self, job: Job, canvas: Sketch) -> Image.Image | None:
-        wanted = job.on_progress is not None and canvas.done % self.preview_every == 0
+        wanted = job.on_progress is not None and canvas.done % max(1, canvas.steps // self.previews) == 0
         return self.pipeline.preview(canvas) if wanted else None
 
     def collect(self, job: Job, outcome: Drawing | GeneratorError) -> None:

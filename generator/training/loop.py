@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from generator import precision
 from generator.training.muon import Muon, is_inner
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is only logged
@@ -49,9 +50,8 @@ class FitConfig:
 
 def mixed_precision() -> AbstractContextManager[object]:
     """bf16 matrix products where the processor has them in hardware: 8 times faster with AMX, else twice."""
-    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision.usual(device) == torch.bfloat16)
 
 
 def schedule(progress: float, step: int, config: FitConfig) -> float:

@@ -52,6 +52,7 @@ def test_a_file_starts_from_its_base_and_finds_folders_beside_it(tmp_path: Path)
         ('lora = "gone.safetensors"', "There is no LoRA gone"),
         ("lora = 3", "lora must be a str"),
         ('lora_scale = "much"', "lora_scale must be a number"),
+        ('precision = "double"', "precision must be one of float32, bfloat16, float16"),
         ('t5_8bit = "yes"', "t5_8bit must be a bool"),
         ("offload = 1", "offload must be a bool"),
         ("steps = = 3", "cannot be read"),
@@ -64,9 +65,9 @@ def test_impossible_profiles_are_refused_with_the_reason(tmp_path: Path, text: s
 
 def test_how_the_generator_is_loaded_and_what_it_wears(tmp_path: Path) -> None:
     (tmp_path / "style.safetensors").write_bytes(b"some weights")
-    keys = 'lora = "./style.safetensors"\nlora_scale = 0.5\nt5_8bit = true\noffload = true\n'
+    keys = 'lora = "./style.safetensors"\nlora_scale = 0.5\nt5_8bit = true\noffload = true\nprecision = "float32"\n'
     profile = load_profile(write(tmp_path, keys))
-    assert profile.loading == {"t5_8bit": True, "offload": True}
+    assert profile.loading == {"precision": "float32", "t5_8bit": True, "offload": True}
     lora = profile.request("a fox", 7, profile.settings).lora
     assert lora == Lora(str(tmp_path / "style.safetensors"), 0.5)
     assert lora is not None and lora.sha256 == hashlib.sha256(b"some weights").hexdigest()

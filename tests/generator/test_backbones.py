@@ -148,7 +148,7 @@ def test_the_same_request_gives_the_same_picture_in_any_company(name: str, made:
 
 def test_progress_and_timings(pixart: DiffusersPipeline) -> None:
     heard: list[Progress] = []
-    with Engine(pixart, preview_every=1) as engine:
+    with Engine(pixart, previews=100) as engine:
         drawing = engine.submit(FOX, heard.append).result(TIMEOUT)
         engine.submit(FOX).result(TIMEOUT)
         assert engine.call(torch.is_grad_enabled) and not engine.running and not engine.trajectories.kept

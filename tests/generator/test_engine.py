@@ -65,10 +65,10 @@ def same(one: Image.Image, other: Image.Image) -> bool:
 
 def test_a_drawing_with_progress_and_timings(engine: Engine) -> None:
     heard: list[Progress] = []
-    drawing = engine.submit(replace(FOX, steps=9), heard.append).result(TIMEOUT)
+    drawing = engine.submit(replace(FOX, steps=11), heard.append).result(TIMEOUT)
     assert drawing.image.size == FOX.size and drawing.request.seed == 3
-    assert [(p.step, p.steps) for p in heard] == [(i, 9) for i in range(1, 10)]
-    assert [p.step for p in heard if p.preview is not None] == [4, 8]
+    assert [(p.step, p.steps) for p in heard] == [(i, 11) for i in range(1, 12)]
+    assert [p.step for p in heard if p.preview is not None] == [2, 4, 6, 8, 10]
     assert set(drawing.timings) == {"queue", "text", "denoise", "vae", "total"}
     parts = sum(seconds for name, seconds in drawing.timings.items() if name != "total")
     assert 0 < parts <= drawing.timings["total"]
