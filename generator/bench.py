@@ -3,8 +3,8 @@
     easel bench dit --json
 
 Machines differ and are noisy, so only ratios count: the contestants alternate, round by round, and a ratio is the
-median over the rounds, with the quartiles beside it. First it is shown that both give the same. Both compute in float32;
-the engine, which is compared with itself alone, in what it computes in for users.
+median over the rounds, with the quartiles beside it. First it is shown that both give the same. Both compute in
+float32; the engine, which is compared with itself alone, in what it computes in for users.
 """
 
 from __future__ import annotations
