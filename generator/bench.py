@@ -136,7 +136,7 @@ def own_step(pipeline: Any, canvas: Any) -> Callable[[], Any]:
 
     def step() -> Any:
         with torch.inference_mode():
-            return pipeline.predict([canvas])[0]
+            return pipeline.predict([canvas])[0][0]
 
     return step
 

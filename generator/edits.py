@@ -3,7 +3,7 @@
     DrawRequest("a red fox with a scarf", seed=7, source=DrawRequest("a red fox", seed=7))
 
 The way from the noise to the source's picture is known exactly, because we went it. Two things are taken from it, and
-neither costs an evaluation:
+neither costs an evaluation (the first step even costs but half: what the model says there without the prompt is known):
 - its beginning: the edit sets out from where the source was after a share of its steps (as in SDEdit, arXiv 2108.01073,
   but without noise of its own: the same composition, and fewer steps);
 - everything that the new prompt does not ask to change: at each step the two clean pictures foreseen, the source's and
@@ -30,14 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A picture's way: its latents before each step and after the last, and the clean ones foreseen at each step."""
+    """A picture's way: its latents before each step and after the last, the clean ones foreseen at each step, and what
+    the model said there of the negative prompt, if it was asked."""
 
     latents: tuple[Tensor, ...]  # steps + 1 of (1, C, h, w)
     clean: tuple[Tensor, ...]  # steps
+    unguided: tuple[Tensor | None, ...]  # steps
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.latents, *self.clean))
+        tensors = (*self.latents, *self.clean, *self.unguided)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def steps_reused(steps: int, settings: EditSettings) -> int:

@@ -38,6 +38,11 @@ PIPELINE_CLASS = "HunyuanDiTPipeline"
 FULL_SIZE = 1024.0  # v1.1 is told the size of the original picture; diffusers says this one
 
 
+# On one canvas's latents: guided where guidance applies, and of the negative prompt, if it was asked; (1, C, h, w)
+# float32 each.
+Words = tuple[Tensor, Tensor | None]
+
+
 @dataclass(eq=False)
 class Canvas:
     """A drawing under way."""
@@ -53,6 +58,7 @@ class Canvas:
     failed: DrawingFailed | None = None
     past: list[Tensor] = field(default_factory=list)  # the latents before each step so far
     foreseen: list[Tensor] = field(default_factory=list)  # the clean latents of each
+    unguided: list[Tensor | None] = field(default_factory=list)  # the model's word on the negative prompt at each
     source: Trajectory | None = None  # of the picture that is edited
     region: Tensor | None = None  # (1, 1, h, w), 0 to 1: what of that may change
 
@@ -67,9 +73,9 @@ class Canvas:
     @property
     def trajectory(self) -> Trajectory:
         """Of the finished drawing."""
-        return Trajectory((*self.past, self.latents), tuple(self.foreseen))
+        return Trajectory((*self.past, self.latents), tuple(self.foreseen), tuple(self.unguided))
 
-    def take(self, latents: Tensor, clean: Tensor) -> None:
+    def take(self, latents: Tensor, clean: Tensor, unguided: Tensor | None) -> None:
         """One step further."""
         edit = self.request.edit
         if self.source is not None and edit.threshold and not isinstance(self.request.source, Upload):
@@ -80,6 +86,7 @@ class Canvas:
             clean = edits.blended(self.region, clean, before)
         self.past.append(self.latents)
         self.foreseen.append(clean)
+        self.unguided[self.done :] = [unguided]
         self.latents, self.clean = latents, clean
         self.done += 1
 
@@ -144,6 +151,9 @@ class Pipeline:
             reused = edits.steps_reused(len(plan), request.edit)
             canvas.source, canvas.done, canvas.latents = source, reused, source.latents[reused]
             canvas.past, canvas.foreseen = [*source.latents[:reused]], [*source.clean[:reused]]
+            # At the first step the latents are still the source's, and so is the word on the same negative prompt.
+            known = source.unguided if same_negative(request) else (None,) * len(plan)
+            canvas.unguided = [*known[: reused + 1]]
             canvas.clean = canvas.foreseen[-1] if reused else canvas.clean
         return canvas
 
@@ -160,7 +170,7 @@ class Pipeline:
             clean = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
         clean = (clean - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
         noised = [self.schedule.noised(clean, noise, t[None]) for t in plan.timesteps.round().long()]
-        return Trajectory((*noised, clean), (clean,) * len(plan))
+        return Trajectory((*noised, clean), (clean,) * len(plan), (None,) * len(plan))
 
     def meta_size(self, request: DrawRequest, rows: int) -> Tensor | None:
         """(rows, 6) for models that are conditioned on it: the original size, the picture's, and where it was cut."""
@@ -183,20 +193,21 @@ class Pipeline:
         Whatever overflows is marked as `failed` and harms no other.
         """
         started = time.perf_counter()
-        for canvas, output in zip(canvases, self.predict(canvases), strict=True):
-            canvas.take(*sampling.step(canvas.plan.mix[canvas.done], canvas.latents, output, canvas.clean))
+        for canvas, (output, unguided) in zip(canvases, self.predict(canvases), strict=True):
+            latents, clean = sampling.step(canvas.plan.mix[canvas.done], canvas.latents, output, canvas.clean)
+            canvas.take(latents, clean, unguided)
             if not torch.isfinite(canvas.latents).all():
                 canvas.failed = overflow(canvas.done, canvas.steps)
         seconds = time.perf_counter() - started
         for canvas in canvases:
             canvas.seconds["denoise"] += seconds
 
-    def predict(self, canvases: Sequence[Canvas]) -> list[Tensor]:
-        """The model's word on each one's latents, guided where guidance applies; (1, C, h, w) float32 each."""
+    def predict(self, canvases: Sequence[Canvas]) -> list[Words]:
+        """The model's word on each one's latents, guided where guidance applies."""
         by_lora: dict[Lora | None, list[Canvas]] = {}
         for canvas in canvases:
             by_lora.setdefault(canvas.request.lora, []).append(canvas)
-        outputs: dict[Canvas, Tensor] = {}
+        outputs: dict[Canvas, Words] = {}
         # The one that the model wears comes first: of two that take turns, each is put on once in two steps.
         for lora in sorted(by_lora, key=lambda lora: self.adapters is not None and lora != self.adapters.worn):
             self.wear(lora)
@@ -209,18 +220,23 @@ class Pipeline:
         if self.adapters is not None:
             self.adapters.wear(lora)
 
-    def evaluate(self, canvases: Sequence[Canvas]) -> list[Tensor]:
-        rows, parts = [], []
+    def evaluate(self, canvases: Sequence[Canvas]) -> list[Words]:
+        rows, parts, words = [], [], []
         for canvas in canvases:
-            conditioning = canvas.conditioning if self.guided(canvas) else canvas.conditioning.last()
+            word = canvas.unguided[canvas.done] if len(canvas.unguided) > canvas.done else None
+            both = self.guided(canvas) and word is None
+            conditioning = canvas.conditioning if both else canvas.conditioning.last()
             rows.append(canvas.latents.expand(conditioning.batch, -1, -1, -1))
             parts.append((conditioning, canvas.done))
+            words.append(word)
         batch = torch.cat(rows).to(self.dit.dtype)
         outputs = self.dit.denoise(batch, parts)[:, : self.dit.config.in_channels].float().split([*map(len, rows)])
-        return [
-            sampling.guide(output[:1], output[1:], canvas.request.guidance) if len(output) == 2 else output
-            for canvas, output in zip(canvases, outputs, strict=True)
-        ]
+        result = []
+        for canvas, output, word in zip(canvases, outputs, words, strict=True):
+            unguided = output[:1] if len(output) == 2 else word
+            guided = output if unguided is None else sampling.guide(unguided, output[-1:], canvas.request.guidance)
+            result.append((guided, unguided))
+        return result
 
     def guided(self, canvas: Canvas) -> bool:
         request, timestep = canvas.request, canvas.plan.timesteps[canvas.done].item()
@@ -252,6 +268,16 @@ def overflow(step: int, steps: int) -> DrawingFailed:
     return DrawingFailed(
         f"The model's numbers overflowed at step {step} of {steps}. "
         "Try a lower guidance or another seed; with half precision, float32."
+    )
+
+
+def same_negative(request: DrawRequest) -> bool:
+    """Whether the source of this edit was drawn with the same negative prompt, by the same weights."""
+    source = request.source
+    return (
+        isinstance(source, DrawRequest)
+        and source.negative_prompt == request.negative_prompt
+        and source.lora == request.lora
     )
 
 

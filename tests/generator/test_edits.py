@@ -68,6 +68,32 @@ def test_outside_the_region_the_source_stays(pipeline: Pipeline) -> None:
         assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize(("negative", "first"), [("", 1), ("blurred", 2)])
+def test_the_first_step_asks_only_for_what_is_not_known(
+    pipeline: Pipeline, negative: str, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    denoise = type(pipeline.dit).denoise
+    monkeypatch.setattr(
+        type(pipeline.dit), "denoise", lambda self, batch, parts: rows.append(len(batch)) or denoise(self, batch, parts)
+    )
+    request = replace(SNOW, negative_prompt=negative)
+    source = drawn(pipeline, FOX).trajectory
+    rows.clear()
+    canvas = pipeline.begin(request, source)
+    while not canvas.finished:
+        pipeline.advance([canvas])
+    assert rows == [first, 2, 2, 2, 2, 2]
+    forgetful = replace(source, unguided=(None,) * 10)
+    again = pipeline.begin(request, forgetful)
+    while not again.finished:
+        pipeline.advance([again])
+    torch.testing.assert_close(canvas.latents, again.latents, atol=1e-5, rtol=0)
+    for one, other in zip(canvas.unguided[4:], again.unguided[4:], strict=True):
+        assert one is not None and other is not None
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
 def test_the_region_is_soft_and_grows() -> None:
     settings = EditSettings(threshold=0.4, margin=1)
     old = torch.zeros(1, 2, 5, 5)
@@ -109,7 +135,7 @@ def test_a_forgotten_source_is_drawn_again(pipeline: Pipeline) -> None:
 
 def test_the_latest_trajectories_are_kept() -> None:
     def of(size: int) -> Trajectory:
-        return Trajectory((torch.zeros(size // 4),), ())
+        return Trajectory((torch.zeros(size // 4),), (), (None,))
 
     kept = Trajectories(most_bytes=100, fewest=1)
     requests: Sequence[DrawRequest] = [replace(FOX, seed=i) for i in range(4)]
