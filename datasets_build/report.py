@@ -35,7 +35,7 @@ KINDS = {  # what is counted, in the order of the page
     "task": "Tasks",
     "language": "Languages",
     "turn": "Turn types",
-    "request": "What is asked for",
+    "request": "What is asked for (+: several edits at once)",
     "topic": "Topics",
     "turns": "Turns in a dialogue",
     "pictures": "Pictures in a dialogue",
