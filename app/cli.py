@@ -39,6 +39,8 @@ COMMANDS = {
     "data n": Command("app.commands.data", "D_n: talk and declined changes that come near a request", True),
     "data mix": Command("app.commands.data", "D = D_o + D_p + D_pm + D_tt", True),
     "data check": Command("app.commands.data", "does a data set keep every rule?", True),
+    "data report": Command("app.commands.data", "what is in a data set, and dialogues to read, as one HTML page", True),
+    "data export": Command("app.commands.data", "a data set as TRL, LLaMA-Factory, ms-swift or axolotl read it", True),
     "train vae": Command("app.commands.train", "the generator's VAE", True),
     "train preview": Command("app.commands.train", "the small decoder of previews", True),
     "train clip": Command("app.commands.train", "the bilingual CLIP pair, whose text tower conditions the DiT", True),

@@ -122,7 +122,7 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
                 _check_picture(block, where, split, root, report, seen)
     drawn: list[Drawn] = []
     for i, turn in enumerate(turns):
-        counts.update(("turns", f"type {turn['type']}", f"request {_request_name(turn)}"))
+        counts.update(("turns", f"type {turn['type']}", f"request {request_name(turn)}"))
         user, reply = messages[2 * i], messages[2 * i + 1]
         here = f"{where} turn {i}"
         _check_tokens(user, reply, turn, here, counts, report)
@@ -135,7 +135,7 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
             report.add("only drawn turns have a scene", here)
 
 
-def _request_name(turn: Mapping[str, Any]) -> str:
+def request_name(turn: Mapping[str, Any]) -> str:
     request = turn["request"] or {"op": "talk"}
     if request["op"] != "edit":
         return request["op"]

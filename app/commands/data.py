@@ -1,4 +1,4 @@
-"""`easel data …`: builds and checks data sets. What they hold, and how, is `datasets_build`'s business.
+"""`easel data …`: builds, checks, shows and exports data sets. What they hold, and how, is `datasets_build`'s business.
 
 easel data mix --out data --n 20000 --split train && easel data check data
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from datasets_build import check, mix, pictures, records
+from datasets_build import check, export, mix, pictures, records, report
 
+OTHERS = {"pictures": pictures, "check": check, "export": export, "report": report}
 TASKS = {"o": "D_o", "p": "D_p", "pm": "D_pm", "tt": "D_tt", "n": "D_n", "c": "D_c"}
 
 
@@ -16,12 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     if what == "mix":
         mix.add_mix_arguments(parser)
     else:
-        {"pictures": pictures, "check": check}.get(what, records).add_arguments(parser)
+        OTHERS.get(what, records).add_arguments(parser)
 
 
 def run(args: argparse.Namespace, what: str) -> int:
-    if what == "pictures":
-        return pictures.run_arguments(args)
-    if what == "check":
-        return check.run_arguments(args)
+    if what in OTHERS:
+        return OTHERS[what].run_arguments(args)
     return records.run_arguments(args, args.shares if what == "mix" else {TASKS[what]: 1.0})
