@@ -13,17 +13,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from datasets_build.briefs import Brief, Step
+from datasets_build.briefs import LENGTHS, Brief, Step
 from datasets_build.consistency import LEAST, chinese_share, kept_share, words
 from datasets_build.records import Dialogue, Exchange
 from dialog_mllm.messages import DRAW
 from dialog_mllm.protocol import TOKENS
 
-# (fewest, most) characters.
-LENGTHS = {
-    "en": {"user": (2, 600), "prompt": (30, 1200), "reply": (2, 800)},
-    "zh": {"user": (2, 250), "prompt": (12, 500), "reply": (2, 350)},
-}
 COPIED = 8  # words in a row (as `consistency.words` counts them) that only someone who copies has in common
 SAME = 0.9  # of the words: a prompt that differs less from an example is that example
 _TALKS_SHOP = re.compile(

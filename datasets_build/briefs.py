@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,6 +26,12 @@ from datasets_build.topics import TOPICS
 EDITS = ("entity", "add_subject", "remove_subject", "background", "style", "shot", "combine")  # the paper's seven
 TYPES = ("t2t", "t2i", "ti2t", "ti2i")
 TURNS = 3
+
+# (fewest, most) characters.
+LENGTHS = {
+    "en": {"user": (2, 600), "prompt": (30, 1200), "reply": (2, 800)},
+    "zh": {"user": (2, 250), "prompt": (12, 500), "reply": (2, 350)},
+}
 
 
 def _possible(types: Sequence[str]) -> bool:
@@ -92,11 +98,11 @@ def brief(plan: Plan, index: int, attempt: int, pool: Sequence[Pair]) -> Brief:
     if plan.task == "D_p":
         keys: dict[str, Any] = {key: words["shape"][key] for key in ("instruction", "prompt")}
         values["length"] = rng.choice(words["lengths"])
-        schema = _object({key: _STRING for key in keys})
+        schema = _texts(keys, language)
     else:
         keys = {f"turn{n}": {key: words["shape"][key] for key in step.keys} for n, step in enumerate(steps, 1)}
         values["turns"] = "\n".join(_say(step, n, steps, words) for n, step in enumerate(steps, 1))
-        schema = _object({name: _object({key: _STRING for key in part}) for name, part in keys.items()})
+        schema = _object({name: _texts(part, language) for name, part in keys.items()})
     template = words["task_p" if plan.task == "D_p" else "task_tt"].strip()
     pairs = "\n".join(_json({"instruction": pair.instruction, "prompt": pair.prompt}) for pair in shown) or "-"
     text = template.format_map({**values, "examples": pairs, "shape": _json(keys)})
@@ -104,7 +110,11 @@ def brief(plan: Plan, index: int, attempt: int, pool: Sequence[Pair]) -> Brief:
     return Brief(plan.task, language, topic, steps, shown, text, rules, schema)
 
 
-_STRING = {"type": "string"}
+def _texts(keys: Iterable[str], language: str) -> dict[str, Any]:
+    limits = {key: LENGTHS[language]["user" if key == "instruction" else key] for key in keys}
+    return _object(
+        {k: {"type": "string", "minLength": least, "maxLength": most} for k, (least, most) in limits.items()}
+    )
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -151,8 +161,8 @@ def _steps(types: Sequence[str], edit: int) -> tuple[Step, ...]:
     pictures: list[int] = []  # the turn of each picture that has its own subject, in its newest form
     for n, kind in enumerate(types):
         if kind == "ti2i":
-            possible = EDITS if len(pictures) > 1 else EDITS[:-1]  # there must be two to combine
-            chosen = possible[edit % len(possible)]
+            # Where there are two pictures to combine, that is asked for: of three turns there seldom are.
+            chosen = EDITS[-1] if len(pictures) > 1 else EDITS[edit % (len(EDITS) - 1)]
             steps.append(Step(kind, chosen, pictures[-1], pictures[-2] if chosen == "combine" else None))
             pictures = [*pictures[:-2], n] if chosen == "combine" else [*pictures[:-1], n]
             edit += 1

@@ -59,8 +59,13 @@ class Journal:
 
     def add(self, key: Key, answer: Answer, reason: str | None) -> None:
         """On the disk when it returns. `reason` says why the answer was refused; None: it was accepted."""
-        names = {"index": key[0], "attempt": key[1], "verdict": "refused" if reason else "accepted", "reason": reason}
-        identity = {name: self._header[name] for name in ("seed", "split") if name in self._header}
+        names = {
+            "index": key[0],
+            "attempt": key[1],
+            "verdict": "refused" if reason else "accepted",
+            "reason": reason,
+        }
+        identity: dict[str, Any] = {name: self._header[name] for name in ("seed", "split") if name in self._header}
         said = {"text": answer.text, "finish": answer.finish, "tokens": [answer.tokens_in, answer.tokens_out]}
         self._write({**identity, **names, **said})
         self._keep(key, answer)
