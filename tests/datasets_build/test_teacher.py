@@ -460,40 +460,28 @@ def test_a_full_disk_cuts_no_line_in_half(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_a_real_vllm_is_the_endpoint_and_may_be_killed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The bundled base knows no JSON: its answers are refused. Held to the schema by vLLM, it writes some good ones."""
+def test_a_real_vllm_is_the_endpoint_and_may_be_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled base knows no JSON: each of its answers arrives, is counted and is refused with the reason."""
     from dialog_mllm.server import ServerSettings, VllmServer
 
     base = ROOT / "dialog_mllm" / "weights" / "base"
     with VllmServer(base, None, ServerSettings(threads=2, kv_cache_mb=128), tmp_path) as server:
         server.wait_ready(600)
         monkeypatch.setenv("TEACHER_KEY", server.api_key)
-
-        def asked(name: str, n: int, *more: str) -> list[str]:
-            options = ["--teacher-model", server.model_name, "--language", "en", "--examples", "1", *more]
-            return arguments(tmp_path / name, server.base_url, "p", n, *options)
-
-        assert easel(asked("plain", 20, "--max-tokens", "64", "--give-up", "6", "--concurrency", "4")) == 1
-        assert "answers in a row were refused" in capsys.readouterr().err
-        reasons = [json.loads(line) for line in (tmp_path / "plain/teacher/D_p-train-3.refused.jsonl").open()]
-        assert len(reasons) >= 6 and all(line["reason"] for line in reasons)
-
-        more = ["--structured", "--max-tokens", "600", "--attempts", "9", "--concurrency", "4", "--backoff", "1"]
-        command = [sys.executable, "-m", "app.cli", *asked("held", 8, *more, "--tries", "12")]
-        journal = tmp_path / "held" / "teacher" / "D_p-train-3.journal.jsonl"
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + 240
-            while (journal.read_bytes().count(b"\n") if journal.exists() else 0) < 2:
-                assert process.poll() is None and time.monotonic() < deadline
+        options = ["--teacher-model", server.model_name, "--language", "en", "--examples", "1", "--max-tokens", "64"]
+        options += ["--concurrency", "4", "--tries", "14", "--backoff", "1", "--attempts", "2"]
+        command = [sys.executable, "-m", "app.cli", *arguments(tmp_path, server.base_url, "p", 4, *options)]
+        journal = tmp_path / "teacher" / "D_p-train-3.journal.jsonl"
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            while (journal.read_bytes().count(b"\n") if journal.exists() else 0) < 5:
+                assert process.poll() is None
                 time.sleep(0.01)
             assert server._process is not None
-            server._process.kill()  # the launcher, which takes vLLM along
-            out, _ = process.communicate(timeout=400)
-        assert process.returncode == 0
-        report = json.loads(out.splitlines()[-1])["teacher"]
-        assert report["tokens_in"] > 100 * report["answers"] and report["tokens_out"] > 0
-        assert report["requests_sent"] > report["answers"]  # some were lost with the server
-        assert len(records_of(tmp_path / "held")) == 8 and check(tmp_path / "held").ok
-        print(f"\nfrom vLLM: {report}")
+            server._process.kill()  # the launcher, which takes vLLM along; the server's watcher starts another
+            _, error = process.communicate(timeout=400)
+        assert process.returncode == 1 and "only 0 of 4 records came out of 14" in error
+    answers = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    refused = [json.loads(line) for line in (tmp_path / "teacher" / "D_p-train-3.refused.jsonl").open()]
+    assert len(answers) == len(refused) == 14 * 2  # though the server died under it
+    assert all(line["verdict"] == "refused" and line["tokens"][0] > 100 and line["tokens"][1] for line in answers)
+    assert all("not JSON" in line["reason"] or "token limit" in line["reason"] for line in refused)
