@@ -470,6 +470,7 @@ def test_a_real_vllm_is_the_endpoint_and_may_be_killed(tmp_path: Path, monkeypat
         monkeypatch.setenv("TEACHER_KEY", server.api_key)
         options = ["--teacher-model", server.model_name, "--language", "en", "--examples", "1", "--max-tokens", "64"]
         options += ["--concurrency", "4", "--tries", "14", "--backoff", "1", "--attempts", "2"]
+        options += ["--timeout", "20"]  # the old API server may keep its connections open, and say nothing
         command = [sys.executable, "-m", "app.cli", *arguments(tmp_path, server.base_url, "p", 4, *options)]
         journal = tmp_path / "teacher" / "D_p-train-3.journal.jsonl"
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
