@@ -3,6 +3,9 @@
     easel data check data
 
 Exits with 1 and names each violation (the first ones of each rule) when the data set breaks a rule.
+
+What an endpoint teacher wrote has neither scenes nor pictures. There, an edited prompt is held to the words of the one
+before it instead (`consistency`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets_build.records import SPLITS, content_key, read_manifest
+from datasets_build.consistency import LEAST, kept_share
+from datasets_build.records import SOURCE, SPLITS, content_key, read_manifest
 from datasets_build.storybook.edits import apply_edit
 from datasets_build.storybook.reading import complete, find_template, read_prompt
 from datasets_build.storybook.scene import Scene
@@ -63,12 +67,14 @@ class _Seen:
     contents: dict[bytes, str] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
     read: dict[str, str] = field(default_factory=dict)  # picture path -> its SHA-256
+    origin: tuple[str, str] | None = None  # source and licence, as the manifest names them
 
 
 def check(root: Path) -> Report:
     """Reads every split of the data set in `root`."""
     report, seen = Report(), _Seen()
     manifest = read_manifest(root)
+    seen.origin = manifest["source"], manifest["licence"]
     if not (root / "manifest.json").exists():
         report.add("manifest.json is there", str(root))
     found = [split for split in SPLITS if (root / f"{split}.jsonl").exists()]
@@ -106,6 +112,8 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
     if roles != ["user", "assistant"] * len(turns) or not turns:
         report.add("roles alternate, with one turn for each assistant message", where)
         return
+    if seen.origin not in (None, (record["source"], record["licence"])):
+        report.add("source and licence are those that the manifest names", where)
     if record["id"] in seen.ids:
         report.add("ids are unique", where)
     seen.ids.add(record["id"])
@@ -121,16 +129,20 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
                 counts["pictures"] += 1
                 _check_picture(block, where, split, root, report, seen)
     drawn: list[Drawn] = []
+    world = record["source"] == SOURCE  # of which every scene is known, and drawn
     for i, turn in enumerate(turns):
         counts.update(("turns", f"type {turn['type']}", f"request {request_name(turn)}"))
         user, reply = messages[2 * i], messages[2 * i + 1]
         here = f"{where} turn {i}"
         _check_tokens(user, reply, turn, here, counts, report)
         if turn["type"] in ("t2i", "ti2i"):
-            kept = i + 1 < len(turns) and record["task"] != "D_c"  # which shows none
+            kept = i + 1 < len(turns) and record["task"] != "D_c" and world  # the others show none
             if any(block["type"] == "image" for block in reply["content"]) != kept:
                 report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
-            drawn.append(_check_drawn(reply, turn, drawn, here, split, report, seen))
+            if world:
+                drawn.append(_check_drawn(reply, turn, drawn, here, split, report, seen))
+            else:
+                _check_unseen(messages, turns, i, here, report)
         elif turn["scene"] is not None:
             report.add("only drawn turns have a scene", here)
 
@@ -214,6 +226,37 @@ def _check_drawn(
     if expected != scene:
         report.add("an edit changes what was asked, and nothing else", where)
     return scene, form
+
+
+def _check_unseen(
+    messages: Sequence[Mapping[str, Any]], turns: Sequence[Mapping[str, Any]], i: int, where: str, report: Report
+) -> None:
+    """A drawn turn of which nothing but the prompts is known."""
+    turn = turns[i]
+    if turn["scene"] is not None:
+        report.add("only the picture-book world knows what a picture shows", where)
+    if (turn["request"]["op"] == "edit") != (turn["type"] == "ti2i"):
+        report.add("a turn that builds on a picture is an edit, and no other turn is", where)
+    if turn["request"]["op"] != "edit":
+        return
+    prompt = _text(messages[2 * i + 1]).split(DRAW, 1)[-1]
+    for name in ("base_turn", "other_turn"):
+        base = turn["request"].get(name)
+        if base is None and name == "other_turn":
+            continue
+        if not 0 <= base < i or turns[base]["type"] not in ("t2i", "ti2i"):
+            report.add("an edit builds on a picture that was drawn before", where)
+            continue
+        earlier = _text(messages[2 * base + 1]).split(DRAW, 1)[-1]
+        if kept_share(earlier, prompt) < LEAST[turn["request"]["edit"]["op"]] or earlier == prompt:
+            report.add("an edited prompt keeps most of the words of the one before, and changes some", where)
+
+
+def violations(record: Mapping[str, Any]) -> list[str]:
+    """The rules that one record without pictures breaks by itself."""
+    report = Report()
+    _check_record(record, record["id"], record["split"], Path(), report, _Seen())
+    return sorted(report.violations)
 
 
 def _check_leaks(seen: _Seen, report: Report) -> None:

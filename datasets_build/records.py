@@ -101,7 +101,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def to_record(dialogue: Dialogue, name: str, task: str, split: str, picture_seed: int, root: Path) -> dict[str, Any]:
+def to_record(
+    dialogue: Dialogue,
+    name: str,
+    task: str,
+    split: str,
+    picture_seed: int,
+    root: Path,
+    source: str = SOURCE,
+    licence: str = LICENCE,
+) -> dict[str, Any]:
     """The dialogue as a record; its pictures are drawn, as far as a later message can refer to them."""
     messages: list[dict[str, Any]] = []
     under_way = False  # whether a topic was opened before
@@ -119,8 +128,8 @@ def to_record(dialogue: Dialogue, name: str, task: str, split: str, picture_seed
         "task": task,
         "language": dialogue.language,
         "split": split,
-        "source": SOURCE,
-        "licence": LICENCE,
+        "source": source,
+        "licence": licence,
         "topic": dialogue.topic,
         "phrasings": sorted(set(dialogue.phrasings)),
         "messages": messages,
@@ -219,32 +228,52 @@ def content_key(record: Mapping[str, Any]) -> bytes:
 
 def run(job: Job, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Writes `job.split` of the data set in `job.out` and returns the manifest, which is written last."""
-    job.out.mkdir(parents=True, exist_ok=True)
-    manifest_path = job.out / "manifest.json"
-    manifest = read_manifest(job.out)
+
+    def told() -> Iterator[dict[str, Any]]:
+        for done, record in enumerate(generate(job), 1):
+            yield record
+            if done % 1000 == 0:
+                progress(f"{done:,} of {job.n:,} {job.split} records")
+
+    return write_split(job.out, job.split, told(), {"n": job.n, "seed": job.seed, "shares": dict(job.shares)})
+
+
+def write_split(
+    out: Path,
+    split: str,
+    records: Iterable[dict[str, Any]],
+    made: Mapping[str, Any],
+    source: str = SOURCE,
+    licence: str = LICENCE,
+) -> dict[str, Any]:
+    """Writes one split, by rename, and then the manifest, which says how it was `made`."""
+    out.mkdir(parents=True, exist_ok=True)
+    manifest_path = out / "manifest.json"
+    manifest = read_manifest(out, source, licence)
+    if (manifest["source"], manifest["licence"]) != (source, licence):
+        raise RuntimeError(
+            f"{out} holds data by {manifest['source']} ({manifest['licence']}), which what {source} writes ({licence}) "
+            "must not be mixed with: name another --out"
+        )
     manifest_path.unlink(missing_ok=True)  # while it is being written, the data set is not whole
     counts: Counter[str] = Counter()
     digest = hashlib.sha256()
-    path = job.out / f"{job.split}.jsonl"
+    path = out / f"{split}.jsonl"
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
-            for done, record in enumerate(generate(job), 1):
+            for record in records:
                 line = (json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n").encode()
                 file.write(line)
                 digest.update(line)
                 counts.update((f"task {record['task']}", f"language {record['language']}"))
                 counts.update(f"turn {turn['type']}" for turn in record["turns"])
-                if done % 1000 == 0:
-                    progress(f"{done:,} of {job.n:,} {job.split} records")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    manifest["splits"][job.split] = {
+    manifest["splits"][split] = {
         "file": path.name,
-        "n": job.n,
-        "seed": job.seed,
-        "shares": dict(job.shares),
+        **made,
         "sha256": digest.hexdigest(),
         "counts": dict(sorted(counts.items())),
     }
@@ -252,11 +281,14 @@ def run(job: Job, progress: Callable[[str], None] = lambda line: None) -> dict[s
     return manifest
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: Path, source: str = SOURCE, licence: str = LICENCE) -> dict[str, Any]:
     path = root / "manifest.json"
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
-    return {"version": 1, "source": SOURCE, "licence": LICENCE, "picture_size": PICTURE_SIZE, "splits": {}}
+    manifest = {"version": 1, "source": source, "licence": licence, "picture_size": PICTURE_SIZE, "splits": {}}
+    if source != SOURCE:
+        del manifest["picture_size"]  # only the picture-book world draws
+    return manifest
 
 
 # ------------------------------------------------------------------------------------------------- command line

@@ -27,6 +27,7 @@ LIGHT = (
     "app.cli", "app.conversation", "app.profiles", "app.store", "app.running", "app.view", "app.pictures",
     "app.commands.chat", "dialog_mllm.protocol", "dialog_mllm.messages", "dialog_mllm.client", "dialog_mllm.server",
     "generator.request", "generator.errors", "datasets_build.storybook.scene", "datasets_build.storybook.reading",
+    "datasets_build.teacher",
 )  # fmt: skip
 
 
