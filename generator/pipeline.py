@@ -332,7 +332,7 @@ def load_pipeline(
     return Pipeline(
         dit=dit.fuse(),
         text=text,
-        vae=vae.to(rest),
+        vae=vae.to(rest, memory_format=torch.channels_last),  # half the time in bfloat16 on a CPU
         schedule=schedule,
         preview_decoder=decoder and decoder.to(device),
         lanes=Lanes(torch.get_num_threads()) if dit.device.type == "cpu" else None,

@@ -9,7 +9,7 @@ tokenizer, padded to the fixed length that the denoiser was made for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from generator.errors import CheckpointError
 from generator.int8 import load_t5
 from generator.offload import working
 
+REMEMBERED = 16  # prompts' states: a megabyte or two each with the released encoders
 ENCODERS = ("BertModel", "T5EncoderModel", "MT5EncoderModel")
 
 
@@ -53,16 +54,18 @@ class Encoder:
         )
         return tokens.input_ids, tokens.attention_mask
 
-    def truncates(self, prompts: Sequence[str]) -> list[bool]:
-        return [len(ids) > self.length for ids in self.tokenizer(list(prompts), verbose=False).input_ids]
+    def truncates(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """States (B, length, width) and mask (B, length)."""
+    def __call__(self, prompts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        """Each one's states (1, length, width) and mask (1, length), read alone: company makes no difference."""
+        if not prompts:
+            return []
         device = self.device or next(self.model.parameters()).device
-        ids, mask = (tensor.to(device) for tensor in self.ids(prompts))
         with working(self.model, device):
-            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+            tokens = [[tensor.to(device) for tensor in self.ids([prompt])] for prompt in prompts]
+            return [(self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask) for ids, mask in tokens]
 
     @classmethod
     def load(
@@ -102,6 +105,7 @@ class Encoder:
 class TextEncoders:
     clip: Encoder
     t5: Encoder
+    known: dict[str, TextStates] = field(default_factory=dict)  # by their prompts, the latest last
 
     @classmethod
     def load(
@@ -121,7 +125,18 @@ class TextEncoders:
         )
 
     def encode(self, prompts: Sequence[str]) -> TextStates:
-        clip, clip_mask = self.clip(prompts)
-        t5, t5_mask = self.t5(prompts)
-        pairs = zip(self.clip.truncates(prompts), self.t5.truncates(prompts), strict=True)
-        return TextStates(clip, clip_mask, t5, t5_mask, tuple(a and b for a, b in pairs))
+        """The latest are remembered: most pictures have the same negative prompt, and those that are edited or varied
+        the same prompt."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
+        for prompt, clip, t5 in zip(new, self.clip(new), self.t5(new), strict=True):
+            truncated = self.clip.truncates(prompt) and self.t5.truncates(prompt)
+            self.known[prompt] = TextStates(*clip, *t5, (truncated,))
+        states = [self.known[prompt] for prompt in prompts]
+        for prompt in prompts:  # to the end, which is forgotten last
+            self.known[prompt] = self.known.pop(prompt)
+        while len(self.known) > REMEMBERED:
+            del self.known[next(iter(self.known))]
+        clip_states, clip_mask, t5_states, t5_mask = (
+            torch.cat([getattr(one, name) for one in states]) for name in ("clip", "clip_mask", "t5", "t5_mask")
+        )
+        return TextStates(clip_states, clip_mask, t5_states, t5_mask, tuple(one.truncated[0] for one in states))

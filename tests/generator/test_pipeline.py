@@ -23,6 +23,7 @@ from generator.errors import CheckpointError, DrawingFailed, RequestError
 from generator.pipeline import Pipeline, load_pipeline
 from generator.preview import PreviewDecoder
 from generator.request import DrawRequest
+from generator.text import REMEMBERED, Encoder
 from tests.generator.tiny import NATIVE, SCHEDULER, make_folder
 
 FOX = DrawRequest("a red fox 红狐狸", negative_prompt="bad", seed=3, size=(NATIVE, NATIVE), steps=5, sampler="ddim")
@@ -170,6 +171,20 @@ def test_canvases_of_one_batch_are_independent(pipeline: Pipeline) -> None:
         while not alone.finished:
             pipeline.advance([alone])
         torch.testing.assert_close(canvas.latents, alone.latents, atol=1e-4, rtol=0)
+
+
+def test_prompts_are_read_once_and_the_latest_remembered(pipeline: Pipeline) -> None:
+    text = replace(pipeline.text, known={})
+    first = text.encode(["", "a fox"])
+    read: list[str] = []
+    counting = replace(text, clip=replace(text.clip), known=text.known)
+    object.__setattr__(counting.clip, "ids", lambda prompts: read.extend(prompts) or Encoder.ids(text.clip, prompts))
+    again = counting.encode(["", "a fox"])
+    assert not read and torch.equal(again.t5, first.t5) and torch.equal(again.clip, first.clip)
+    counting.encode([f"fox {i}" for i in range(REMEMBERED - 1)])
+    counting.encode(["a fox", "", "a fox"])
+    assert read == [f"fox {i}" for i in range(REMEMBERED - 1)] + [""], "the oldest is forgotten first"
+    assert len(counting.known) == REMEMBERED
 
 
 def test_preview_with_a_decoder_of_its_own_and_without(pipeline: Pipeline, tmp_path: Path) -> None:
