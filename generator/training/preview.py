@@ -1,6 +1,7 @@
 """Training the decoder of previews, on renders and their latents.
 
     easel train preview --pictures runs/pictures --vae runs/vae/vae --out runs/preview --minutes 5
+    cp -r runs/preview/preview runs/dit/storybook
 
 The denoiser foresees blurred pictures at first, and from averaged latents this decoder makes averaged colours by
 itself: it needs to see clean ones only.
