@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from app.cli import main as easel
 from datasets_build import export
@@ -139,7 +140,6 @@ def test_llamafactory_finds_its_columns_and_tags(data: Path, tmp_path: Path) -> 
 
 
 def test_axolotl_is_given_its_lines(data: Path, tmp_path: Path) -> None:
-    yaml = pytest.importorskip("yaml")
     run(Export(data, tmp_path / "out", "axolotl"))
     settings = yaml.safe_load((tmp_path / "out" / "axolotl.yaml").read_text())
     assert settings["tokens"] == [DRAW, SWITCH]
