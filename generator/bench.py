@@ -181,6 +181,7 @@ def compare_pictures(ours: Any, theirs: Any, rounds: int) -> dict[str, Any]:
     request = DrawRequest(PROMPT, seed=7, size=(ours.native, ours.native), steps=STEPS, guidance=GUIDANCE)
 
     def own() -> Image.Image:
+        ours.text.known.clear()  # diffusers reads the prompts each time, too
         return ours.draw(request)
 
     def other() -> Image.Image:
@@ -251,7 +252,10 @@ def throughput(engine: Any, rounds: int) -> dict[str, Any]:
             pictures += [job.result().image for job in jobs]
         return pictures
 
-    apart = max(map(largest_difference, at_once(1), at_once(most)))
+    same = [replace(request, seed=i) for i in range(most)]
+    alone_first = [engine.submit(one).result().image for one in same]
+    together = [job.result().image for job in [engine.submit(one) for one in same]]
+    apart = max(map(largest_difference, alone_first, together))
     times = alternate({str(n): partial(at_once, n) for n in CROWDS}, rounds)
     alone = statistics.median(times["1"]) / most
     result: dict[str, Any] = {"pictures_per_second_1": round(1 / alone, 2)}
@@ -261,7 +265,8 @@ def throughput(engine: Any, rounds: int) -> dict[str, Any]:
 
 
 def seeded(request: DrawRequest, seed: int, owner: str = "") -> DrawRequest:
-    return replace(request, seed=seed, owner=owner)
+    """Another picture of another prompt: one that is remembered would cost less than users' do."""
+    return replace(request, prompt=f"{request.prompt} {time.perf_counter_ns()}", seed=seed, owner=owner)
 
 
 def second_user(engine: Any, request: DrawRequest, alone: float, visits: int = 20) -> float:
