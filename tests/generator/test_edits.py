@@ -15,20 +15,13 @@ from PIL import Image
 from generator.edits import Trajectories, Trajectory, steps_reused, widened
 from generator.engine import Engine, Progress
 from generator.errors import RequestError
-from generator.pipeline import Canvas, Pipeline, load_pipeline
+from generator.pipeline import Canvas, Pipeline
 from generator.request import DrawRequest, EditSettings, Upload
-from tests.generator.tiny import NATIVE, make_folder
+from tests.generator.tiny import NATIVE
 
 FOX = DrawRequest("a red fox", seed=3, size=(NATIVE, NATIVE), steps=10)
 SNOW = replace(FOX, prompt="snow", source=FOX, edit=EditSettings(reuse=0.4))
 FREE = EditSettings(reuse=0, threshold=0)
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_folder(folder)
-    return load_pipeline(folder)
 
 
 def drawn(pipeline: Pipeline, request: DrawRequest) -> Canvas:

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,24 +17,11 @@ from PIL import Image
 from generator import draw
 from generator.engine import DrawRequest, Engine, Job, Progress
 from generator.errors import DrawingCancelled, DrawingFailed, EngineClosed, QueueFull, RequestError
-from generator.pipeline import Canvas, Pipeline, load_pipeline
-from tests.generator.tiny import NATIVE, make_folder
+from generator.pipeline import Canvas, Pipeline
+from tests.generator.tiny import NATIVE
 
 FOX = DrawRequest("a red fox", seed=3, size=(NATIVE, NATIVE), steps=4)
 TIMEOUT = 20  # seconds: what would hang fails instead
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_folder(folder)
-    return load_pipeline(folder)
-
-
-@pytest.fixture
-def engine(pipeline: Pipeline) -> Iterator[Engine]:
-    with Engine(pipeline) as engine:
-        yield engine
 
 
 class Gate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from generator.engine import Engine
 from generator.errors import CheckpointError, GeneratorError, RequestError
 from generator.lora import Adapters
 from generator.model import HunyuanDiT
-from generator.pipeline import Pipeline, load_pipeline
+from generator.pipeline import Pipeline
 from generator.request import LORA_FILES, DrawRequest, Lora
 from tests.generator.test_engine import TIMEOUT, arguments, same
 from tests.generator.test_model import denoise, inputs, oracle
-from tests.generator.tiny import NATIVE, diffusers_dit, make_folder
+from tests.generator.tiny import NATIVE, diffusers_dit
 
 DIFFUSERS, PEFT = LORA_FILES
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -295,19 +295,6 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def peft(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_peft(tmp_path_factory.mktemp("peft"))
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    make_folder(folder)
-    return load_pipeline(folder)
-
-
-@pytest.fixture
-def engine(pipeline: Pipeline) -> Iterator[Engine]:
-    with Engine(pipeline) as engine:
-        yield engine
 
 
 def test_requests_with_different_adapters_at_once(
