@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ class Pipeline:
         canvas = self.begin(request)
         while not canvas.finished:
             self.advance([canvas])
-        return self.decode(canvas)
+        return self.picture(canvas.latents)
 
     @torch.inference_mode()
     def advance(self, canvases: Sequence[Canvas]) -> None:
@@ -242,9 +243,13 @@ class Pipeline:
         request, timestep = canvas.request, canvas.plan.timesteps[canvas.done].item()
         return sampling.guided(self.schedule, timestep, request.guidance, request.guidance_interval)
 
-    def decode(self, canvas: Canvas) -> Image.Image:
-        """The finished picture."""
-        return self.picture(canvas.latents)
+    def decode(self, canvases: Sequence[Canvas]) -> list[Image.Image | Exception]:
+        """The finished pictures, or what went wrong with each."""
+
+        def work(part: Sequence[Canvas]) -> list[Image.Image | Exception]:
+            return [attempt(partial(self.picture, canvas.latents)) for canvas in part]
+
+        return self.lanes.map(work, canvases) if self.lanes else work(canvases)
 
     @torch.inference_mode()
     def picture(self, latents: Tensor) -> Image.Image:
@@ -262,6 +267,14 @@ class Pipeline:
         else:
             small = self.picture(F.avg_pool2d(canvas.clean, 2, ceil_mode=True))
         return small.resize(canvas.request.size, Image.Resampling.BILINEAR)
+
+
+def attempt(work: Callable[[], Image.Image]) -> Image.Image | Exception:
+    """What `work` returns, or raises."""
+    try:
+        return work()
+    except Exception as error:
+        return error
 
 
 def overflow(step: int, steps: int) -> DrawingFailed:
