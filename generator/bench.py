@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         say("edits")
         result |= edit_cost(engine, max(3, args.rounds // 3))
         say("drawings at once")
-        return result | throughput(engine, max(2, args.rounds // 7))
+        return result | throughput(engine, max(2, args.rounds // 3))
 
 
 def say(what: str) -> None:
