@@ -90,6 +90,7 @@ def test_what_is_missing_is_named(root, base, tmp_path):
         FinetuneConfig(root, fit, rank=0)
 
 
+@pytest.mark.slow
 def test_vllm_serves_base_and_adapter_as_transformers_computes_them(root, tuned, base, tmp_path):
     """Greedy replies, pictures and all, token for token."""
     config, _ = tuned

@@ -77,6 +77,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(root, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_train_mllm_learns_and_leaves_a_complete_run(root, tmp_path):
     config = MllmConfig(
         data=(root / "train.jsonl",),
@@ -152,6 +153,7 @@ def test_without_pictures_the_eyes_of_an_earlier_base_stay_as_they_are(root, tmp
     assert changed and not any("vision_model" in name or "connector" in name for name in changed)
 
 
+@pytest.mark.slow
 def test_time_is_a_limit_over_all_resumes(root, tmp_path):
     config = FitConfig(tmp_path / "run", epochs=1e6, minutes=0.05, batch_tokens=600)
     _, scores = fit_toy(root, config, tmp_path)

@@ -84,6 +84,7 @@ def test_a_preview_decoder_becomes_a_part_of_the_model_folder(runs: Path, pictur
     assert loaded is not None and torch.equal(loaded.conv_in.weight, decoder.conv_in.weight)
 
 
+@pytest.mark.slow
 def test_a_denoiser_goes_on_from_a_model_folder_and_from_its_checkpoint(runs: Path, pictures: Path) -> None:
     base, out = runs / "dit" / "storybook", runs / "more"
     config = {"pictures": pictures, "vae": runs / "vae" / "vae", "out": out, "batch": 4, "reading_minutes": 0, **TINY}
