@@ -1,6 +1,6 @@
 """The bundled dialog model's tokenizer: a byte-level BPE over both languages, with the chat template inside it.
 
-    tokenizer = train_tokenizer(texts_of(["data/train.jsonl"])); tokenizer.save_pretrained("weights/base")
+    tokenizer = train_tokenizer(texts_of(data_files(["data"], "train"))); tokenizer.save_pretrained("weights/base")
 
 A word is one pre-token and a Chinese character is one pre-token of its own, so that no merge ever glues a colour to an
 animal: what an edit replaces is then a whole number of tokens, in both languages.
