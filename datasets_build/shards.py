@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -120,15 +120,18 @@ class SplitFolder:
     def __enter__(self) -> SplitFolder:
         self.out.mkdir(parents=True, exist_ok=True)
         self._folder = os.open(self.out, os.O_RDONLY)
+        self._lock()
         try:
-            self._lock()
             self._begin()
         except BaseException:
-            os.close(self._folder)
+            self._end()
             raise
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         shutil.rmtree(self.out / DRAFTS, ignore_errors=True)
         os.close(self._folder)
 
@@ -136,6 +139,7 @@ class SplitFolder:
         try:
             fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            os.close(self._folder)
             raise BuildError(f"another run is writing to {self.out}: wait for it, or name another --out") from error
         except OSError:
             pass  # some network disks lock no folders
@@ -204,14 +208,13 @@ class SplitFolder:
         write_atomically(self.path(number), b"".join(line.text for line in lines), self.out / DRAFTS)
         self._take(number, lines)
 
-    def _take(self, number: int, lines: Iterable[Line]) -> None:
+    def _take(self, number: int, lines: Sequence[Line]) -> None:
         shard = hashlib.sha256()
-        n = 0
-        for n, line in enumerate(lines, 1):  # noqa: B007
+        for line in lines:
             shard.update(line.text)
             self._digest.update(line.text)
             self._counts.update(line.counted)
-        self._shards.append({"file": self.path(number).name, "n": n, "sha256": shard.hexdigest()})
+        self._shards.append({"file": self.path(number).name, "n": len(lines), "sha256": shard.hexdigest()})
 
     def finish(self, **more: Any) -> dict[str, Any]:
         """Writes the data card and the manifest, and returns the manifest. `more` is said of the split as well."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import main as easel
-from datasets_build import mix, records
+from datasets_build import mix
 from datasets_build.records import Job, run
 
 
@@ -44,21 +44,6 @@ def test_splits_share_a_folder_and_a_manifest(tmp_path: Path, capsys: pytest.Cap
     for line in (tmp_path / "test-00000.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         assert record["language"] == "zh" and record["split"] == "test" and record["licence"] == "Apache-2.0"
-
-
-def test_an_interrupted_run_leaves_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = Job(tmp_path, "train", 2, 0, {"D_p": 1.0}, workers=1)
-    run(job)
-
-    def stop(job: Job) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(records, "generate", stop)
-    before = (tmp_path / "train.jsonl").read_bytes()
-    with pytest.raises(OSError, match="no space"):
-        run(job)
-    assert not (tmp_path / "manifest.json").exists()  # it would not be whole
-    assert (tmp_path / "train.jsonl").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
