@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Verdict:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="a running Easel (default: start one)")
     parser.add_argument("--profile", default="storybook", help="of the Easel to start (%(default)s)")
-    parser.add_argument("--data", type=Path, help="a test.jsonl of `easel data` (default: dialogues made now)")
+    parser.add_argument("--data", type=Path, help="a data set: folder or file (default: dialogues made now)")
     parser.add_argument("--n", type=int, default=100, help="how many dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
     parser.add_argument("--concurrency", type=int, default=2)
@@ -105,13 +106,14 @@ def tally(verdicts: list[Verdict]) -> dict[str, Any]:
     }
 
 
-def read_dialogues(file: Path, n: int) -> list[tuple[Record, Path]]:
-    from dialog_mllm.records import read_records
+def read_dialogues(data: Path, n: int) -> list[tuple[Record, Path]]:
+    from dialog_mllm.records import data_files, read_records
 
-    found = [(record, root) for record, root in read_records([file]) if _fits(record)][:n]
+    fitting = ((record, root) for record, root in read_records(data_files([data], "test")) if _fits(record))
+    found = list(islice(fitting, n))
     if len(found) < n:
         raise EaselError(
-            f"{file} holds {len(found)} three-turn D_tt dialogues; {n} were asked for. Make more, or lower --n."
+            f"{data} holds {len(found)} three-turn D_tt dialogues; {n} were asked for. Make more, or lower --n."
         )
     return found
 
@@ -122,7 +124,7 @@ def make_dialogues(folder: Path, n: int, seed: int) -> Path:
     from datasets_build.records import run as build
 
     build(Job(folder, "test", 2 * n + 20, seed, {"D_tt": 1.0}))
-    return folder / "test.jsonl"
+    return folder
 
 
 @contextlib.contextmanager
@@ -204,7 +206,7 @@ async def hold_dialogue(http: httpx.AsyncClient, record: Record, root: Path) -> 
     history: list[dict[str, Any]] = []
     answers: list[Answer] = []
     for message in record["messages"][::2]:
-        history.append({"role": "user", "content": [_part(block, root) for block in message["content"]]})
+        history.append({"role": "user", "content": _parts(record, message, root)})
         started = time.perf_counter()
         answer = await _ask(http, history)
         answer.seconds = time.perf_counter() - started
@@ -275,11 +277,21 @@ def _fits(record: Record) -> bool:
     return record["task"] == "D_tt" and len(record["turns"]) == TURNS
 
 
-def _part(block: dict[str, Any], root: Path) -> dict[str, Any]:
-    if block["type"] == "text":
-        return {"type": "text", "text": block["text"]}
-    data = base64.b64encode((root / block["path"]).read_bytes()).decode("ascii")
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+def _parts(record: Record, message: dict[str, Any], root: Path) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for block in message["content"]:
+        if block["type"] == "text":
+            parts.append({"type": "text", "text": block["text"]})
+            continue
+        try:
+            data = base64.b64encode((root / block["path"]).read_bytes()).decode("ascii")
+        except OSError as error:
+            raise EaselError(
+                f"Record {record['id']}: its picture {block['path']} cannot be read ({error.strerror}). "
+                "Run the command that made the data again."
+            ) from error
+        parts.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}})
+    return parts
 
 
 def _share(values: list[Any]) -> float | None:

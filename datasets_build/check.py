@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets_build.consistency import LEAST, kept_share
-from datasets_build.records import SOURCE, SPLITS, content_key, read_manifest
+from datasets_build.records import SPLITS
+from datasets_build.shards import SOURCE, content_key
 from datasets_build.storybook.edits import apply_edit
 from datasets_build.storybook.reading import complete, find_template, read_prompt
 from datasets_build.storybook.scene import Scene
 from dialog_mllm.messages import DRAW, SWITCH
+from dialog_mllm.records import DataError, read_manifest, run_file, split_files
 
 Drawn = tuple[Scene, tuple[str, int] | None]  # a scene, with the language and template of its prompt
 
@@ -64,7 +66,7 @@ class _Seen:
     scenes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     phrasings: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     pictures: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    contents: dict[bytes, str] = field(default_factory=dict)
+    contents: dict[int, str] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
     read: dict[str, str] = field(default_factory=dict)  # picture path -> its SHA-256
     origin: tuple[str, str] | None = None  # source and licence, as the manifest names them
@@ -74,28 +76,43 @@ def check(root: Path) -> Report:
     """Reads every split of the data set in `root`."""
     report, seen = Report(), _Seen()
     manifest = read_manifest(root)
-    seen.origin = manifest["source"], manifest["licence"]
-    if not (root / "manifest.json").exists():
+    if manifest:
+        seen.origin = manifest["source"], manifest["licence"]
+    else:
         report.add("manifest.json is there", str(root))
-    found = [split for split in SPLITS if (root / f"{split}.jsonl").exists()]
+    found = {split: files for split in SPLITS if (files := split_files(root, split))}
     if not found:
         report.add("there is at least one split", str(root))
-    for split in found:
-        path = root / f"{split}.jsonl"
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        entry = manifest["splits"].get(split, {})
-        if entry.get("sha256") != digest:
-            report.add("the file is the one that the manifest names", path.name)
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                _check_line(line, f"{path.name}:{number}", split, root, report, seen)
+    for split, files in found.items():
+        entry = manifest.get("splits", {}).get(split, {})
+        named = {shard["file"]: shard["sha256"] for shard in entry.get("shards", ())}
+        for path in files:
+            _check_file(path, split, named.get(path.name), report, seen)
         if entry.get("n") != report.counts[split]["records"]:
-            report.add("the manifest counts the records", path.name)
+            report.add("the manifest counts the records", split)
+    for split in SPLITS:
+        if run_file(root, split).exists():
+            report.add("every split is finished: the command that makes it goes on where it was stopped", split)
+        for path in sorted(root.glob(f"{split}-*.jsonl")):
+            if path not in found.get(split, ()):
+                report.add("the manifest names every shard", path.name)
     _check_leaks(seen, report)
     return report
 
 
-def _check_line(line: str, where: str, split: str, root: Path, report: Report, seen: _Seen) -> None:
+def _check_file(path: Path, split: str, sha256: str | None, report: Report, seen: _Seen) -> None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        report.add("every shard is there: the command that made the data makes a missing one again", path.name)
+        return
+    if hashlib.sha256(data).hexdigest() != sha256:
+        report.add("the file is the one that the manifest names", path.name)
+    for number, line in enumerate(data.splitlines(), 1):
+        _check_line(line, f"{path.name}:{number}", split, path.parent, report, seen)
+
+
+def _check_line(line: bytes, where: str, split: str, root: Path, report: Report, seen: _Seen) -> None:
     try:
         record = json.loads(line)
         where = f"{where} {record['id']}"
@@ -278,7 +295,11 @@ def run_arguments(args: argparse.Namespace) -> int:
     if not args.data.is_dir():
         print(f"easel data check: there is no folder {args.data}", file=sys.stderr)
         return 2
-    report = check(args.data)
+    try:
+        report = check(args.data)
+    except DataError as error:
+        print(f"easel data check: {error}", file=sys.stderr)
+        return 1
     print("\n".join(report.lines()))
     print("The data set keeps every rule." if report.ok else "The data set breaks rules.")
     return 0 if report.ok else 1

@@ -38,8 +38,10 @@ from typing import IO, Any
 
 from PIL import Image
 
-from datasets_build.records import SPLITS, read_manifest, write_atomically
+from datasets_build.records import SPLITS
+from datasets_build.shards import write_atomically
 from dialog_mllm.messages import DRAW, JOINER, SWITCH, ImageBlock, Message, MessageError, TextBlock, arrange
+from dialog_mllm.records import DataError, read_manifest, split_files
 
 PICTURES = ("copy", "link", "absolute")
 PLACEHOLDER = "<image>"  # of LLaMA-Factory and ms-swift alike
@@ -189,7 +191,7 @@ class Export:
 def run(export: Export, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Writes the export and returns its manifest, which is written last. Memory holds one record at a time."""
     source = read_manifest(export.data)
-    splits = [split for split in SPLITS if split in source["splits"]]
+    splits = [split for split in SPLITS if split in source.get("splits", {})]
     if not splits:
         raise ExportError(f"{export.data} is no whole data set: its manifest.json is missing or names no split")
     layout = export.layout
@@ -232,12 +234,12 @@ def _write_split(export: Export, split: str, sha256: str, progress: Callable[[st
     counts: Counter[str] = Counter()
     most = 0
     read, written = hashlib.sha256(), hashlib.sha256()
-    source = export.data / f"{split}.jsonl"
     folder = export.out / layout.pictures.format(split=split)
-    with source.open("rb") as lines, _draft(export.out / layout.file.format(split=split)) as file:
-        for number, line in enumerate(lines, 1):
+    number = 0
+    with _draft(export.out / layout.file.format(split=split)) as file:
+        for where, line in _source_lines(export.data, split):
             read.update(line)
-            where = f"{source.name}:{number}"
+            number += 1
             try:
                 record = json.loads(line)
                 where += f" {record['id']}"
@@ -256,8 +258,18 @@ def _write_split(export: Export, split: str, sha256: str, progress: Callable[[st
             if number % 1000 == 0:
                 progress(f"{number:,} {split} records")
         if read.hexdigest() != sha256:
-            raise ExportError(f"{source} is not the one that manifest.json names: see `easel data check {export.data}`")
+            raise ExportError(
+                f"the {split} split is not the one that manifest.json names: see `easel data check {export.data}`"
+            )
     return {**counts, "most_pictures": most, "sha256": written.hexdigest()}
+
+
+def _source_lines(data: Path, split: str) -> Iterator[tuple[str, bytes]]:
+    """Each line with the place where it stands."""
+    for path in split_files(data, split):
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                yield f"{path.name}:{number}", line
 
 
 @contextlib.contextmanager
@@ -333,7 +345,7 @@ def run_arguments(args: argparse.Namespace) -> int:
         return 2
     try:
         manifest = run(export, lambda line: print(line, file=sys.stderr, flush=True))
-    except ExportError as error:
+    except (ExportError, DataError) as error:
         print(f"easel data export: {error}", file=sys.stderr)
         return 1
     except OSError as error:

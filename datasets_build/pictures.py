@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets_build.records import SPLITS, write_atomically
+from datasets_build.records import SPLITS
+from datasets_build.shards import write_atomically
 from datasets_build.storybook.language import N_TEMPLATES, write_caption, write_prompt
 from datasets_build.storybook.render import LARGEST, SMALLEST, render_with_covers
 from datasets_build.storybook.scene import (

@@ -2,36 +2,46 @@
 
     easel data p --out data --n 100 --seed 1 --split train     # and o, pm, tt, mix
 
-Record i of a run depends on (seed, split, i) alone, so the bytes of a data set do not depend on the workers. Pictures
-are named by their content and written by rename; so is the JSONL; `manifest.json` comes last.
+Record i of a run depends on (seed, split, i) alone, so the bytes of a data set do not depend on the workers, nor on a
+run that was killed and started again: that goes on from its finished shards (`shards`). Pictures are named by their
+content. A larger --n goes on from a finished run as well.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import io
-import itertools
 import json
-import multiprocessing
-import os
 import random
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from datasets_build.shards import (
+    DRAFTS,
+    LICENCE,
+    PICTURE_SIZE,
+    SHARD,
+    SOURCE,
+    BuildError,
+    Line,
+    SplitFolder,
+    builders_digest,
+    explained,
+    to_line,
+    write_atomically,
+)
 from datasets_build.storybook.scene import Scene
 from datasets_build.storybook.vocabulary import LANGUAGES
+from datasets_build.workers import Mapped, workers
 from dialog_mllm.messages import DRAW, SWITCH
 
 SPLITS = ("train", "validation", "test")
-SOURCE, LICENCE = "storybook-offline", "Apache-2.0"
-PICTURE_SIZE = 128
-CHUNK = 32  # records that a worker makes at a time
 MAX_TRIES = 200  # until a builder has found a record whose scenes are all of the wanted split
 
 
@@ -87,18 +97,8 @@ def _picture(scene: Scene, seed: int, root: Path) -> dict[str, Any]:
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     path = Path("images") / digest[:2] / f"{digest}.png"
     if not (root / path).exists():
-        write_atomically(root / path, buffer.getvalue())
+        write_atomically(root / path, buffer.getvalue(), root / DRAFTS)
     return {"type": "image", "path": path.as_posix(), "sha256": digest}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def to_record(
@@ -162,16 +162,31 @@ class Job:
     shares: Mapping[str, float]
     languages: Sequence[str] = LANGUAGES
     workers: int = 2
+    ray: str | None = None  # the address of a Ray cluster, all of whose nodes see `out` and have Easel
+    shard: int = SHARD
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"the number of records must be at least 1; got {self.n}")
+        for name in ("n", "workers", "shard"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
         if unknown := set(self.shares) - set(builders()):
             raise ValueError(f"unknown task {sorted(unknown)[0]!r}; there are {', '.join(builders())}")
         if not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
             raise ValueError("shares must not be negative, and one of them must be above 0")
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """All that the records depend on, and how many there are."""
+        return {
+            "n": self.n,
+            "shard": self.shard,
+            "seed": self.seed,
+            "shares": dict(self.shares),
+            "languages": list(self.languages),
+            "builders": builders_digest(),
+        }
 
 
 def builders() -> dict[str, Builder]:
@@ -193,102 +208,54 @@ def _record(job: Job, index: int) -> dict[str, Any]:
     return to_record(dialogue, name, task, job.split, rng.randrange(2**31), job.out)
 
 
-def _chunk(work: tuple[Job, range]) -> list[dict[str, Any]]:
-    return [_record(work[0], index) for index in work[1]]
+def _lines(job: Job, indices: Sequence[int]) -> list[bytes]:
+    return [to_line(_record(job, index)) for index in indices]
 
 
-def generate(job: Job) -> Iterator[dict[str, Any]]:
-    """`job.n` records that all differ in what is said; how many repetitions were left out does not change them."""
-    seen: set[bytes] = set()
-    done = tried = 0
-    with contextlib.ExitStack() as stack:
-        work_through: Callable[..., Iterable[list[dict[str, Any]]]] = map
-        if job.workers > 1:
-            work_through = stack.enter_context(multiprocessing.get_context("spawn").Pool(job.workers)).imap
-        while done < job.n:
-            # Exactly as many as are wanted: a record that was left out would leave its pictures behind.
-            goal = tried + job.n - done
-            chunks = [(job, range(start, min(start + CHUNK, goal))) for start in range(tried, goal, CHUNK)]
-            for record in itertools.chain.from_iterable(work_through(_chunk, chunks)):
-                key = content_key(record)
-                if key not in seen:
-                    seen.add(key)
-                    done += 1
-                    yield record
-            tried = goal
-            if tried > 20 * job.n + 1000:
-                raise RuntimeError(f"there are only {done:,} different records in {tried:,}: ask for fewer")
-
-
-def content_key(record: Mapping[str, Any]) -> bytes:
-    """Equal for records of equal messages, pictures included."""
-    said = [[block.get("text") or block["sha256"] for block in message["content"]] for message in record["messages"]]
-    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).digest()
+def generate(job: Job, work_through: Mapped, seen: set[int], first: int, wanted: int) -> Generator[Line]:
+    """`wanted` records from index `first` on whose content differs from all that was `seen`, which is added to."""
+    done = 0
+    while done < wanted:
+        # Exactly as many as are wanted: a record that was left out would leave its pictures behind.
+        goal = first + wanted - done
+        for line in map(Line.read, work_through(range(first, goal))):
+            if line.key not in seen:
+                seen.add(line.key)
+                done += 1
+                yield line
+        first = goal
+        if first > 20 * job.n + 1000:
+            raise BuildError(
+                f"there are only {len(seen):,} different records in {first:,}: ask for fewer, in another folder"
+            )
 
 
 def run(job: Job, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Writes `job.split` of the data set in `job.out` and returns the manifest, which is written last."""
-
-    def told() -> Iterator[dict[str, Any]]:
-        for done, record in enumerate(generate(job), 1):
-            yield record
-            if done % 1000 == 0:
-                progress(f"{done:,} of {job.n:,} {job.split} records")
-
-    return write_split(job.out, job.split, told(), {"n": job.n, "seed": job.seed, "shares": dict(job.shares)})
-
-
-def write_split(
-    out: Path,
-    split: str,
-    records: Iterable[dict[str, Any]],
-    made: Mapping[str, Any],
-    source: str = SOURCE,
-    licence: str = LICENCE,
-) -> dict[str, Any]:
-    """Writes one split, by rename, and then the manifest, which says how it was `made`."""
-    out.mkdir(parents=True, exist_ok=True)
-    manifest_path = out / "manifest.json"
-    manifest = read_manifest(out, source, licence)
-    if (manifest["source"], manifest["licence"]) != (source, licence):
-        raise RuntimeError(
-            f"{out} holds data by {manifest['source']} ({manifest['licence']}), which what {source} writes ({licence}) "
-            "must not be mixed with: name another --out"
-        )
-    manifest_path.unlink(missing_ok=True)  # while it is being written, the data set is not whole
-    counts: Counter[str] = Counter()
-    digest = hashlib.sha256()
-    path = out / f"{split}.jsonl"
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            for record in records:
-                line = (json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n").encode()
-                file.write(line)
-                digest.update(line)
-                counts.update((f"task {record['task']}", f"language {record['language']}"))
-                counts.update(f"turn {turn['type']}" for turn in record["turns"])
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    manifest["splits"][split] = {
-        "file": path.name,
-        **made,
-        "sha256": digest.hexdigest(),
-        "counts": dict(sorted(counts.items())),
-    }
-    write_atomically(manifest_path, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
-    return manifest
-
-
-def read_manifest(root: Path, source: str = SOURCE, licence: str = LICENCE) -> dict[str, Any]:
-    path = root / "manifest.json"
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    manifest = {"version": 1, "source": source, "licence": licence, "picture_size": PICTURE_SIZE, "splits": {}}
-    if source != SOURCE:
-        del manifest["picture_size"]  # only the picture-book world draws
-    return manifest
+    seen: set[int] = set()  # 10⁶ keys take 72 MB
+    number = index = 0
+    folder = SplitFolder(job.out, job.split, job.made)
+    with folder, workers(partial(_lines, job), job.workers, job.ray) as work_through:
+        while number < len(folder.sizes):
+            lines = folder.finished(number)
+            if lines is not None:
+                seen.update(line.key for line in lines)
+                number, index = number + 1, lines[-1].index + 1
+                continue
+            # All missing shards in a row at once, so that no worker waits at a shard's end.
+            end = number + 1
+            while end < len(folder.sizes) and not folder.path(end).exists():
+                end += 1
+            if index:
+                progress(f"{sum(folder.sizes[:number]):,} of {job.n:,} {job.split} records were there")
+            records = generate(job, work_through, seen, index, sum(folder.sizes[number:end]))
+            while number < end:
+                lines = list(islice(records, folder.sizes[number]))
+                folder.write(number, lines)
+                number, index = number + 1, lines[-1].index + 1
+                progress(f"{sum(folder.sizes[:number]):,} of {job.n:,} {job.split} records")
+            records.close()  # and with it what Ray still holds
+        return folder.finish()
 
 
 # ------------------------------------------------------------------------------------------------- command line
@@ -301,23 +268,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--language", choices=(*LANGUAGES, "both"), default="both")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--ray", metavar="ADDRESS",
+        help="build on a Ray cluster (or `auto`, or `local`: one of --workers here); all its nodes must see --out",
+    )  # fmt: skip
 
 
 def run_arguments(args: argparse.Namespace, shares: Mapping[str, float]) -> int:
     """What a builder's command does with its parsed arguments; the result is the exit status."""
     languages = LANGUAGES if args.language == "both" else (args.language,)
     try:
-        job = Job(args.out, args.split, args.n, args.seed, shares, languages, args.workers)
+        job = Job(args.out, args.split, args.n, args.seed, shares, languages, args.workers, args.ray)
     except ValueError as error:
         print(f"easel data: {error}", file=sys.stderr)
         return 2
     try:
         manifest = run(job, lambda line: print(line, file=sys.stderr, flush=True))
     except OSError as error:
-        print(f"easel data: cannot write to {args.out}: {error}", file=sys.stderr)
+        print(f"easel data: {explained(error, args.out)}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         print(f"easel data: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(manifest["splits"][args.split], ensure_ascii=False))
+    entry = manifest["splits"][args.split]
+    print(json.dumps(entry | {"shards": len(entry["shards"])}, ensure_ascii=False))
     return 0

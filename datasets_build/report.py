@@ -25,8 +25,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from datasets_build.check import request_name
-from datasets_build.records import SPLITS, read_manifest, write_atomically
+from datasets_build.records import SPLITS
+from datasets_build.shards import write_atomically
 from dialog_mllm.messages import DRAW, MAX_IMAGE_PIXELS, SWITCH
+from dialog_mllm.records import DataError, read_manifest, split_files
 
 TEMPLATE = "report.html.jinja"
 LARGEST = 256  # edge of a picture on the page
@@ -121,23 +123,21 @@ def _read(root: Path, splits: dict[str, Counts]) -> Iterator[Mapping[str, Any]]:
     """Each record of each split, counted on its way."""
     seen: set[bytes] = set()
     for split in SPLITS:
-        path = root / f"{split}.jsonl"
-        if not path.exists():
-            continue
-        counts = splits[split] = Counts()
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    record = json.loads(line)
-                    counts.add(record)
-                    words, name = _words(record), str(record["id"])
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise ReportError(
-                        f"{path}, line {number}: this is no record ({error!r}): see `easel data check {root}`"
-                    ) from error
-                counts.repeated += words in seen
-                seen.add(words)
-                yield record | {"id": name}
+        for path in split_files(root, split):
+            counts = splits.setdefault(split, Counts())
+            with path.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, 1):
+                    try:
+                        record = json.loads(line)
+                        counts.add(record)
+                        words, name = _words(record), str(record["id"])
+                    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                        raise ReportError(
+                            f"{path}, line {number}: this is no record ({error!r}): see `easel data check {root}`"
+                        ) from error
+                    counts.repeated += words in seen
+                    seen.add(words)
+                    yield record | {"id": name}
 
 
 def _picture(block: Mapping[str, Any], root: Path) -> str | None:
@@ -223,7 +223,7 @@ def run_arguments(args: argparse.Namespace) -> int:
     try:
         page, splits = render(args.data, args.n, args.seed)
         write_atomically(args.out, page.encode())
-    except ReportError as error:
+    except (ReportError, DataError) as error:
         print(f"easel data report: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -20,6 +20,7 @@ from typing import Any
 
 from datasets_build.banks import split_entries
 from dialog_mllm.messages import DRAW
+from dialog_mllm.records import data_files
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,20 @@ def seeds(language: str, split: str) -> tuple[Pair, ...]:
 
 
 def samples(path: Path, split: str) -> dict[str, tuple[Pair, ...]]:
-    """The pairs of a D_p that is already built, by language. ValueError says what is wrong with the file."""
+    """The pairs of a D_p that is already built (its folder, or a file of it), by language. ValueError or DataError says
+    what is wrong with it."""
     pairs: dict[str, list[Pair]] = {"en": [], "zh": []}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                if record["split"] != split:
-                    raise ValueError(f"it is of the split {record['split']!r}, and {split!r} is being built")
-                if record["task"] == "D_p" and record["turns"][0]["type"] == "t2i":
-                    pairs[record["language"]].append(_pair(record["messages"]))
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: no sample can be read ({error})") from error
+    for file in data_files([path], split):
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    record = json.loads(line)
+                    if record["split"] != split:
+                        raise ValueError(f"it is of the split {record['split']!r}, and {split!r} is being built")
+                    if record["task"] == "D_p" and record["turns"][0]["type"] == "t2i":
+                        pairs[record["language"]].append(_pair(record["messages"]))
+                except (KeyError, IndexError, TypeError, ValueError) as error:
+                    raise ValueError(f"{file}, line {number}: no sample can be read ({error})") from error
     return {language: tuple(found) for language, found in pairs.items()}
 
 

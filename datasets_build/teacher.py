@@ -31,9 +31,11 @@ from datasets_build.check import violations
 from datasets_build.consistency import words
 from datasets_build.endpoint import Endpoint, Settings, Stopped
 from datasets_build.journal import Answer, Journal, JournalError, Key
-from datasets_build.records import Dialogue, to_record, write_atomically, write_split
+from datasets_build.records import Dialogue, to_record
 from datasets_build.seeds import Pair, samples, seeds
+from datasets_build.shards import SHARD, Line, SplitFolder, explained, to_line, write_atomically
 from datasets_build.storybook.vocabulary import LANGUAGES
+from dialog_mllm.records import DataError
 
 TASKS = ("D_p", "D_tt")
 OFFLINE = "offline"
@@ -273,13 +275,13 @@ async def teach(
                 finally:
                     teacher.write_refused()
             report = teacher.report()
-        made = {
-            "n": job.n,
-            "seed": job.plan.seed,
-            "shares": {job.plan.task: 1.0},
-            "teacher": {name: report[name] for name in ("answers", "refused", "tokens_in", "tokens_out")},
-        }
-        manifest = write_split(job.out, job.plan.split, records, made, settings.model, job.licence)
+        made = {"n": job.n, "shard": SHARD, "seed": job.plan.seed, "shares": {job.plan.task: 1.0}}
+        with SplitFolder(job.out, job.plan.split, made, settings.model, job.licence) as folder:
+            # All that takes time or money is in the journal: nothing is to be won from finished shards.
+            for number, start in enumerate(range(0, len(records), SHARD)):
+                folder.write(number, [Line.read(to_line(record)) for record in records[start : start + SHARD]])
+            said = {name: report[name] for name in ("answers", "refused", "tokens_in", "tokens_out")}
+            manifest = folder.finish(teacher=said)
     return manifest, report | {"requests_sent": endpoint.requests}
 
 
@@ -316,7 +318,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--teacher-model", default="", help="the model's name at that address")
     add("--teacher-key-env", metavar="VAR", help="the environment variable that holds the address's key")
     add("--licence", default=NO_LICENCE, help="of what this model writes, for the records and the manifest")
-    add("--samples", type=Path, help="a D_p's JSONL of the same split, as examples (default: the hand-written pairs)")
+    add(
+        "--samples",
+        type=Path,
+        help="a D_p of the same split, folder or file, as examples (default: the written pairs)",
+    )
     add("--examples", type=int, default=4, help="examples in each brief")
     add("--structured", action="store_true", help="ask the endpoint to hold the answer to a JSON schema")
     add("--temperature", type=float, default=0.9)
@@ -336,6 +342,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(args: argparse.Namespace, task: str) -> tuple[TeacherJob, Settings]:
     """ValueError says what is wrong with the options."""
+    if args.ray is not None:
+        raise ValueError("--ray is for the offline teacher; an endpoint is asked faster with more --concurrency")
     key = None
     if args.teacher_key_env is not None:
         key = os.environ.get(args.teacher_key_env, "").strip()
@@ -363,7 +371,7 @@ def run_arguments(args: argparse.Namespace, task: str) -> int:
     """What `easel data p|tt --teacher URL` does; the result is the exit status."""
     try:
         job, settings = from_arguments(args, task)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, DataError) as error:
         print(f"easel data: {error}", file=sys.stderr)
         return 2
     progress = Progress()
@@ -375,10 +383,11 @@ def run_arguments(args: argparse.Namespace, task: str) -> int:
         return 1
     except OSError as error:
         progress.end()
-        print(f"easel data: cannot write to {args.out}: {error}", file=sys.stderr)
+        print(f"easel data: {explained(error, args.out)}", file=sys.stderr)
         return 1
     progress.end()
-    print(json.dumps({**manifest["splits"][args.split], "teacher": report}, ensure_ascii=False))
+    entry = manifest["splits"][args.split]
+    print(json.dumps({**entry, "shards": len(entry["shards"]), "teacher": report}, ensure_ascii=False))
     return 0
 
 

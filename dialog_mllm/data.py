@@ -1,6 +1,6 @@
 """Canonical dialogue records -> what the training loop eats: token ids, loss weights, pictures, batches.
 
-    samples, pictures = load_samples(["data/train.jsonl"], processor, cache="runs/base/pictures")
+    samples, pictures = load_samples(data_files(["data"], "train"), processor, cache="runs/base/pictures")
 
 A record becomes exactly the tokens that serving makes of it: `messages.arrange` moves and thins the pictures, the
 tokenizer's own chat template renders, and the processor's own expansion stands for each picture. Where a long
@@ -23,7 +23,7 @@ from transformers import Idefics3Processor
 from dialog_mllm.errors import MessageError
 from dialog_mllm.messages import MAX_IMAGES, ImageBlock, Message, TextBlock, arrange
 from dialog_mllm.protocol import DRAW, SWITCH
-from dialog_mllm.records import DataError, Record, read_records
+from dialog_mllm.records import DataError, Record, read_records, unreadable
 from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_chat, token_id
 
 CHUNK = 64  # batches that are sorted by length together
@@ -169,14 +169,16 @@ class PictureCache:
         self.size: int = self._processor.max_image_size["longest_edge"]
         self._rows: dict[str, int] = {}
         self._blocks: list[ImageBlock] = []
+        self._records: list[str] = []  # that name each of them first
         self.pixels: np.ndarray = np.zeros((0, self.size, self.size, 3), np.uint8)
         self.more: MorePictures | None = None  # their rows stand behind the cache's own
 
-    def row(self, block: ImageBlock) -> int:
+    def row(self, block: ImageBlock, record: str = "") -> int:
         key = block.sha256 or hashlib.sha256(block.data or str(block.path).encode()).hexdigest()
         if key not in self._rows:
             self._rows[key] = len(self._blocks)
             self._blocks.append(block)
+            self._records.append(record)
         return self._rows[key]
 
     def fill(self, folder: Path | str) -> None:
@@ -189,17 +191,17 @@ class PictureCache:
         if not file.is_file() and self._blocks:
             partial_file = file.with_suffix(".partial")
             array = np.lib.format.open_memmap(partial_file, "w+", np.uint8, shape)
-            for row, block in enumerate(self._blocks):
-                array[row] = self.prepare(block)
+            for row, (block, record) in enumerate(zip(self._blocks, self._records, strict=True)):
+                array[row] = self.prepare(block, record)
             array.flush()
             partial_file.rename(file)
         self.pixels = np.load(file, mmap_mode="r") if self._blocks else np.zeros(shape, np.uint8)
 
-    def prepare(self, block: ImageBlock) -> np.ndarray:
+    def prepare(self, block: ImageBlock, record: str) -> np.ndarray:
         try:
             picture = block.open()
         except MessageError as error:
-            raise DataError(f"{block.path}: {error}") from error
+            raise unreadable(record, error) from error
         if picture.size == (self.size, self.size):
             return np.asarray(picture)
         resized = self._processor(
@@ -240,7 +242,8 @@ def load_samples(
     for number, (record, root) in enumerate(read_records(files, limit)):
         try:
             messages = [Message.from_json(message, root) for message in record["messages"]]
-            made = list(encoder.samples(messages, pictures.row, text_weight, record.get("language", "en")))
+            row = partial(pictures.row, record=str(record.get("id", number)))
+            made = list(encoder.samples(messages, row, text_weight, record.get("language", "en")))
             samples.extend(made * (refusals if _declines(record) else 1))
         except (DataError, MessageError, KeyError) as error:
             raise DataError(f"record {record.get('id', number)}: {error}") from error

@@ -1,6 +1,6 @@
 """How good the dialog model is, on held-out dialogues: DialogBen's question (draw or talk?) and the refined prompts.
 
-    scores = evaluate(read_records(["data/test.jsonl"]), DialogClient(url, key, "dialog"), judge_prompt)
+    scores = evaluate(read_records(data_files(["data"], "test")), DialogClient(url, key, "dialog"), judge_prompt)
 
 Every assistant turn is asked for on its own, after the record's true history, many at once. Whether a prompt holds what
 was asked and keeps what was not is for `judge_prompt` to say: this package does not know the picture-book world.
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialog_mllm.client import DialogClient
-from dialog_mllm.errors import ProtocolError
+from dialog_mllm.errors import MessageError, ProtocolError
 from dialog_mllm.messages import Message
 from dialog_mllm.protocol import DRAW, SWITCH, Parser, Reply
-from dialog_mllm.records import DataError, Record
+from dialog_mllm.records import DataError, Record, unreadable
 
 if TYPE_CHECKING:
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
@@ -90,7 +90,11 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Ask the server for every turn. A server that is away raises; an output that is no reply counts as wrong."""
-    return score(asyncio.run(ask_all(list(turns_of(records)), client, concurrency, on_progress)), judge_prompt)
+    try:
+        answered = asyncio.run(ask_all(list(turns_of(records)), client, concurrency, on_progress))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
+    return score(answered, judge_prompt)
 
 
 async def ask_all(
@@ -112,6 +116,8 @@ async def ask_all(
                         reply = event
             except ProtocolError:
                 reply = None
+            except MessageError as error:
+                raise unreadable(turn.record, error) from error
         done += 1
         if on_progress:
             on_progress(done, len(turns))
@@ -158,7 +164,7 @@ def answer_offline(
         for row, i in enumerate(rows):
             ids[row, longest - len(asked[i][0]) :] = torch.tensor(asked[i][0])
             for column, block in enumerate(asked[i][1]):
-                pixels[row, column] = pictures.normalised(pictures.prepare(block)[None])[0]
+                pixels[row, column] = pictures.normalised(pictures.prepare(block, turns[i].record)[None])[0]
         with torch.inference_mode():
             inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": (ids != pad).long()}
             if shown:

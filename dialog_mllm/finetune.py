@@ -3,8 +3,8 @@
     easel finetune --data DATA --out RUN --minutes 20      # RUN/adapter, and the run's curves
 
 Only the language model's linear layers are adapted: vLLM ignores the rest and takes no new vocabulary from an adapter.
-The best adapter by switch accuracy on DATA/validation.jsonl is kept, to a hundredth (some hundred records tell no more
-than that); ties are decided by the loss, which is mostly the prompts'.
+The best adapter by switch accuracy on DATA's validation split is kept, to a hundredth (some hundred records tell no
+more than that); ties are decided by the loss, which is mostly the prompts'.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dialog_mllm.data import Batches, load_samples
 from dialog_mllm.fit import FitConfig, TrainingError, add_fit_arguments, fit, fit_config, write_settings
 from dialog_mllm.model import load_base
 from dialog_mllm.protocol import DRAW
+from dialog_mllm.records import DataError, data_files
 from dialog_mllm.tokenizer import token_id
 
 TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -35,7 +36,7 @@ DEFAULTS = FitConfig(Path(), epochs=3.0, learning_rate=2e-3, optimizer="adamw", 
 class FinetuneConfig:
     """What `easel finetune` is asked for."""
 
-    data: Path  # a folder with train.jsonl and validation.jsonl
+    data: Path  # a data set's folder, or a JSONL file to train on
     fit: FitConfig
     base: Path = WEIGHTS / "base"
     adapter: Path | None = None  # start from this adapter instead of a fresh one
@@ -45,6 +46,7 @@ class FinetuneConfig:
     dropout: float = 0.0
     refusals: int = 1  # how often a record in which something is declined is seen, beside the others
     validation_records: int = 400
+    validation: Path | None = None  # where `data` is a file, or holds no validation split: the same of another
 
     def __post_init__(self) -> None:
         if self.refusals < 1:
@@ -58,10 +60,14 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     run = config.fit.run
+    train_files = data_files([config.data], "train")
+    if config.validation is None and not config.data.is_dir():
+        raise DataError(f"{config.data} is a file: name the one to measure on with --validation.")
+    validation_files = data_files([config.validation or config.data], "validation")
     core, processor = load_base(config.base)
-    train, pictures = load_samples([config.data / "train.jsonl"], processor, run / "pictures", refusals=config.refusals)
+    train, pictures = load_samples(train_files, processor, run / "pictures", refusals=config.refusals)
     held_out, held_out_pictures = load_samples(
-        [config.data / "validation.jsonl"], processor, run / "pictures", limit=config.validation_records
+        validation_files, processor, run / "pictures", limit=config.validation_records
     )
     write_settings(run, config)
     torch.manual_seed(config.fit.seed)
@@ -122,7 +128,8 @@ def _adapter_folder(folder: Path) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl and validation.jsonl")
+    parser.add_argument("--data", type=Path, required=True, help="a data set's folder, or a JSONL file")
+    parser.add_argument("--validation", type=Path, help="another to measure on (default: DATA's validation split)")
     parser.add_argument("--base", type=Path, default=WEIGHTS / "base", help="the model to adapt")
     parser.add_argument("--adapter", type=Path, help="an adapter to start from")
     parser.add_argument("--rank", type=int, default=64)
@@ -145,5 +152,6 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             rslora=args.rslora,
             dropout=args.dropout,
             refusals=args.refusals,
+            validation=args.validation,
         )
     )

@@ -1,6 +1,6 @@
 """The bundled dialog model's tokenizer: a byte-level BPE over both languages, with the chat template inside it.
 
-    tokenizer = train_tokenizer(texts_of(["data/train.jsonl"])); tokenizer.save_pretrained("weights/base")
+    tokenizer = train_tokenizer(texts_of(data_files(["data"], "train"))); tokenizer.save_pretrained("weights/base")
 
 A word is one pre-token and a Chinese character is one pre-token of its own, so that no merge ever glues a colour to an
 animal: what an edit replaces is then a whole number of tokens, in both languages.
@@ -8,7 +8,6 @@ animal: what an edit replaces is then a whole number of tokens, in both language
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from dialog_mllm.protocol import DRAW, SWITCH
+from dialog_mllm.records import read_records
 
 PAD = "<pad>"
 END = "<end_of_utterance>"
@@ -51,13 +51,11 @@ _PIECES = r"\p{Han}|'(?:s|t|re|ve|m|ll|d)\b| ?[^\s\p{Han}\p{N}\p{P}\p{S}]+| ?\p{
 def texts_of(files: Iterable[Path | str]) -> Iterator[str]:
     """Every text block of canonical JSONL files, without the control tokens."""
     control = re.compile("|".join(map(re.escape, (DRAW, SWITCH))))
-    for file in files:
-        with Path(file).open(encoding="utf-8") as lines:
-            for line in lines:
-                for message in json.loads(line)["messages"]:
-                    for block in message["content"]:
-                        if block["type"] == "text":
-                            yield control.sub("", block["text"])
+    for record, _ in read_records(files):
+        for message in record["messages"]:
+            for block in message["content"]:
+                if block["type"] == "text":
+                    yield control.sub("", block["text"])
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:

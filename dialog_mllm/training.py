@@ -16,7 +16,7 @@ from dialog_mllm.data import Batches, Encoder, PictureCache, Sample, load_sample
 from dialog_mllm.fit import FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
 from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base
 from dialog_mllm.protocol import DRAW
-from dialog_mllm.records import DataError
+from dialog_mllm.records import DataError, data_files
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer
 from dialog_mllm.vision import Pictures, caption_samples, train_vision
 
@@ -43,15 +43,16 @@ class MllmConfig:
 def train_mllm(config: MllmConfig) -> dict[str, float]:
     """Tokenizer and model, from nothing or from an earlier base; the best by validation loss is in `run/base`."""
     run = config.fit.run
+    train_files, validation_files = data_files(config.data, "train"), data_files(config.validation, "validation")
     write_settings(run, config)
     if config.base is not None:
         model, processor = load_base(config.base)
     else:
-        tokenizer = train_tokenizer(texts_of(config.data), config.vocab_size)
+        tokenizer = train_tokenizer(texts_of(train_files), config.vocab_size)
         model, processor = build_base(tokenizer, config.model, config.fit.seed)
-    train, pictures = load_samples(config.data, processor, run / "pictures", config.text_weight)
+    train, pictures = load_samples(train_files, processor, run / "pictures", config.text_weight)
     held_out, held_out_pictures = load_samples(
-        config.validation, processor, run / "pictures", limit=config.validation_records
+        validation_files, processor, run / "pictures", limit=config.validation_records
     )
     if config.pictures:
         with threads(config.fit.threads):
@@ -100,8 +101,10 @@ def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="canonical JSONL files to train on")
-    parser.add_argument("--validation", type=Path, nargs="+", required=True, help="canonical JSONL files to measure on")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="data sets to train on: folders or JSONL files"
+    )
+    parser.add_argument("--validation", type=Path, nargs="+", required=True, help="to measure on, alike")
     parser.add_argument(
         "--base", type=Path, help="go on from this model, its tokenizer and its eyes (which only --pictures teach more)"
     )

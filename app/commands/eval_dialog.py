@@ -1,7 +1,7 @@
 """`easel eval dialog`: draw or talk, and the refined prompts, on dialogues of the test split.
 
 easel eval dialog --n 600 --json            # starts vLLM with the profile's dialog model
-easel eval dialog --data data/test.jsonl --url http://127.0.0.1:8000 --key KEY --model dialog
+easel eval dialog --data data --url http://127.0.0.1:8000 --key KEY --model dialog
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any
 
 from app.errors import EaselError
 from app.judging import judge_prompt
-from dialog_mllm.records import read_records
+from dialog_mllm.records import data_files, read_records
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, nargs="+", help="test.jsonl files (default: dialogues made now)")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", help="data sets: folders or files (default: dialogues made now)"
+    )
     parser.add_argument("--n", type=int, default=600, help="how many dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
     parser.add_argument("--profile", default="storybook", help="whose dialog model to start (%(default)s)")
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         profile = replace(profile, adapter=args.adapter)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
-        records = list(read_records(args.data or [_make(folder, args.n, args.seed)], args.n))
+        records = list(read_records(data_files(args.data or [_make(folder, args.n, args.seed)], "test"), args.n))
         if args.url:
             client = DialogClient(args.url, args.key or None, args.model, max_images=profile.max_images)
         else:
@@ -62,7 +64,7 @@ def _make(folder: Path, n: int, seed: int) -> Path:
     from datasets_build.records import run as build
 
     build(Job(folder, "test", n, seed, SHARES))
-    return folder / "test.jsonl"
+    return folder
 
 
 def _show(done: int, total: int) -> None:

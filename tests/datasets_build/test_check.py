@@ -36,12 +36,14 @@ def data(whole: Path, tmp_path: Path) -> Path:
 
 def change(root: Path, damage: Callable[[Records], None], split: str = "train") -> None:
     """Rewrites a split, and its manifest with it, so that only the damage itself can be found."""
-    path = root / f"{split}.jsonl"
+    path = root / f"{split}-00000.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     damage(records)
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     manifest = json.loads((root / "manifest.json").read_text())
-    manifest["splits"][split] |= {"n": len(records), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    digest, entry = hashlib.sha256(path.read_bytes()).hexdigest(), manifest["splits"][split]
+    entry |= {"n": len(records), "sha256": digest}
+    entry["shards"][0] |= {"n": len(records), "sha256": digest}
     (root / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -134,7 +136,7 @@ def test_pictures_are_compared_with_their_names(data: Path) -> None:
 
 
 def test_leaks_between_the_splits_are_found(data: Path) -> None:
-    train = [json.loads(line) for line in (data / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    train = [json.loads(line) for line in (data / "train-00000.jsonl").read_text(encoding="utf-8").splitlines()]
     stray = next(record for record in train if any(turn["scene"] for turn in record["turns"]))
     assert Scene.from_json(next(turn["scene"] for turn in stray["turns"] if turn["scene"])).split == "train"
     change(data, lambda records: records.append({**stray, "split": "test", "id": "stray"}), "test")
@@ -145,7 +147,7 @@ def test_leaks_between_the_splits_are_found(data: Path) -> None:
 
 
 def test_a_changed_file_and_a_lost_manifest_are_found(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with (data / "train.jsonl").open("a") as file:
+    with (data / "train-00000.jsonl").open("a") as file:
         file.write("\n")
     assert "the file is the one that the manifest names" in check(data).violations
     (data / "manifest.json").unlink()
@@ -155,6 +157,6 @@ def test_a_changed_file_and_a_lost_manifest_are_found(data: Path, capsys: pytest
 
 
 def test_records_keep_pictures_only_where_a_later_message_follows(whole: Path) -> None:
-    for line in (whole / "train.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (whole / "train-00000.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         assert [block["type"] for block in record["messages"][-1]["content"]] == ["text"]

@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def canonical(data: Path, split: str) -> dict[str, Said]:
     """A reply's picture stands behind its text here, and where messages are compared."""
-    lines = (data / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (data / f"{split}-00000.jsonl").read_text(encoding="utf-8").splitlines()
     return {
         record["id"]: [(m["role"], [b.get("text") or b["sha256"] for b in m["content"]]) for m in record["messages"]]
         for record in map(json.loads, lines)
@@ -207,7 +207,7 @@ def test_a_bad_picture_is_named_with_its_record(
     data: Path, tmp_path: Path, damage: Callable[[Path], None], says: str, pictures: str
 ) -> None:
     root = Path(shutil.copytree(data, tmp_path / "data"))
-    lines = (root / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (root / "train-00000.jsonl").read_text(encoding="utf-8").splitlines()
     name, path = next(
         (record["id"], block["path"])
         for record in map(json.loads, lines)
@@ -234,10 +234,10 @@ def test_wrong_sources_are_named(data: Path, tmp_path: Path, capsys: pytest.Capt
     change(root, climb)
     assert easel([*arguments, str(tmp_path / "a")]) == 1
     assert "../secret.png leads out of the data set" in capsys.readouterr().err
-    (root / "train.jsonl").write_text('{"id": "x", "messages": [{"role": "user"}]}\n')
+    (root / "train-00000.jsonl").write_text('{"id": "x", "messages": [{"role": "user"}]}\n')
     assert easel([*arguments, str(tmp_path / "b")]) == 1
-    assert "train.jsonl:1 x: this is no record" in capsys.readouterr().err
-    shutil.copy(data / "validation.jsonl", root / "train.jsonl")
+    assert "train-00000.jsonl:1 x: this is no record" in capsys.readouterr().err
+    shutil.copy(data / "validation-00000.jsonl", root / "train-00000.jsonl")
     assert easel([*arguments, str(tmp_path / "c")]) == 1
     assert "easel data check" in capsys.readouterr().err
     (root / "manifest.json").unlink()

@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records(data: Path) -> list[dict[str, Any]]:
-    files = (data / "train.jsonl", data / "test.jsonl")
+    files = (data / "train-00000.jsonl", data / "test-00000.jsonl")
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
@@ -79,7 +79,7 @@ def test_records_are_data_and_not_html(tmp_path: Path) -> None:
         {"type": "image", "path": "../../etc/hostname", "sha256": NASTY},
         {"type": "image", "path": NASTY, "sha256": NASTY},
     ]
-    (tmp_path / "train.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(record) + "\n")
+    (tmp_path / "train-00000.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(record) + "\n")
     page, splits = render(tmp_path, 2)
     parsed = Page(page)
     assert NASTY in parsed.text and parsed.text.count("cannot be shown") == 4
@@ -89,7 +89,7 @@ def test_records_are_data_and_not_html(tmp_path: Path) -> None:
 
 
 def records_of(root: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (root / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (root / "train-00000.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_the_command_says_what_it_did_and_what_is_wrong(

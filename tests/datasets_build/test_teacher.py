@@ -128,7 +128,7 @@ def arguments(out: Path, url: str, task: str = "p", n: int = 6, *more: str) -> l
 
 
 def records_of(out: Path, split: str = "train") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (out / f"{split}-00000.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def bytes_of(out: Path) -> dict[str, str]:
@@ -167,7 +167,7 @@ def test_an_endpoint_writes_records_that_check(
 
 def test_samples_of_d_p_stand_in_the_briefs_of_d_tt(endpoint: ScriptedEndpoint, tmp_path: Path) -> None:
     assert easel(arguments(tmp_path / "p", endpoint.url, "p", 8)) == 0
-    samples = ["--samples", str(tmp_path / "p" / "train.jsonl"), "--structured"]
+    samples = ["--samples", str(tmp_path / "p"), "--structured"]
     assert easel(arguments(tmp_path / "tt", endpoint.url, "tt", 2, *samples)) == 0
     body = endpoint.requests[-1]
     shown = [json.loads(line) for line in body["messages"][0]["content"].splitlines() if '"instruction": "' in line]
@@ -252,7 +252,7 @@ def test_failures_that_stay_stop_the_run_and_keep_what_is_there(
         assert easel(arguments(tmp_path, endpoint.url, "p", 6, *more)) == 1
         error = capsys.readouterr().err
         assert reason in error and "answers are kept" in error
-        assert not (tmp_path / "train.jsonl").exists()
+        assert not (tmp_path / "train-00000.jsonl").exists()
     endpoint.script.clear()
     endpoint.requests.clear()
     assert easel(arguments(tmp_path, endpoint.url)) == 0
@@ -374,7 +374,7 @@ def test_check_holds_records_without_scenes_to_their_rules(endpoint: ScriptedEnd
     other = next(r for r in records if r is not edited)
     other["source"] = "somebody"
     text = "".join(json.dumps(record) + "\n" for record in records)
-    (tmp_path / "train.jsonl").write_text(text)
+    (tmp_path / "train-00000.jsonl").write_text(text)
     found = check(tmp_path).violations
     assert "an edited prompt keeps most of the words of the one before, and changes some" in found
     assert "source and licence are those that the manifest names" in found
@@ -399,7 +399,7 @@ def test_killed_at_any_moment_nothing_is_paid_twice(endpoint: ScriptedEndpoint, 
                 assert process.poll() is None
                 time.sleep(0.002)
             process.kill()
-        assert not (out / "train.jsonl").exists() and not (out / "manifest.json").exists()
+        assert not (out / "train-00000.jsonl").exists() and not (out / "manifest.json").exists()
         with journal.open("ab") as file:
             file.write(b'{"index": 3, "att')  # the line that a kill may cut off
         kept = {

@@ -8,7 +8,7 @@ import pytest
 from dialog_mllm.data import Batches, Encoder, PictureCache, collate, load_samples, plan_batches
 from dialog_mllm.messages import ImageBlock, Message, to_chat
 from dialog_mllm.model import build_base
-from dialog_mllm.records import DataError, read_records
+from dialog_mllm.records import DataError, data_files, read_manifest, read_records, run_file
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
 from tests.dialog_mllm import toy
 
@@ -132,13 +132,16 @@ def test_unusable_data_says_which_and_why(root, processor, tmp_path):
         list(read_records([tmp_path / "none.jsonl"]))
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"messages": []}\n{"id": 1\n')
-    with pytest.raises(DataError, match="line 2"):
-        list(read_records([bad]))
+    for read in (read_records, texts_of):
+        with pytest.raises(DataError, match=r"bad\.jsonl, line 2"):
+            list(read([bad]))
     record = toy.record(tmp_path, 0)
-    (tmp_path / record["messages"][3]["content"][1]["path"]).unlink()
+    picture = tmp_path / record["messages"][3]["content"][1]["path"]
     bad.write_text(json.dumps(record) + "\n")
-    with pytest.raises(DataError, match=r"train-0|\.png"):
-        load_samples([bad], processor, tmp_path / "cache")
+    for damage, says in ((lambda: picture.write_bytes(b"no picture"), "can be read"), (picture.unlink, "not there")):
+        damage()
+        with pytest.raises(DataError, match=rf"record train-0: {picture.name} is .*{says}.*easel data check"):
+            load_samples([bad], processor, tmp_path / "cache")
     bad.write_text("")
     with pytest.raises(DataError, match="no dialogue"):
         load_samples([bad], processor, tmp_path / "cache")
@@ -151,3 +154,36 @@ def test_a_conversation_beyond_the_context_is_named(root, processor, tmp_path):
     long.write_text(json.dumps(record) + "\n")
     with pytest.raises(DataError, match=r"record train-0.*2048"):
         load_samples([long], processor, tmp_path)
+
+
+def names(places, split="train"):
+    return [file.name for file in data_files(places, split)]
+
+
+def test_a_splits_files_are_found(tmp_path):
+    with pytest.raises(DataError, match=r"holds no train-00000\.jsonl and no train\.jsonl"):
+        names([tmp_path])
+    for name in ("train.jsonl", "test-00001.jsonl", "test-00000.jsonl"):
+        (tmp_path / name).write_text("{}")
+    assert names([tmp_path]) == ["train.jsonl"]  # put together by hand
+    assert names([tmp_path], "test") == ["test-00000.jsonl", "test-00001.jsonl"]
+    assert names([tmp_path / "train.jsonl", tmp_path], "test") == ["train.jsonl", *names([tmp_path], "test")]
+    with pytest.raises(DataError, match=r"gone\.jsonl is not there. Name a data set"):
+        names([tmp_path / "gone.jsonl"])
+    shards = [{"file": f"train-0000{number}.jsonl", "n": 1, "sha256": ""} for number in range(2)]
+    manifest = {
+        "splits": {"train": {"n": 2, "shards": shards}, "test": {"file": "test-00000.jsonl", "n": 1, "sha256": ""}}
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "train-00000.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"train-00001\.jsonl is not there. Run the command"):
+        names([tmp_path])
+    (tmp_path / "train-00001.jsonl").write_text("{}")
+    assert names([tmp_path]) == ["train-00000.jsonl", "train-00001.jsonl"]
+    assert names([tmp_path], "test") == ["test-00000.jsonl"] and len(read_manifest(tmp_path)["splits"]) == 2
+    run_file(tmp_path, "train").write_text("{}")
+    with pytest.raises(DataError, match=r"train split in .* is not finished"):
+        names([tmp_path])
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+        names([tmp_path])

@@ -84,6 +84,12 @@ def test_what_is_missing_is_named(root, base, tmp_path):
         finetune(FinetuneConfig(root, fit, base=tmp_path))
     with pytest.raises(DataError, match=r"train\.jsonl"):
         finetune(FinetuneConfig(tmp_path, fit, base=base))
+    with pytest.raises(DataError, match="--validation"):
+        finetune(FinetuneConfig(root / "train.jsonl", fit, base=base))
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes((root / "train.jsonl").read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"cut\.jsonl, line 24"):
+        finetune(FinetuneConfig(cut, fit, base=base, validation=root))
     with pytest.raises(TrainingError, match="no LoRA adapter"):
         finetune(FinetuneConfig(root, fit, base=base, adapter=tmp_path))
     with pytest.raises(TrainingError, match="positive"):

@@ -129,7 +129,7 @@ def test_pictures_of_another_size_are_refused(root, tmp_path, capsys):
 
 
 def test_a_second_stage_goes_on_from_a_base_with_its_tokenizer(root, tmp_path):
-    arguments = ["--data", str(root / "train.jsonl"), "--validation", str(root / "validation.jsonl")]
+    arguments = ["--data", str(root), "--validation", str(root)]
     sizes = [f"--{key.replace('_', '-')}={value}" for key, value in asdict(toy.SMALL).items()]
     easel(["train", "mllm", *arguments, *sizes, "--vocab-size=400", "--epochs=4", f"--out={tmp_path / 'one'}"])
     first = tmp_path / "one" / "base"
