@@ -1,10 +1,11 @@
 """LoRA on the dialog model: reads the instruction data, writes a plain PEFT folder that vLLM loads.
 
     easel finetune --data DATA --out RUN --minutes 20      # RUN/adapter, and the run's curves
+    easel finetune --data ERRORS DATA --validation DATA/validation.jsonl --adapter RUN/adapter --out RUN2
 
 Only the language model's linear layers are adapted: vLLM ignores the rest and takes no new vocabulary from an adapter.
-The best adapter by switch accuracy on DATA/validation.jsonl is kept, to a hundredth (some hundred records tell no more
-than that); ties are decided by the loss, which is mostly the prompts'.
+The best adapter by switch accuracy on validation.jsonl of the first DATA is kept, to a hundredth (some hundred records
+tell no more than that); ties are decided by the loss, which is mostly the prompts'.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,9 @@ DEFAULTS = FitConfig(Path(), epochs=3.0, learning_rate=2e-3, optimizer="adamw", 
 class FinetuneConfig:
     """What `easel finetune` is asked for."""
 
-    data: Path  # a folder with train.jsonl and validation.jsonl
+    data: Path | Sequence[Path]  # folders with train.jsonl
     fit: FitConfig
+    validation: Path | None = None  # the file to choose the best adapter by; None: validation.jsonl of the first folder
     base: Path = WEIGHTS / "base"
     adapter: Path | None = None  # start from this adapter instead of a fresh one
     rank: int = 64
@@ -58,10 +61,15 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     run = config.fit.run
+    folders = [config.data] if isinstance(config.data, Path) else list(config.data)
+    validation = config.validation or folders[0] / "validation.jsonl"
     core, processor = load_base(config.base)
-    train, pictures = load_samples([config.data / "train.jsonl"], processor, run / "pictures", refusals=config.refusals)
+    files = [folder / "train.jsonl" for folder in folders]
+    if all(file.is_file() for file in files) and not validation.is_file():
+        raise TrainingError(f"{validation} is not there: name a data set's validation.jsonl with --validation.")
+    train, pictures = load_samples(files, processor, run / "pictures", refusals=config.refusals)
     held_out, held_out_pictures = load_samples(
-        [config.data / "validation.jsonl"], processor, run / "pictures", limit=config.validation_records
+        [validation], processor, run / "pictures", limit=config.validation_records
     )
     write_settings(run, config)
     torch.manual_seed(config.fit.seed)
@@ -122,7 +130,8 @@ def _adapter_folder(folder: Path) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl and validation.jsonl")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders with train.jsonl")
+    parser.add_argument("--validation", type=Path, help="default: validation.jsonl of the first folder")
     parser.add_argument("--base", type=Path, default=WEIGHTS / "base", help="the model to adapt")
     parser.add_argument("--adapter", type=Path, help="an adapter to start from")
     parser.add_argument("--rank", type=int, default=64)
@@ -137,6 +146,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     return finetune(
         FinetuneConfig(
             data=args.data,
+            validation=args.validation,
             fit=fit_config(args, DEFAULTS),
             base=args.base,
             adapter=args.adapter,

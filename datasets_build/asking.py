@@ -1,0 +1,145 @@
+"""Many questions to an endpoint: each is asked again while its answers are refused, and no answer is paid for twice.
+
+    asking = Asking(endpoint, journal, Limits(), body, read)
+    with asking.stopped_by_signals():
+        settled = await asking.settle_all({index: 0 for index in range(n)})   # index -> (attempt, what `read` made)
+
+`read` raises Refused where an answer cannot be used. Every answer goes to the journal before anything else is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from datasets_build.answers import Refused
+from datasets_build.endpoint import Endpoint, Stopped
+from datasets_build.journal import Answer, Journal, JournalError, Key
+from datasets_build.records import write_atomically
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    attempts: int = 3  # answers for one question
+    give_up: int = 50  # refused answers in a row
+    concurrency: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("attempts", "give_up", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(self, name)}")
+
+
+class Asking(Generic[T]):
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        journal: Journal,
+        limits: Limits,
+        body: Callable[[int, int], Mapping[str, Any]],  # (index, attempt) -> the request, without the model
+        read: Callable[[int, int, Answer], T],  # (index, attempt, answer) -> what is made of it, or Refused
+        progress: Callable[[int], None] = lambda done: None,  # how many of this round are settled
+    ) -> None:
+        self.endpoint, self.journal, self.limits = endpoint, journal, limits
+        self.stopped: Exception | None = None
+        self.refused: dict[Key, str] = {}  # why each answer was refused
+        self.accepted = 0  # in this run
+        self._body, self._read, self._progress = body, read, progress
+        self._refused_in_a_row = 0
+
+    async def settle_all(self, todo: Mapping[int, int]) -> dict[int, tuple[int, T]]:
+        """`todo`: index -> the attempt to begin with. An index of which all answers were refused is left out."""
+        settled: dict[int, tuple[int, T]] = {}
+        queue = iter(todo.items())
+
+        async def work() -> None:
+            for index, first in queue:
+                try:
+                    found = await self._settle(index, first)
+                except (Stopped, JournalError, OSError) as error:
+                    # The others may finish what they have sent: it is paid for.
+                    self.stopped = self.stopped or error
+                    self.endpoint.stop()
+                    return
+                if found is not None:
+                    settled[index] = found
+                    self._progress(len(settled))
+
+        await asyncio.gather(*(work() for _ in range(self.limits.concurrency)))
+        if self.stopped is not None:
+            raise self.stopped
+        return settled
+
+    async def _settle(self, index: int, first: int) -> tuple[int, T] | None:
+        """The first attempt from `first` on that is accepted; None where all are refused."""
+        for attempt in range(first, self.limits.attempts):
+            key = (index, attempt)
+            known = self.journal.answers.get(key)
+            seed = self.journal.header.get("seed", 0)
+            answer = known or await self.endpoint.ask(self._body(index, attempt), f"{seed} {index} {attempt}")
+            reason, made = None, None
+            try:
+                made = self._read(index, attempt, answer)
+            except Refused as error:
+                reason = self.refused[key] = str(error)
+            if known is None:
+                self.journal.add(key, answer, reason)
+                self._count(reason)
+            if reason is None:
+                return attempt, made  # type: ignore[return-value]
+        return None
+
+    def _count(self, reason: str | None) -> None:
+        self.accepted += reason is None
+        self._refused_in_a_row = self._refused_in_a_row + 1 if reason else 0
+        if self._refused_in_a_row >= self.limits.give_up:
+            raise Stopped(
+                f"{self._refused_in_a_row} answers in a row were refused (--give-up), most as: {self.commonest()}. "
+                "Choose another model, or try --structured"
+            )
+
+    def commonest(self) -> str:
+        reasons = Counter(self.refused.values())
+        return reasons.most_common(1)[0][0] if reasons else "repetitions of other records"
+
+    def kept(self) -> str:
+        return f"{len(self.journal.answers):,} answers are kept: the same line takes the run up from there."
+
+    def write_refused(self, path: Path) -> None:
+        lines = (
+            json.dumps({"index": i, "attempt": n, "reason": reason, "text": text}, ensure_ascii=False) + "\n"
+            for (i, n), reason in sorted(self.refused.items())
+            for text in (self.journal.answers[i, n].text,)
+        )
+        write_atomically(path, "".join(lines).encode("utf-8", "replace"))
+
+    @contextlib.contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """The first Ctrl-C lets what was sent come to its end; the second does not."""
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            self.stopped = self.stopped or Stopped("it was stopped by Ctrl-C or a signal")
+            self.endpoint.stop()
+            loop.remove_signal_handler(number)
+
+        handled = []
+        # Elsewhere than in the main thread there are no signals to handle.
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop, number)
+                handled.append(number)
+        try:
+            yield
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
