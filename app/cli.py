@@ -38,6 +38,12 @@ COMMANDS = {
     "data c": Command("app.commands.data", "D_c: chains of changes, the pictures left out", True),
     "data n": Command("app.commands.data", "D_n: talk and declined changes that come near a request", True),
     "data mix": Command("app.commands.data", "D = D_o + D_p + D_pm + D_tt", True),
+    "data errors": Command("app.commands.data_errors", "D_e: the dialog model's errors, corrected, and pairs of them"),
+    "data feedback": Command("app.commands.data_feedback", "D_f: the chat's ratings, as corrections and pairs"),
+    "data filter": Command("app.commands.data", "of a data set a quality tier, or a choice without rare edits", True),
+    "data compare": Command(
+        "dialog_mllm.comparison", "two models' `eval dialog --turns`: which is better, and at what"
+    ),
     "data check": Command("app.commands.data", "does a data set keep every rule?", True),
     "data report": Command("app.commands.data", "what is in a data set, and dialogues to read, as one HTML page", True),
     "data export": Command("app.commands.data", "a data set as TRL, LLaMA-Factory, ms-swift or axolotl read it", True),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import signal
 from collections import Counter
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from datasets_build.answers import Refused
-from datasets_build.endpoint import Endpoint, Stopped
+from datasets_build.endpoint import Endpoint, Settings, Stopped
 from datasets_build.journal import Answer, Journal, JournalError, Key
 from datasets_build.records import write_atomically
 
@@ -143,3 +144,56 @@ class Asking(Generic[T]):
         finally:
             for number in handled:
                 loop.remove_signal_handler(number)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How an endpoint is asked, beside the words."""
+
+    temperature: float = 0.9
+    max_tokens: int = 1024
+    structured: bool = False
+
+    def body(self, content: Any, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """The request, without the model. `name` seeds it; `schema` is of the answer."""
+        body: dict[str, Any] = {
+            "messages": [{"role": "user", "content": content}],
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1,
+        }
+        if self.structured:
+            named = {"name": "answer", "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        return body
+
+
+async def ask_each(
+    n: int,
+    settings: Settings,
+    limits: Limits,
+    files: Path,
+    header: Mapping[str, Any],
+    body: Callable[[int, int], Mapping[str, Any]],
+    read: Callable[[int, int, Answer], T],
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[int, tuple[int, T]], dict[str, int]]:
+    """Questions 0 to n - 1, with the journal FILES.journal.jsonl and the refused answers in FILES.refused.jsonl: what
+    was made of those that were answered well, and the costs. Raises Stopped; what was answered until then is kept."""
+    with Journal(files.with_name(f"{files.name}.journal.jsonl"), {**header, "model": settings.model}) as journal:
+        async with Endpoint(settings) as endpoint:
+            asking = Asking(
+                endpoint, journal, limits, body, read, lambda done: progress(f"{done:,} of {n:,} answers that serve")
+            )
+            with asking.stopped_by_signals():
+                try:
+                    settled = await asking.settle_all(dict.fromkeys(range(n), 0))
+                except Stopped as error:
+                    raise Stopped(f"{error}. {asking.kept()}") from error
+                finally:
+                    asking.write_refused(files.with_name(f"{files.name}.refused.jsonl"))
+        report = {
+            "answers": len(journal.answers), "refused": len(asking.refused), "tokens_in": journal.tokens_in,
+            "tokens_out": journal.tokens_out,
+        }  # fmt: skip
+    return dict(sorted(settled.items())), report

@@ -255,7 +255,7 @@ def _check_unseen(
             report.add("an edited prompt keeps most of the words of the one before, and changes some", where)
 
 
-def violations(record: Mapping[str, Any], root: Path = Path()) -> list[str]:  # noqa: B008
+def violations(record: Mapping[str, Any], root: Path = Path()) -> list[str]:
     """The rules that one record breaks by itself; its pictures are sought in `root`."""
     report = Report()
     _check_record(record, record["id"], record["split"], root, report, _Seen())

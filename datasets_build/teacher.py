@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_build.answers import Refused, read_answer
-from datasets_build.asking import Asking, Limits
+from datasets_build.asking import Asking, Limits, Wording
 from datasets_build.briefs import Brief, Plan, brief, language_of
 from datasets_build.check import violations
 from datasets_build.consistency import words
@@ -79,16 +79,8 @@ class TeacherJob:
     def body(self, asked: Brief, index: int, attempt: int) -> dict[str, Any]:
         """The request, without the model."""
         name = f"{self.plan.task} {self.plan.seed} {self.plan.split} {index} {attempt}"
-        body: dict[str, Any] = {
-            "messages": [{"role": "user", "content": asked.text}],
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "seed": int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1,
-        }
-        if self.structured:
-            schema = {"name": "answer", "schema": asked.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+        wording = Wording(self.temperature, self.max_tokens, self.structured)
+        return wording.body(asked.text, name, asked.schema)
 
     def header(self, model: str) -> dict[str, Any]:
         """All that the answers depend on."""

@@ -1,0 +1,194 @@
+"""`easel data errors`: where the dialog model is wrong today, put right, as data to learn from.
+
+easel data errors --out runs/errors --n 2000 --seed 1                    # starts vLLM with the profile's dialog model
+easel data errors --out runs/errors --data runs/tt --teacher http://127.0.0.1:8000/v1 --teacher-model my-model
+easel finetune --data runs/errors --validation runs/d/validation.jsonl --adapter runs/lora/adapter --out runs/lora2
+
+The model answers every turn of dialogues of the training split that it has not learnt from, each after the record's
+true history; `judging` and `dialog_mllm.evaluation` say what is wrong. The offline teacher corrects a reply with the
+record's own; an endpoint writes corrections of its own. As many replies that were right are kept beside them as
+`--keep-right` says. Every answer is in a journal at once: the same line takes up a run that was stopped or killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.commands.eval_dialog import add_model_arguments, ask, profile_of, start_client
+from app.errors import EaselError
+from app.judging import judge_prompt
+from datasets_build import corrections, records, teacher
+from datasets_build.asking import Limits, Wording
+from datasets_build.correcting import CorrectingJob, correct
+from datasets_build.corrections import Case, Correction, CorrectionError
+from datasets_build.endpoint import Stopped
+from datasets_build.journal import Answer, Journal, JournalError
+from datasets_build.mix import SHARES
+from dialog_mllm.records import Record, read_records
+
+if TYPE_CHECKING:
+    from app.profiles import Profile
+    from dialog_mllm.evaluation import Turn
+
+SEEDS = 10**9  # above those that anybody gives to `easel data`: the dialogues are new to the model
+Asked = list[tuple[Record, Path, "Turn"]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="the data set's folder")
+    add("--n", type=int, default=2000, help="how many dialogues are held (%(default)s)")
+    add("--seed", type=int, default=1, help="of the dialogues, and of the choice among right replies")
+    add("--data", type=Path, help="a data set whose train.jsonl is held instead (default: dialogues made now)")
+    add("--keep-right", type=float, default=1.0, help="right replies for each wrong one (%(default)s)")
+    add("--workers", type=int, default=2, help="that make the dialogues")
+    add("--teacher-pictures", action="store_true", help="show the pictures to the teacher, who must have eyes then")
+    add_model_arguments(parser)
+    teacher.add_endpoint_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    if args.n < 1 or args.keep_right < 0 or args.workers < 1:
+        raise EaselError("--n and --workers must be at least 1, and --keep-right must not be negative.")
+    try:
+        settings = None if args.teacher == teacher.OFFLINE else teacher.endpoint_settings(args)
+        limits = Limits(args.attempts, args.give_up, args.concurrency)
+    except ValueError as error:
+        raise EaselError(str(error)) from error
+    profile = profile_of(args)
+    try:
+        file, source, licence = _dialogues(args)
+        asked = [entry for record, root in read_records([file], args.n) for entry in _turns(record, root)]
+        answered = _answers(args, profile, file, [turn for _, _, turn in asked])
+        return _write(args, asked, answered, source, licence, settings, limits)
+    except (JournalError, CorrectionError, Stopped, RuntimeError) as error:
+        raise EaselError(str(error)) from error
+    except OSError as error:
+        raise EaselError(f"{args.out} cannot be written ({error}). What was answered is kept there.") from error
+
+
+def _dialogues(args: argparse.Namespace) -> tuple[Path, str, str]:
+    """The file of dialogues to hold, and their source and licence."""
+    folder = args.data or args.out / "asked"
+    if args.data is None:
+        made = {"n": args.n, "seed": SEEDS + args.seed}
+        there = records.read_manifest(folder)["splits"].get("train")
+        if there is None:
+            job = records.Job(folder, "train", args.n, SEEDS + args.seed, SHARES, workers=args.workers)
+            records.run(job, lambda line: print(line, file=sys.stderr, flush=True))
+        elif any(there[key] != value for key, value in made.items()):
+            raise EaselError(f"{folder} holds other dialogues: use the same --n and --seed, or name another --out.")
+    elif not (folder / "manifest.json").is_file():
+        raise EaselError(f"{folder} is no whole data set: its manifest.json is missing.")
+    elif args.data.resolve() == args.out.resolve():
+        raise EaselError("What is written needs a folder of its own: name another --out than --data.")
+    manifest = records.read_manifest(folder)
+    return folder / "train.jsonl", manifest["source"], manifest["licence"]
+
+
+def _turns(record: Record, root: Path) -> Asked:
+    from dialog_mllm.evaluation import turns_of
+
+    if record.get("split") != "train":
+        raise EaselError(
+            f"Record {record.get('id')} is of the split {record.get('split')!r}: only what may be learnt is corrected, "
+            "and that is the training split's."
+        )
+    return [(record, root, turn) for turn in turns_of([(record, root)])]
+
+
+def _answers(args: argparse.Namespace, profile: Profile, file: Path, turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with the model's replies. Those that the journal holds are not asked for again."""
+    from dialog_mllm.evaluation import read_reply
+
+    model = f"{args.model} at {args.url}" if args.url else _weights(profile)
+    header = {"task": "answers", "data": hashlib.sha256(file.read_bytes()).hexdigest()[:16], "dialog model": model}
+    places = {(turn.record, turn.index): place for place, turn in enumerate(turns)}
+    with Journal(args.out / "answers.journal.jsonl", header) as journal:
+
+        def keep(turn: Turn) -> None:
+            raw = turn.reply.raw if turn.reply is not None else ""
+            journal.add((places[turn.record, turn.index], 0), Answer(raw), None)
+
+        missing = [turn for place, turn in enumerate(turns) if (place, 0) not in journal.answers]
+        if missing:
+            with contextlib.ExitStack() as stack:
+                ask(missing, start_client(args, profile, stack, args.out), on_answer=keep)
+        said = [journal.answers[place, 0].text for place in range(len(turns))]
+    return [replace(turn, reply=read_reply(raw)) for turn, raw in zip(turns, said, strict=True)]
+
+
+def _weights(profile: Profile) -> str:
+    """Names the model; another one in the same folders gets another name."""
+    parts = []
+    for folder in filter(None, (profile.dialog, profile.adapter)):
+        files = sorted(Path(folder).glob("*.safetensors"))
+        digest = hashlib.sha256(b"".join(hashlib.file_digest(f.open("rb"), "sha256").digest() for f in files))
+        parts.append(f"{Path(folder).name} {digest.hexdigest()[:12]}" if files else str(folder))
+    return " + ".join(parts)
+
+
+def _write(
+    args: argparse.Namespace, asked: Asked, answered: Sequence[Turn], source: str, licence: str,
+    settings: Any, limits: Limits,
+) -> dict[str, Any]:  # fmt: skip
+    from dialog_mllm.evaluation import error_of, judge, read_reply
+
+    cases: list[Case] = []
+    for (record, root, _), turn in zip(asked, answered, strict=True):
+        error = error_of(turn, judge(turn, judge_prompt))
+        cases.append(Case(record, root, turn.index, turn.reply.content if turn.reply else "", error))
+    wrong = [place for place, case in enumerate(cases) if case.error is not None]
+    if not wrong:
+        raise EaselError(f"All {len(cases):,} replies were right: there is nothing to correct. Hold more, with --n.")
+    right = [place for place, case in enumerate(cases) if case.error is None]
+    kept = sorted(random.Random(f"easel keep {args.seed}").sample(
+        right, min(len(right), round(args.keep_right * len(wrong)))
+    ))  # fmt: skip
+    corrected: dict[int, Correction] = {place: (cases[place], cases[place].wanted, {"judge": 1}) for place in kept}
+    report: dict[str, Any] = {}
+    # Of a reply whose words are right and whose topic token is not, the record's own is the correction.
+    offline = [place for place in wrong if settings is None or cases[place].error == "topic"]
+    corrected |= {place: (cases[place], cases[place].wanted, {}) for place in offline}
+    if settings is not None:
+        taught = [place for place in wrong if place not in offline]
+        blind = [] if args.teacher_pictures else [place for place in taught if _brought(cases[place])]
+        taught = [place for place in taught if place not in blind]
+        source, licence = f"{source}, corrected by {args.teacher_model}", args.licence
+
+        def judge_correction(index: int, reply: str) -> str | None:
+            turn = replace(answered[taught[index]], reply=read_reply(reply))
+            return error_of(turn, judge(turn, judge_prompt))
+
+        wording = Wording(args.temperature, args.max_tokens, args.structured)
+        job = CorrectingJob(args.out, args.seed, source, licence, limits, wording, args.teacher_pictures)
+        progress = teacher.Progress()
+        try:
+            settled, report = asyncio.run(
+                correct([cases[place] for place in taught], job, settings, judge_correction, progress)
+            )
+        finally:
+            progress.end()
+        for index, (attempt, reply) in settled.items():
+            corrected[taught[index]] = (cases[taught[index]], reply, {"attempts": attempt + 1, "judge": 1})
+        report |= {"not_corrected": len(taught) - len(settled), "not_seen": len(blind)}
+    made = {"seed": args.seed, "dialogues": len({case.record["id"] for case in cases}), "answers": len(cases)}
+    result = corrections.write(
+        args.out, [correction for _, correction in sorted(corrected.items())], made, source, licence
+    )
+    return {"turns": len(cases), "wrong": len(wrong), **result, **({"teacher": report} if report else {})}
+
+
+def _brought(case: Case) -> bool:
+    """Whether the user showed a picture, of which nothing but itself tells."""
+    users = case.record["messages"][: 2 * case.turn + 1 : 2]
+    return any(block["type"] == "image" for message in users for block in message["content"])
