@@ -7,7 +7,8 @@ TIERS says what each tier asks of a record's `scores`. A score that a record doe
 silver and gold want at least one; what the picture-book world's own grammar wrote is right by construction, and gold.
 
 `--floor` leaves out records until each kind of edit in each language has that share of all edits. No record is
-repeated: the common kinds become fewer. Records without edits stay. The choice follows from `--seed` alone.
+repeated: the common kinds become fewer. Records without edits stay, and so do the splits that measure. The choice
+follows from `--seed` alone.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def balanced(records: Sequence[Record], floor: float, seed: int = 0) -> list[Rec
         if min(counts.values()) >= floor * total:
             break
         left = total - held[i].total()
-        if all(counts[kind] - n >= floor * left for kind, n in held[i].items()):
+        if left and all(counts[kind] - n >= floor * left for kind, n in held[i].items()):
             kept.remove(i)
             counts -= held[i]
             total = left
@@ -102,9 +103,10 @@ def balanced(records: Sequence[Record], floor: float, seed: int = 0) -> list[Rec
 
 
 def run(
-    data: Path, out: Path, choose: Callable[[list[Record]], list[Record]], made: Mapping[str, Any]
+    data: Path, out: Path, choose: Callable[[str, list[Record]], list[Record]], made: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes what `choose` takes of every split of `data` to `out`, pictures included; the numbers of records."""
+    """Writes what `choose(split, records)` takes of every split of `data` to `out`, pictures included. Returns how
+    many records that is of each split."""
     manifest = read_manifest(data)
     if not manifest["splits"]:
         raise FilterError(f"{data} is no whole data set: its manifest.json is missing or names no split")
@@ -116,7 +118,7 @@ def run(
     for split in [split for split in SPLITS if split in manifest["splits"]]:
         with (data / f"{split}.jsonl").open(encoding="utf-8") as lines:
             records = [json.loads(line) for line in lines]
-        taken = choose(records)
+        taken = choose(split, records)
         if not taken:
             raise FilterError(f"no record of the {split} split is left: ask for less")
         for record in taken:
@@ -154,9 +156,9 @@ def run_arguments(args: argparse.Namespace) -> int:
         print("easel data filter: --floor is a share, from 0 to below 1", file=sys.stderr)
         return 2
 
-    def choose(records: list[Record]) -> list[Record]:
+    def choose(split: str, records: list[Record]) -> list[Record]:
         taken = of_tier(records, args.tier)
-        return balanced(taken, args.floor, args.seed) if args.floor and taken else taken
+        return balanced(taken, args.floor, args.seed) if args.floor and taken and split == "train" else taken
 
     made = {"tier": args.tier, "floor": args.floor}
     try:

@@ -30,7 +30,7 @@ from datasets_build import corrections, records, teacher
 from datasets_build.asking import Limits, Wording
 from datasets_build.correcting import CorrectingJob, correct
 from datasets_build.corrections import Case, Correction, CorrectionError
-from datasets_build.endpoint import Stopped
+from datasets_build.endpoint import Settings, Stopped
 from datasets_build.journal import Answer, Journal, JournalError
 from datasets_build.mix import SHARES
 from dialog_mllm.records import Record, read_records
@@ -138,54 +138,74 @@ def _weights(profile: Profile) -> str:
 
 
 def _write(
-    args: argparse.Namespace, asked: Asked, answered: Sequence[Turn], source: str, licence: str,
-    settings: Any, limits: Limits,
-) -> dict[str, Any]:  # fmt: skip
-    from dialog_mllm.evaluation import error_of, judge, read_reply
-
-    cases: list[Case] = []
-    for (record, root, _), turn in zip(asked, answered, strict=True):
-        error = error_of(turn, judge(turn, judge_prompt))
-        cases.append(Case(record, root, turn.index, turn.reply.content if turn.reply else "", error))
-    wrong = [place for place, case in enumerate(cases) if case.error is not None]
+    args: argparse.Namespace,
+    asked: Asked,
+    answered: Sequence[Turn],
+    source: str,
+    licence: str,
+    settings: Settings | None,
+    limits: Limits,
+) -> dict[str, Any]:
+    judged = [(_case(record, root, turn), turn) for (record, root, _), turn in zip(asked, answered, strict=True)]
+    # Where the judge does not accept the record's own reply either, he tells nothing of the model's.
+    wrong = [place for place, (case, turn) in enumerate(judged) if case.error and not _error(turn, turn.wanted)]
+    right = [place for place, (case, _) in enumerate(judged) if case.error is None]
     if not wrong:
-        raise EaselError(f"All {len(cases):,} replies were right: there is nothing to correct. Hold more, with --n.")
-    right = [place for place, case in enumerate(cases) if case.error is None]
-    kept = sorted(random.Random(f"easel keep {args.seed}").sample(
-        right, min(len(right), round(args.keep_right * len(wrong)))
-    ))  # fmt: skip
+        raise EaselError(f"All {len(right):,} replies were right: there is nothing to correct. Hold more, with --n.")
+    most = min(len(right), round(args.keep_right * len(wrong)))
+    kept = random.Random(f"easel keep {args.seed}").sample(right, most)
+    cases = [case for case, _ in judged]
     corrected: dict[int, Correction] = {place: (cases[place], cases[place].wanted, {"judge": 1}) for place in kept}
-    report: dict[str, Any] = {}
+    report: dict[str, int] = {}
     # Of a reply whose words are right and whose topic token is not, the record's own is the correction.
     offline = [place for place in wrong if settings is None or cases[place].error == "topic"]
     corrected |= {place: (cases[place], cases[place].wanted, {}) for place in offline}
     if settings is not None:
-        taught = [place for place in wrong if place not in offline]
-        blind = [] if args.teacher_pictures else [place for place in taught if _brought(cases[place])]
-        taught = [place for place in taught if place not in blind]
         source, licence = f"{source}, corrected by {args.teacher_model}", args.licence
-
-        def judge_correction(index: int, reply: str) -> str | None:
-            turn = replace(answered[taught[index]], reply=read_reply(reply))
-            return error_of(turn, judge(turn, judge_prompt))
-
         wording = Wording(args.temperature, args.max_tokens, args.structured)
         job = CorrectingJob(args.out, args.seed, source, licence, limits, wording, args.teacher_pictures)
-        progress = teacher.Progress()
-        try:
-            settled, report = asyncio.run(
-                correct([cases[place] for place in taught], job, settings, judge_correction, progress)
-            )
-        finally:
-            progress.end()
-        for index, (attempt, reply) in settled.items():
-            corrected[taught[index]] = (cases[taught[index]], reply, {"attempts": attempt + 1, "judge": 1})
-        report |= {"not_corrected": len(taught) - len(settled), "not_seen": len(blind)}
+        unseen = {place for place in wrong if not args.teacher_pictures and _brought(cases[place])}
+        places = [place for place in wrong if place not in unseen and place not in offline]
+        taught, report = _teach([judged[place] for place in places], job, settings)
+        corrected |= {places[index]: correction for index, correction in taught.items()}
+        report |= {"not_corrected": len(places) - len(taught), "not_seen": len(unseen - set(offline))}
     made = {"seed": args.seed, "dialogues": len({case.record["id"] for case in cases}), "answers": len(cases)}
     result = corrections.write(
         args.out, [correction for _, correction in sorted(corrected.items())], made, source, licence
     )
-    return {"turns": len(cases), "wrong": len(wrong), **result, **({"teacher": report} if report else {})}
+    counts = {"turns": len(cases), "wrong": len(wrong), "unjudged": len(cases) - len(wrong) - len(right)}
+    return counts | result | ({"teacher": report} if report else {})
+
+
+def _case(record: Record, root: Path, turn: Turn) -> Case:
+    return Case(record, root, turn.index, turn.reply.content if turn.reply else "", _error(turn))
+
+
+def _error(turn: Turn, reply: str | None = None) -> str | None:
+    """The kind of error in the turn's reply, or in another one to it."""
+    from dialog_mllm.evaluation import error_of, judge, read_reply
+
+    turn = turn if reply is None else replace(turn, reply=read_reply(reply))
+    return error_of(turn, judge(turn, judge_prompt))
+
+
+def _teach(
+    judged: Sequence[tuple[Case, Turn]], job: CorrectingJob, settings: Settings
+) -> tuple[dict[int, Correction], dict[str, int]]:
+    """The endpoint's corrections of those that it could correct, and the costs."""
+    progress = teacher.Progress()
+    cases = [case for case, _ in judged]
+    try:
+        settled, report = asyncio.run(
+            correct(cases, job, settings, lambda index, reply: _error(judged[index][1], reply), progress)
+        )
+    finally:
+        progress.end()
+    corrected: dict[int, Correction] = {
+        index: (cases[index], reply, {"attempts": attempt + 1, "judge": 1})
+        for index, (attempt, reply) in settled.items()
+    }
+    return corrected, report
 
 
 def _brought(case: Case) -> bool:

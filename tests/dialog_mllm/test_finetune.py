@@ -74,7 +74,16 @@ def test_the_base_stays_as_it_was(tuned, base):
 
 def test_training_goes_on_from_an_adapter(tuned, tmp_path):
     config, scores = tuned
-    more = replace(config, adapter=config.fit.run / "adapter", fit=replace(config.fit, run=tmp_path, epochs=0.1))
+    (tmp_path / "more").mkdir()
+    lines = (root / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    hello = [
+        json.dumps({**(record := json.loads(line)), "messages": record["messages"][:2], "learn": [0]}) for line in lines
+    ]
+    (tmp_path / "more" / "train.jsonl").write_text("\n".join(hello))
+    more = replace(
+        config, data=[tmp_path / "more", root], validation=root / "validation.jsonl",
+        adapter=config.fit.run / "adapter", fit=replace(config.fit, run=tmp_path / "run", epochs=0.1),
+    )  # fmt: skip
     assert finetune(more)["switch_accuracy"] >= scores["switch_accuracy"] - 0.1
 
 
@@ -83,6 +92,9 @@ def test_what_is_missing_is_named(root, base, tmp_path):
     with pytest.raises(ModelFolderError, match="easel train mllm"):
         finetune(FinetuneConfig(root, fit, base=tmp_path))
     with pytest.raises(DataError, match=r"train\.jsonl"):
+        finetune(FinetuneConfig(tmp_path, fit, base=base))
+    (tmp_path / "train.jsonl").write_bytes((root / "train.jsonl").read_bytes())
+    with pytest.raises(TrainingError, match=r"validation\.jsonl is not there: .*--validation"):
         finetune(FinetuneConfig(tmp_path, fit, base=base))
     with pytest.raises(TrainingError, match="no LoRA adapter"):
         finetune(FinetuneConfig(root, fit, base=base, adapter=tmp_path))
