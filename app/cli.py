@@ -31,6 +31,7 @@ COMMANDS = {
     "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it"),
     "draw": Command("app.commands.draw", "draw one prompt into a PNG file"),
     "data pictures": Command("app.commands.data", "rendered, captioned pictures that the image models train on", True),
+    "data recaption": Command("app.commands.data", "pictures' captions, rewritten as the dialog model's prompts", True),
     "data o": Command("app.commands.data", "D_o: questions, looking at pictures, talk", True),
     "data p": Command("app.commands.data", "D_p: requests and refined prompts", True),
     "data pm": Command("app.commands.data", "D_pm: single turns joined into dialogues that change topic", True),

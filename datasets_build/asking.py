@@ -46,7 +46,7 @@ class Asking(Generic[T]):
         endpoint: Endpoint,
         journal: Journal,
         limits: Limits,
-        body: Callable[[int, int], Mapping[str, Any]],  # (index, attempt) -> the request, without the model
+        body: Callable[[int, int], Mapping[str, Any]],  # (index, attempt) -> the request, without the model; or Refused
         read: Callable[[int, int, Answer], T],  # (index, attempt, answer) -> what is made of it, or Refused
         progress: Callable[[int], None] = lambda done: None,  # how many of this round are settled
     ) -> None:
@@ -85,8 +85,14 @@ class Asking(Generic[T]):
         for attempt in range(first, self.limits.attempts):
             key = (index, attempt)
             known = self.journal.answers.get(key)
-            seed = self.journal.header.get("seed", 0)
-            answer = known or await self.endpoint.ask(self._body(index, attempt), f"{seed} {index} {attempt}")
+            if known is None:
+                try:
+                    body = self._body(index, attempt)
+                except Refused as error:  # there is nothing to ask
+                    self.refused[key] = str(error)
+                    return None
+                seed = self.journal.header.get("seed", 0)
+            answer = known or await self.endpoint.ask(body, f"{seed} {index} {attempt}")
             reason, made = None, None
             try:
                 made = self._read(index, attempt, answer)
@@ -116,10 +122,11 @@ class Asking(Generic[T]):
         return f"{len(self.journal.answers):,} answers are kept: the same line takes the run up from there."
 
     def write_refused(self, path: Path) -> None:
+        answers = self.journal.answers
         lines = (
             json.dumps({"index": i, "attempt": n, "reason": reason, "text": text}, ensure_ascii=False) + "\n"
             for (i, n), reason in sorted(self.refused.items())
-            for text in (self.journal.answers[i, n].text,)
+            for text in (answers[i, n].text if (i, n) in answers else "",)
         )
         write_atomically(path, "".join(lines).encode("utf-8", "replace"))
 

@@ -72,7 +72,7 @@ def test_the_base_stays_as_it_was(tuned, base):
     assert changed and all(".layers." in name and "text_model" in name for name in changed)
 
 
-def test_training_goes_on_from_an_adapter(tuned, tmp_path):
+def test_training_goes_on_from_an_adapter_over_several_data_sets(tuned, root, tmp_path):
     config, scores = tuned
     (tmp_path / "more").mkdir()
     lines = (root / "train.jsonl").read_text(encoding="utf-8").splitlines()
