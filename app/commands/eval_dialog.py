@@ -75,15 +75,17 @@ def profile_of(args: argparse.Namespace) -> Profile:
 
 def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.ExitStack, logs: Path) -> DialogClient:
     """A client of the server that runs already, or of one that runs until the stack is closed."""
-    from dialog_mllm.client import DialogClient
+    from dialog_mllm.client import DialogClient, Timeouts
     from dialog_mllm.server import ServerSettings, VllmServer
 
+    patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
+    images = profile.max_images
     if args.url:
-        return DialogClient(args.url, args.key or None, args.model, max_images=profile.max_images)
-    settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, max_sequences=32)
+        return DialogClient(args.url, args.key or None, args.model, timeouts=patient, max_images=images)
+    settings = ServerSettings(max_images=images, max_model_len=profile.max_model_len, max_sequences=32)
     server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, logs))
     server.wait_ready()
-    return DialogClient(server.base_url, server.api_key, server.model_name, max_images=profile.max_images)
+    return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, max_images=images)
 
 
 def ask(turns: Sequence[Turn], client: DialogClient, on_answer: Callable[[Turn], None] | None = None) -> list[Turn]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,13 @@ from datasets_build.check import check
 from datasets_build.mix import SHARES
 from datasets_build.records import Job, run
 from dialog_mllm.errors import DialogUnavailable
-from dialog_mllm.evaluation import read_reply, turns_of
-from dialog_mllm.messages import DRAW, SWITCH, Message
+from dialog_mllm.evaluation import turns_of
+from dialog_mllm.messages import DRAW, SWITCH
 from dialog_mllm.records import read_records
+from tests.app.fakes import KnowingModel
 from tests.datasets_build.scripted import KEY, ScriptedEndpoint, serving
 
 WRONG = "<draw>A flat picture of a pink cat, in the desert at sunset."
-Say = Callable[[str], str | Exception]
-
-
-class Model:
-    """A dialog client that answers what `say` makes of the record's own reply."""
-
-    def __init__(self, data: Path, say: Say) -> None:
-        turns = list(turns_of(read_records([data / "train.jsonl"])))
-        self.truth = {tuple(message.text for message in turn.history): turn.wanted for turn in turns}
-        self.say = say
-        self.asked = 0
-
-    async def reply(self, messages: tuple[Message, ...]) -> Any:
-        self.asked += 1
-        said = self.say(self.truth[tuple(message.text for message in messages)])
-        if isinstance(said, Exception):
-            raise said
-        yield read_reply(said)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +32,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(data: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+def model(data: Path, monkeypatch: pytest.MonkeyPatch) -> KnowingModel:
     """Right in what it says, and draws the same wrong picture always."""
-    model = Model(data, lambda wanted: WRONG if DRAW in wanted else wanted)
+    model = KnowingModel(data / "train.jsonl", lambda wanted: WRONG if DRAW in wanted else wanted)
     monkeypatch.setattr(data_errors, "start_client", lambda *arguments: model)
     return model
 
@@ -65,7 +48,7 @@ def errors(data: Path, out: Path, *more: str) -> int:
 
 
 def test_wrong_replies_become_corrections_and_pairs(
-    data: Path, model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, model: KnowingModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert errors(data, tmp_path, "--keep-right", "0.5") == 0
     result = json.loads(capsys.readouterr().out)
@@ -92,7 +75,7 @@ def test_wrong_replies_become_corrections_and_pairs(
 
 
 def test_a_run_that_broke_off_is_taken_up(
-    data: Path, model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, model: KnowingModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = model.say
     model.say = lambda wanted: DialogUnavailable("The server is away.") if model.asked == 9 else good(wanted)
@@ -113,7 +96,7 @@ def test_a_run_that_broke_off_is_taken_up(
 
 
 def test_every_kind_of_error_is_named(
-    data: Path, model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, model: KnowingModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for say, expected in (
         (lambda wanted: WRONG, {"prompt", "false_draw"}),
@@ -131,7 +114,7 @@ def test_every_kind_of_error_is_named(
 
 
 def test_what_cannot_be_done_is_said(
-    data: Path, model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, model: KnowingModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(Job(tmp_path / "test", "test", 2, 5, {"D_p": 1.0}, workers=1))
     (tmp_path / "test" / "test.jsonl").rename(tmp_path / "test" / "train.jsonl")
@@ -177,7 +160,7 @@ def teacher(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEnd
 
 
 def test_a_teacher_corrects_and_is_judged_itself(
-    data: Path, model: Model, teacher: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, model: KnowingModel, teacher: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--teacher", teacher.url, "--teacher-model", "scripted", "--teacher-key-env", "TEACHER_KEY"]
     more += ["--licence", "CC0-1.0", "--attempts", "9"]
@@ -204,7 +187,7 @@ def test_a_teacher_corrects_and_is_judged_itself(
 
 
 def test_a_teacher_that_never_corrects_is_given_up(
-    data: Path, model: Model, teacher: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, model: KnowingModel, teacher: ScriptedEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--teacher", teacher.url, "--teacher-model", "scripted", "--teacher-key-env", "TEACHER_KEY"]
     teacher.answer = lambda body: json.dumps({"prompt": WRONG.removeprefix(DRAW)})

@@ -43,7 +43,7 @@ def test_every_text_becomes_a_refined_prompt_of_its_scene(tmp_path: Path, capsys
                     assert read_prompt(text) == Scene.from_json(line["scene"])
                     forms[form[1]] += 1
                 assert len(line["captions"][language]) == 2
-    assert set(forms) == set(range(7)) and forms[0] == max(forms.values())  # as the dialog model's prompts
+    assert 0.9 < forms[0] / forms.total() < 1.0  # as the dialog model's prompts
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (old, new)]
     assert manifests[1] == manifests[0] | {"recaptioned": True}
     before = (new / "pictures-00000.jsonl").read_bytes()
