@@ -113,6 +113,8 @@ def _answers(args: argparse.Namespace, profile: Profile, file: Path, turns: Sequ
     model = f"{args.model} at {args.url}" if args.url else _weights(profile)
     header = {"task": "answers", "data": hashlib.sha256(file.read_bytes()).hexdigest()[:16], "dialog model": model}
     places = {(turn.record, turn.index): place for place, turn in enumerate(turns)}
+    if len(places) < len(turns):
+        raise EaselError(f"Several records of {file} have one id: see `easel data check {file.parent}`.")
     with Journal(args.out / "answers.journal.jsonl", header) as journal:
 
         def keep(turn: Turn) -> None:
@@ -131,8 +133,10 @@ def _weights(profile: Profile) -> str:
     """Names the model; another one in the same folders gets another name."""
     parts = []
     for folder in filter(None, (profile.dialog, profile.adapter)):
-        files = sorted(Path(folder).glob("*.safetensors"))
-        digest = hashlib.sha256(b"".join(hashlib.file_digest(f.open("rb"), "sha256").digest() for f in files))
+        digest, files = hashlib.sha256(), sorted(Path(folder).glob("*.safetensors"))
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         parts.append(f"{Path(folder).name} {digest.hexdigest()[:12]}" if files else str(folder))
     return " + ".join(parts)
 

@@ -118,6 +118,10 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     run(Job(tmp_path / "test", "test", 2, 5, {"D_p": 1.0}, workers=1))
     (tmp_path / "test" / "test.jsonl").rename(tmp_path / "test" / "train.jsonl")
+    (tmp_path / "twice").mkdir()
+    (tmp_path / "twice" / "manifest.json").write_bytes((data / "manifest.json").read_bytes())
+    line = next(line for line in (data / "train.jsonl").read_bytes().splitlines(True) if b'"image"' not in line)
+    (tmp_path / "twice" / "train.jsonl").write_bytes(2 * line)
     model.say = lambda wanted: wanted
     for folder, more, reason in (
         (data, (), "All 38 replies were right"),
@@ -125,6 +129,7 @@ def test_what_cannot_be_done_is_said(
         (data, ("--teacher", "gpt"), "`offline` or an address"),
         (tmp_path / "gone", (), "manifest.json is missing"),
         (tmp_path / "test", (), "of the split 'test'"),
+        (tmp_path / "twice", (), "have one id: see `easel data check"),
     ):
         assert errors(folder, tmp_path / "out", *more) == 1
         error = capsys.readouterr().err
