@@ -6,18 +6,22 @@ easel finetune --data runs/feedback runs/d --validation runs/d/validation.jsonl 
 A reply that was liked is learnt. One that was not is learnt as it should have been: with the prompt that the user put
 right, else as another branch of the conversation answered the same message (with "draw" or "talk" chosen there, or
 liked); what was said instead is the rejected reply of a preference pair. A rating without such an answer is counted
-under `left_out`, with the reason. Nobody's words leave the machine; the data set holds them, and the pictures.
+under `left_out`, with the reason; but where it is known that the reply should have drawn, or talked, `--ask` has the
+dialog model write it, with its choice made for it. The data set holds the users' own words and pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from app.commands.eval_dialog import add_model_arguments, profile_of, start_client
 from app.conversation import history
 from app.errors import EaselError
 from app.store import Rating, Store, Turn
@@ -25,8 +29,12 @@ from datasets_build import corrections
 from datasets_build.consistency import chinese_share
 from datasets_build.corrections import Case, Correction, CorrectionError
 from datasets_build.teacher import NO_LICENCE
+from dialog_mllm.errors import ProtocolError
 from dialog_mllm.messages import ImageBlock, Message, TextBlock
 from dialog_mllm.protocol import TOKENS, Reply
+
+if TYPE_CHECKING:
+    from dialog_mllm.client import DialogClient, Mode
 
 SOURCE = "easel-chat"
 
@@ -41,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="the data set's folder")
     add("--owner", help="only this user's conversations (default: everybody's)")
     add("--licence", default=NO_LICENCE, help="of what the users wrote, for the records and the manifest")
+    add("--ask", action="store_true", help="ask the dialog model for the replies that are missing")
+    add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -51,9 +61,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     left_out: Counter[str] = Counter()
     try:
         ratings = store.ratings(args.owner)
+        forced = _forced(args, store, ratings) if args.ask else {}
         for rating in ratings:
             try:
-                found.append(_correction(store, rating))
+                found.append(_correction(store, rating, forced))
             except _LeftOut as reason:
                 left_out[str(reason)] += 1
     finally:
@@ -74,12 +85,57 @@ def _listed(left_out: Counter[str]) -> str:
     return "".join(f"; {count:,}: {reason}" for reason, count in left_out.most_common())
 
 
-def _correction(store: Store, rating: Rating) -> Correction:
+def _forced(args: argparse.Namespace, store: Store, ratings: Sequence[Rating]) -> dict[str, Reply]:
+    """The dialog model's replies, its choice made for it, to the turns that nobody answered as they should have been:
+    by the turn."""
+    questions: dict[str, tuple[list[Message], Mode]] = {}
+    for rating in ratings:
+        try:
+            _should_have_been(store, rating, store.turn(rating.turn), {})
+        except _LeftOut:
+            if rating.verdict != "dislike":
+                messages = _asked(store, store.turn(rating.turn))[1]
+                questions[rating.turn] = messages, "draw" if rating.verdict == "should_draw" else "talk"
+    if not questions:
+        return {}
+    with contextlib.ExitStack() as stack:
+        args.out.mkdir(parents=True, exist_ok=True)
+        client = start_client(args, profile_of(args), stack, args.out)
+        try:
+            return asyncio.run(_ask(client, questions))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+
+
+async def _ask(client: DialogClient, questions: Mapping[str, tuple[list[Message], Mode]]) -> dict[str, Reply]:
+    slots = asyncio.Semaphore(8)
+    replies: dict[str, Reply] = {}
+
+    async def ask(turn: str, messages: list[Message], mode: Mode) -> None:
+        async with slots:
+            # What is no reply is not learnt; the rating is left out then.
+            with contextlib.suppress(ProtocolError):
+                async for event in client.reply(messages, mode):
+                    if isinstance(event, Reply):
+                        replies[turn] = event
+
+    async with asyncio.TaskGroup() as group:
+        for turn, (messages, mode) in questions.items():
+            group.create_task(ask(turn, messages, mode))
+    return replies
+
+
+def _asked(store: Store, turn: Turn) -> tuple[list[Turn], list[Message]]:
+    """The turns that the dialog model saw before this one, and the messages, this one's among them."""
+    past = [earlier for earlier in store.path(turn.parent) if history([earlier], store)]
+    return past, [*history(past, store), Message.user(turn.said, [_block(store, upload) for upload in turn.uploads])]
+
+
+def _correction(store: Store, rating: Rating, forced: Mapping[str, Reply]) -> Correction:
     turn = store.turn(rating.turn)
     said = _reply(turn)
-    error, reply, sure = _should_have_been(store, rating, turn)
-    past = [earlier for earlier in store.path(turn.parent) if history([earlier], store)]
-    messages = [*history(past, store), Message.user(turn.said, [_block(store, upload) for upload in turn.uploads])]
+    error, reply, sure = _should_have_been(store, rating, turn, forced)
+    past, messages = _asked(store, turn)
     for message in messages[::2]:
         if not message.text.strip():
             raise _LeftOut("a message holds pictures alone")
@@ -107,7 +163,9 @@ def _correction(store: Store, rating: Rating) -> Correction:
     )
 
 
-def _should_have_been(store: Store, rating: Rating, turn: Turn) -> tuple[str | None, Reply, bool]:
+def _should_have_been(
+    store: Store, rating: Rating, turn: Turn, forced: Mapping[str, Reply]
+) -> tuple[str | None, Reply, bool]:
     """The kind of error in the reply (None: there is none), the right reply, and whether a user called it right."""
     if rating.prompt and rating.prompt != turn.prompt:
         error = "prompt" if turn.prompt else "missed_draw"
@@ -127,10 +185,12 @@ def _should_have_been(store: Store, rating: Rating, turn: Turn) -> tuple[str | N
             prompt = (opinion.prompt if opinion is not None else "") or other.prompt
             reply = Reply("draw" if prompt else "text", "" if prompt else other.text, prompt, other.switched)
             return _kind(turn, reply), reply, liked
+    if turn.id in forced:
+        return _kind(turn, forced[turn.id]), forced[turn.id], False
     raise _LeftOut(
         {
-            "should_draw": "it should have drawn, and no prompt was given and no branch drew",
-            "should_talk": "it should have talked, and no branch did",
+            "should_draw": "it should have drawn, and no prompt was given and no branch drew (see --ask)",
+            "should_talk": "it should have talked, and no branch did (see --ask)",
             "dislike": "it was disliked, and no branch was liked",
         }[rating.verdict]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from PIL import Image
 
 from app.cli import main as easel
+from app.commands import data_feedback
 from app.store import Conversation, Store, Turn
 from datasets_build.check import check
+from dialog_mllm.errors import EmptyPrompt
 from dialog_mllm.messages import Message
+from dialog_mllm.protocol import Reply
 from dialog_mllm.records import read_records
 
 
@@ -103,6 +107,37 @@ def test_every_rating_teaches_what_it_says(chat: Chat, tmp_path: Path, capsys: p
         "<draw>A red fox, a scarf.", "It is late.", "<draw>Thanks.", "No.", "好的。",
     ]  # fmt: skip
     assert all((out / path).is_file() for pair in pairs for path in pair["images"])
+
+
+def test_the_dialog_model_fills_in_what_nobody_answered(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[list[str], str]] = []
+
+    class Model:
+        async def reply(self, messages: Sequence[Message], mode: str) -> AsyncGenerator[Reply]:
+            asked.append(([message.text for message in messages], mode))
+            if messages[-1].text == "hm":
+                raise EmptyPrompt
+            yield Reply("draw", prompt="A moon.") if mode == "draw" else Reply("text", "Good night!")
+
+    monkeypatch.setattr(data_feedback, "start_client", lambda *arguments: Model())
+    hello = chat.say("hello", None, "Hi!")
+    for said, more, verdict in (
+        ("a moon", {"reply": "Nice."}, "should_draw"), ("good night", {"prompt": "A night."}, "should_talk"),
+        ("hm", {"reply": "Hm?"}, "should_draw"), ("oh", {"reply": "Oh."}, "dislike"),
+    ):  # fmt: skip
+        chat.store.rate(chat.say(said, hello, **more), verdict)
+    assert feedback(chat, tmp_path / "out", "--ask") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert sorted(asked) == [
+        (["hello", "Hi!", "a moon"], "draw"), (["hello", "Hi!", "good night"], "talk"),
+        (["hello", "Hi!", "hm"], "draw"),
+    ]  # fmt: skip
+    assert (result["records"], result["preferences"], sum(result["left_out"].values())) == (2, 2, 2)
+    records = by_last_words(tmp_path / "out")
+    assert records["a moon"]["messages"][-1]["content"][0]["text"] == "<draw>A moon."
+    assert records["good night"]["error"] == "false_draw" and records["good night"]["scores"] == {}
 
 
 def test_only_one_owner_if_so_wished(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
