@@ -1,4 +1,4 @@
-"""The store: conversations, their turns as a tree, and the pictures, in one folder.
+"""The store: conversations, their turns as a tree, what users thought of them, and the pictures, in one folder.
 
     python -c "from app.store import Store; print(Store('/tmp/easel').conversations('local'))"
 
