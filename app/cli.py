@@ -31,6 +31,7 @@ COMMANDS = {
     "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it"),
     "draw": Command("app.commands.draw", "draw one prompt into a PNG file"),
     "data pictures": Command("app.commands.data", "rendered, captioned pictures that the image models train on", True),
+    "data recaption": Command("app.commands.data", "pictures' captions, rewritten as the dialog model's prompts", True),
     "data o": Command("app.commands.data", "D_o: questions, looking at pictures, talk", True),
     "data p": Command("app.commands.data", "D_p: requests and refined prompts", True),
     "data pm": Command("app.commands.data", "D_pm: single turns joined into dialogues that change topic", True),
@@ -38,6 +39,12 @@ COMMANDS = {
     "data c": Command("app.commands.data", "D_c: chains of changes, the pictures left out", True),
     "data n": Command("app.commands.data", "D_n: talk and declined changes that come near a request", True),
     "data mix": Command("app.commands.data", "D = D_o + D_p + D_pm + D_tt", True),
+    "data errors": Command("app.commands.data_errors", "D_e: the dialog model's errors, corrected, and pairs of them"),
+    "data feedback": Command("app.commands.data_feedback", "D_f: the chat's ratings, as corrections and pairs"),
+    "data filter": Command("app.commands.data", "of a data set a quality tier, or a choice without rare edits", True),
+    "data compare": Command(
+        "dialog_mllm.comparison", "two models' `eval dialog --turns`: which is better, and at what"
+    ),
     "data check": Command("app.commands.data", "does a data set keep every rule?", True),
     "data report": Command("app.commands.data", "what is in a data set, and dialogues to read, as one HTML page", True),
     "data export": Command("app.commands.data", "a data set as TRL, LLaMA-Factory, ms-swift or axolotl read it", True),

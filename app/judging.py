@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from datasets_build.consistency import LEAST, kept_share
 from datasets_build.storybook.edits import apply_edit
 from datasets_build.storybook.reading import matches, read_prompt
 from datasets_build.storybook.scene import Scene
@@ -16,7 +17,13 @@ Attributes = dict[tuple[str, ...], str]
 
 
 def judge_prompt(turn: Mapping[str, Any], prompt: str, previous_prompt: str | None) -> bool:
-    """A new picture: all that was asked is there. An edit: the scene is the edited one, and nothing else changed."""
+    """A new picture: all that was asked is there. An edit: the scene is the edited one, and nothing else changed.
+
+    Where no scene is known (what an endpoint or a user wrote), an edit keeps the words of the prompt before it."""
+    if turn["scene"] is None:
+        edit = turn["request"].get("edit")
+        least = LEAST.get(edit["op"], 0.0) if edit else 0.0
+        return not previous_prompt or (kept_share(previous_prompt, prompt) >= least and prompt != previous_prompt)
     scene = read_prompt(prompt)
     if scene is None:
         return False

@@ -1,4 +1,4 @@
-"""The store: conversations, their turns as a tree, and the pictures, in one folder.
+"""The store: conversations, their turns as a tree, what users thought of them, and the pictures, in one folder.
 
     python -c "from app.store import Store; print(Store('/tmp/easel').conversations('local'))"
 
@@ -21,12 +21,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 from PIL import Image, PngImagePlugin
 
-from app.errors import NotFound, StoreError
+from app.errors import InputRefused, NotFound, StoreError
 
+Verdict = Literal["", "like", "dislike", "should_draw", "should_talk"]
+VERDICTS = get_args(Verdict)
 Status = Literal["thinking", "drawing", "done", "failed", "cancelled"]
 IN_FLIGHT = ("thinking", "drawing")
 INTERRUPTED = "Easel was stopped while it worked on this. Nothing is lost: press Retry."
@@ -53,6 +55,12 @@ MIGRATIONS = (
     CREATE TABLE pictures (
         id TEXT PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, kept INTEGER NOT NULL,
         created REAL NOT NULL
+    );
+    """,
+    """
+    CREATE TABLE ratings (
+        turn TEXT PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+        verdict TEXT NOT NULL, prompt TEXT NOT NULL, created REAL NOT NULL
     );
     """,
 )
@@ -92,6 +100,16 @@ class Turn:
     draw_probability: float | None = None
     error: str = ""
     timings: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What the user thinks of a turn's reply."""
+
+    turn: str
+    verdict: Verdict  # "": none, only the prompt was put right
+    prompt: str  # the refined prompt as it should have been, in the user's words; "": nothing is said of it
+    created: float
 
 
 class Store:
@@ -213,6 +231,37 @@ class Store:
             turn.parent,
         )
         return [_turn(row) for row in rows]
+
+    def rate(self, turn: Turn, verdict: Verdict = "", prompt: str = "") -> None:
+        """Keep the user's opinion of a finished reply, in the place of an earlier one; of neither, none is kept.
+        Raises InputRefused where it does not fit the reply."""
+        prompt = " ".join(prompt.split())
+        if verdict not in VERDICTS:
+            raise InputRefused(f"There is no rating {verdict!r}. Choose {', '.join(VERDICTS[1:])}.")
+        if turn.status != "done":
+            raise InputRefused("Only a finished reply can be rated. Wait for it, or press Retry.")
+        if verdict == ("should_draw" if turn.prompt else "should_talk"):
+            raise InputRefused("The reply is already of that kind. Rate it with a like or a dislike.")
+        if prompt and (not (turn.prompt or verdict == "should_draw") or verdict == "should_talk"):
+            raise InputRefused("Only the prompt of a picture can be put right.")
+        with self._write() as db:
+            db.execute("DELETE FROM ratings WHERE turn=?", (turn.id,))
+            if verdict or prompt:
+                row = {"turn": turn.id, "verdict": verdict, "prompt": prompt, "created": time.time()}
+                _insert(db, "ratings", row)
+
+    def rating(self, turn_id: str) -> Rating | None:
+        row = self._one("SELECT * FROM ratings WHERE turn=?", turn_id)
+        return Rating(**dict(row)) if row is not None else None
+
+    def ratings(self, owner: str | None = None) -> list[Rating]:
+        """All of them, or those in one owner's conversations, oldest first."""
+        query = """
+            SELECT ratings.* FROM ratings JOIN turns ON turns.id = ratings.turn
+            JOIN conversations ON conversations.id = turns.conversation
+            WHERE ?1 IS NULL OR conversations.owner = ?1 ORDER BY ratings.created, ratings.rowid
+        """
+        return [Rating(**dict(row)) for row in self._all(query, owner)]
 
     def newest_leaf(self, turn: Turn) -> str:
         """Where the path through `turn` ends when every step takes the newest branch."""

@@ -34,14 +34,10 @@ class Refused(Exception):
 
 
 def read_answer(brief: Brief, text: str, finish: str | None = "stop") -> Dialogue:
-    if finish == "length":
-        raise Refused("cut off at the token limit: raise --max-tokens")
-    if finish == "content_filter":
-        raise Refused("withheld by the endpoint's content filter")
-    answer = _read_object(text)
+    answer = read_object(text, finish)
     if brief.task == "D_p":
         answer = {"turn1": {"user": answer.pop("instruction", None), "prompt": answer.pop("prompt", None), **answer}}
-    _expect_keys(answer, [f"turn{n}" for n in range(1, len(brief.steps) + 1)], "the answer")
+    expect_keys(answer, [f"turn{n}" for n in range(1, len(brief.steps) + 1)], "the answer")
     said: list[tuple[str, str]] = []
     for n, step in enumerate(brief.steps):
         said.append(_read_turn(brief, step, answer[f"turn{n + 1}"], f"turn {n + 1}"))
@@ -57,7 +53,12 @@ def read_answer(brief: Brief, text: str, finish: str | None = "stop") -> Dialogu
     )
 
 
-def _read_object(text: str) -> dict[str, Any]:
+def read_object(text: str, finish: str | None) -> dict[str, Any]:
+    """The JSON object that an answer consists of."""
+    if finish == "length":
+        raise Refused("cut off at the token limit: raise --max-tokens")
+    if finish == "content_filter":
+        raise Refused("withheld by the endpoint's content filter")
     text = _THOUGHTS.sub("", text)
     if match := _FENCE.match(text):
         text = match.group(1)
@@ -72,7 +73,7 @@ def _read_object(text: str) -> dict[str, Any]:
     return answer
 
 
-def _expect_keys(value: Any, keys: list[str], where: str) -> None:
+def expect_keys(value: Any, keys: list[str], where: str) -> None:
     if not isinstance(value, dict):
         raise Refused(f"{where} is no JSON object")
     if missing := [key for key in keys if value.get(key) is None]:
@@ -82,20 +83,21 @@ def _expect_keys(value: Any, keys: list[str], where: str) -> None:
 
 
 def _read_turn(brief: Brief, step: Step, turn: Any, where: str) -> tuple[str, str]:
-    _expect_keys(turn, list(step.keys), where)
+    expect_keys(turn, list(step.keys), where)
     texts = []
     for key in step.keys:
-        text = turn[key]
-        if not isinstance(text, str):
-            raise Refused(f"{where}: {key!r} is no text")
-        texts.append(_checked(text.strip(), key, brief, f"{where}, {key}"))
+        texts.append(check_text(turn[key], key, brief.language, brief.rules, f"{where}, {key}"))
     if step.draws and words(texts[0]) == words(texts[1]):
         raise Refused(f"{where}: the prompt only repeats the request")
     return texts[0], texts[1]
 
 
-def _checked(text: str, key: str, brief: Brief, where: str) -> str:
-    fewest, most = LENGTHS[brief.language][key]
+def check_text(text: Any, key: str, language: str, rules: str, where: str) -> str:
+    """The text, where it may stand in a record. `rules`: what the teacher was told, which must not come back."""
+    if not isinstance(text, str):
+        raise Refused(f"{where}: {key!r} is no text")
+    text = text.strip()
+    fewest, most = LENGTHS[language][key]
     if not text:
         raise Refused(f"{where}: empty")
     if not fewest <= len(text) <= most:
@@ -105,11 +107,11 @@ def _checked(text: str, key: str, brief: Brief, where: str) -> str:
     if not text.isprintable() and not all(char.isprintable() or char == "\n" for char in text):
         raise Refused(f"{where}: holds control characters")
     share = chinese_share(text)
-    if (share > 0.2) if brief.language == "en" else (share < 0.6):
-        raise Refused(f"{where}: not in {'English' if brief.language == 'en' else 'Chinese'}")
+    if (share > 0.2) if language == "en" else (share < 0.6):
+        raise Refused(f"{where}: not in {'English' if language == 'en' else 'Chinese'}")
     if match := _TALKS_SHOP.search(text):
         raise Refused(f"{where}: speaks of the task ({match.group(0)!r})")
-    if runs := _runs(text) & _runs(brief.rules):
+    if runs := _runs(text) & _runs(rules):
         raise Refused(f"{where}: repeats the instructions ({' '.join(min(runs))!r})")
     return text
 

@@ -21,8 +21,12 @@ TEACHER_RULE = "No example that records of the test split were written after sta
 def card(manifest: Mapping[str, Any]) -> str:
     """Markdown, behind the front matter that model hubs read."""
     splits = manifest["splits"]
-    drawn = "picture_size" in manifest
-    languages = sorted({key.split()[1] for entry in splits.values() for key in entry["counts"] if "language" in key})
+    world = "picture_size" in manifest
+    pictures = any(entry["counts"].get("pictures") for entry in splits.values())
+    taught = any("teacher" in entry for entry in splits.values())
+    languages = sorted(
+        {key.split()[1] for entry in splits.values() for key in entry["counts"] if key.startswith("language")}
+    )
     files = [{"split": split, "path": f"{split}-*.jsonl"} for split in splits]
     front = {
         "license": manifest["licence"].lower(),
@@ -35,17 +39,17 @@ def card(manifest: Mapping[str, Any]) -> str:
     lines += [
         "A line is a dialogue of one split: `messages` of text and picture blocks, a reply's text beginning with "
         "`<draw>` where it draws, and for each turn in `turns` its type and what was asked."
-        + (" Pictures are PNG files in `images/`, named by their SHA-256." if drawn else " There are no pictures."),
+        + (" Pictures are files in `images/`, named by their SHA-256." if pictures else " There are no pictures."),
         "",
-        f"- Source: {manifest['source']}" + (" (drawn and written by rules, without a model)" if drawn else ""),
+        f"- Source: {manifest['source']}" + (" (drawn and written by rules, without a model)" if world else ""),
         f"- Licence: {manifest['licence']}",
-        f"- Splits: {SPLITS_RULE if drawn else TEACHER_RULE}",
+        *([f"- Splits: {SPLITS_RULE if world else TEACHER_RULE}"] if world or taught else []),
         "",
         "| split | records | shards | made by | builders |",
         "| --- | --- | --- | --- | --- |",
     ]
     for split, entry in splits.items():
-        made = f"`{command(split, entry, manifest['source'] if not drawn else None)}`"
+        made = f"`{command(split, entry, manifest['source'] if taught else None)}`"
         lines.append(f"| {split} | {entry['n']:,} | {len(entry['shards'])} | {made} | {entry.get('builders', '')} |")
     lines += ["", f"| number of | {' | '.join(splits)} |", "| --- " * (len(splits) + 1) + "|"]
     for name in sorted({name for entry in splits.values() for name in entry["counts"]}):
@@ -55,7 +59,9 @@ def card(manifest: Mapping[str, Any]) -> str:
 
 
 def command(split: str, entry: Mapping[str, Any], teacher: str | None) -> str:
-    """The line that makes a split, but for its folder and where the teacher answers."""
+    """The line that makes a split, but for its folders and where the teacher answers."""
+    if "command" in entry:
+        return str(entry["command"])
     tasks = {task.removeprefix("D_"): share for task, share in entry["shares"].items() if share}
     words = ["easel data", next(iter(tasks)) if len(tasks) == 1 else "mix"]
     words.append(f"--split {split} --n {entry['n']} --seed {entry['seed']}")

@@ -32,7 +32,7 @@ from dialog_mllm.records import DataError, read_manifest, run_file, split_files
 Drawn = tuple[Scene, tuple[str, int] | None]  # a scene, with the language and template of its prompt
 
 SHOWN = 5  # violations of one rule that are printed
-TASKS = ("D_o", "D_p", "D_pm", "D_tt", "D_n", "D_c")
+TASKS = ("D_o", "D_p", "D_pm", "D_tt", "D_n", "D_c", "D_e", "D_f")
 TYPES = ("t2t", "t2i", "ti2t", "ti2i")
 
 
@@ -146,19 +146,22 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
                 counts["pictures"] += 1
                 _check_picture(block, where, split, root, report, seen)
     drawn: list[Drawn] = []
-    world = record["source"] == SOURCE  # of which every scene is known, and drawn
+    world = record["source"].startswith(SOURCE)  # of which every scene is known, and drawn
+    kind = record.get("of", record)["task"]  # of the dialogue that a correction is taken from
+    if record["task"] in ("D_e", "D_f") and record["learn"] != [len(turns) - 1]:
+        report.add("of a correction the last reply is learnt, and only that", where)
     for i, turn in enumerate(turns):
         counts.update(("turns", f"type {turn['type']}", f"request {request_name(turn)}"))
         user, reply = messages[2 * i], messages[2 * i + 1]
         here = f"{where} turn {i}"
         _check_tokens(user, reply, turn, here, counts, report)
         if turn["type"] in ("t2i", "ti2i"):
-            kept = i + 1 < len(turns) and record["task"] != "D_c" and world  # the others show none
+            kept = i + 1 < len(turns) and (kind == "D_f" or (kind != "D_c" and world))  # the others show none
             if any(block["type"] == "image" for block in reply["content"]) != kept:
                 report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
             if world:
                 drawn.append(_check_drawn(reply, turn, drawn, here, split, report, seen))
-            else:
+            elif kind != "D_f":  # people keep no rule
                 _check_unseen(messages, turns, i, here, report)
         elif turn["scene"] is not None:
             report.add("only drawn turns have a scene", here)
@@ -269,10 +272,10 @@ def _check_unseen(
             report.add("an edited prompt keeps most of the words of the one before, and changes some", where)
 
 
-def violations(record: Mapping[str, Any]) -> list[str]:
-    """The rules that one record without pictures breaks by itself."""
+def violations(record: Mapping[str, Any], root: Path = Path()) -> list[str]:
+    """The rules that one record breaks by itself; its pictures are sought in `root`."""
     report = Report()
-    _check_record(record, record["id"], record["split"], Path(), report, _Seen())
+    _check_record(record, record["id"], record["split"], root, report, _Seen())
     return sorted(report.violations)
 
 

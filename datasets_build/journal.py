@@ -39,7 +39,7 @@ class Journal:
         self.path = path
         self.answers: dict[Key, Answer] = {}
         self.tokens_in = self.tokens_out = 0
-        self._header = dict(header)
+        self.header = dict(header)
         self._file = -1
         self._size = 0
 
@@ -65,7 +65,7 @@ class Journal:
             "verdict": "refused" if reason else "accepted",
             "reason": reason,
         }
-        identity: dict[str, Any] = {name: self._header[name] for name in ("seed", "split") if name in self._header}
+        identity: dict[str, Any] = {name: self.header[name] for name in ("seed", "split") if name in self.header}
         said = {"text": answer.text, "finish": answer.finish, "tokens": [answer.tokens_in, answer.tokens_out]}
         self._write({**identity, **names, **said})
         self._keep(key, answer)
@@ -89,7 +89,7 @@ class Journal:
         os.ftruncate(self._file, self._size)  # a line that was cut off is an answer that nobody has used
         lines = data[: self._size].decode("utf-8", "replace").splitlines()
         if not lines:
-            self._write(self._header)
+            self._write(self.header)
             return
         for number, line in enumerate(lines, 1):
             try:
@@ -105,7 +105,7 @@ class Journal:
             answer = Answer(line["text"], line["finish"], int(tokens_in), int(tokens_out))
             self._keep((int(line["index"]), int(line["attempt"])), answer)
             return
-        wanted = json.loads(json.dumps(self._header))
+        wanted = json.loads(json.dumps(self.header))
         if line != wanted:
             name = next(name for name in sorted({*line, *wanted}) if line.get(name) != wanted.get(name))
             raise JournalError(

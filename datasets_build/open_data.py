@@ -19,6 +19,7 @@ from datasets_build.storybook.edits import apply_edit, sample_edit
 from datasets_build.storybook.language import N_TEMPLATES, describe, write_prompt
 from datasets_build.storybook.questions import ask
 from datasets_build.storybook.scene import Scene, sample_scene
+from datasets_build.storybook.vocabulary import name
 from datasets_build.surface import roughen
 from datasets_build.topics import TOPICS
 
@@ -66,7 +67,7 @@ def _describe_several(speaker: Speaker) -> list[Exchange]:
     for _ in range(speaker.rng.choice((1, 2, 3))):
         scene = sample_scene(speaker.rng, speaker.split)
         user = roughen(speaker.pick("looking", "describe"), speaker.language, speaker.rng)
-        accept = [subject.kind for subject in scene.subjects]
+        accept = [name(subject.kind, speaker.language, attribute="kind") for subject in scene.subjects]
         exchanges.append(
             Exchange(
                 user,

@@ -42,7 +42,8 @@ class BuildError(RuntimeError):
 def write_atomically(path: Path, data: bytes, drafts: Path | None = None) -> None:
     """Writes the file by rename, from a draft beside it or in the folder `drafts`, which must be on the same disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = (drafts or path.parent) / f".{path.name}.{secrets.token_hex(8)}"
+    drafts = drafts if drafts is not None and drafts.is_dir() else path.parent
+    draft = drafts / f".{path.name}.{secrets.token_hex(8)}"
     try:
         draft.write_bytes(data)
         draft.replace(path)
@@ -83,7 +84,7 @@ class Line:
     """A record as it stands in its shard, and what the rest of the split must know of it."""
 
     text: bytes
-    index: int  # in the run: the last part of its id
+    id: str
     key: int
     counted: tuple[str, ...]
     pictures: tuple[str, ...]
@@ -97,8 +98,12 @@ class Line:
         ]
         counted = [f"task {record['task']}", f"language {record['language']}"]
         counted += [f"turn {turn['type']}" for turn in record["turns"]]
-        index = int(record["id"].rpartition("-")[2])
-        return cls(text, index, content_key(record), tuple(counted), tuple(pictures))
+        return cls(text, record["id"], content_key(record), tuple(counted), tuple(pictures))
+
+    @property
+    def index(self) -> int:
+        """In the builder's run."""
+        return int(self.id.rpartition("-")[2])
 
 
 class SplitFolder:
@@ -214,6 +219,8 @@ class SplitFolder:
             shard.update(line.text)
             self._digest.update(line.text)
             self._counts.update(line.counted)
+            if line.pictures:
+                self._counts["pictures"] += len(line.pictures)
         self._shards.append({"file": self.path(number).name, "n": len(lines), "sha256": shard.hexdigest()})
 
     def finish(self, **more: Any) -> dict[str, Any]:
@@ -237,6 +244,22 @@ class SplitFolder:
 
     def _put(self, name: str, text: str) -> None:
         write_atomically(self.out / name, text.encode(), self.out / DRAFTS)
+
+
+def write_split(
+    out: Path,
+    split: str,
+    records: Sequence[Mapping[str, Any]],
+    made: Mapping[str, Any],
+    source: str = SOURCE,
+    licence: str = LICENCE,
+    **more: Any,
+) -> dict[str, Any]:
+    """Writes a split of which all records are there, and returns the manifest."""
+    with SplitFolder(out, split, {"n": len(records), "shard": SHARD, **made}, source, licence) as folder:
+        for number, start in enumerate(range(0, len(records), SHARD)):
+            folder.write(number, [Line.read(to_line(record)) for record in records[start : start + SHARD]])
+        return folder.finish(**more)
 
 
 def _text(manifest: Mapping[str, Any]) -> str:

@@ -12,28 +12,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets_build.answers import Refused, read_answer
+from datasets_build.asking import Asking, Limits, Wording
 from datasets_build.briefs import Brief, Plan, brief, language_of
 from datasets_build.check import violations
 from datasets_build.consistency import words
 from datasets_build.endpoint import Endpoint, Settings, Stopped
-from datasets_build.journal import Answer, Journal, JournalError, Key
+from datasets_build.journal import Answer, Journal, JournalError
 from datasets_build.records import Dialogue, to_record
 from datasets_build.seeds import Pair, samples, seeds
-from datasets_build.shards import SHARD, Line, SplitFolder, explained, to_line, write_atomically
+from datasets_build.shards import explained, write_split
 from datasets_build.storybook.vocabulary import LANGUAGES
 from dialog_mllm.records import DataError
 
@@ -83,16 +81,8 @@ class TeacherJob:
     def body(self, asked: Brief, index: int, attempt: int) -> dict[str, Any]:
         """The request, without the model."""
         name = f"{self.plan.task} {self.plan.seed} {self.plan.split} {index} {attempt}"
-        body: dict[str, Any] = {
-            "messages": [{"role": "user", "content": asked.text}],
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "seed": int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1,
-        }
-        if self.structured:
-            schema = {"name": "answer", "schema": asked.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+        wording = Wording(self.temperature, self.max_tokens, self.structured)
+        return wording.body(asked.text, name, asked.schema)
 
     def header(self, model: str) -> dict[str, Any]:
         """All that the answers depend on."""
@@ -118,12 +108,11 @@ class Teacher:
 
     def __init__(self, job: TeacherJob, endpoint: Endpoint, journal: Journal, progress: Callable[[str], None]) -> None:
         self.job, self.endpoint, self.journal = job, endpoint, journal
-        self.stopped: Exception | None = None
+        limits = Limits(job.attempts, job.give_up, job.concurrency)
+        self.asking = Asking(endpoint, journal, limits, self._body, self._read, self._tell)
         self._progress = progress
+        self._before = 0  # records of the rounds before this one
         self._started = time.monotonic()
-        self.refused: dict[Key, str] = {}  # why each answer was refused
-        self._accepted = 0  # in this run
-        self._refused_in_a_row = 0
 
     async def records(self) -> list[dict[str, Any]]:
         """`n` records that all differ. They follow from the answers alone, not from the order in which those came."""
@@ -132,7 +121,8 @@ class Teacher:
         goal, most = job.n, job.n + max(10, int(SPARE * job.n))
         todo = {index: 0 for index in range(goal)}  # index -> the attempt to begin with
         while todo:
-            settled = await self._settle_all(todo, chosen)
+            self._before = len(chosen)
+            settled = await self.asking.settle_all(todo)
             chosen = dict(sorted({**chosen, **settled}.items()))
             todo = {index: chosen.pop(index)[0] + 1 for index in _repetitions(chosen)}
             if not todo and len(chosen) < job.n:
@@ -142,51 +132,17 @@ class Teacher:
         if len(chosen) < job.n:
             raise Stopped(
                 f"only {len(chosen):,} of {job.n:,} records came out of {goal:,}, each asked for up to {job.attempts} "
-                f"times; most were refused as: {self._commonest()}. Choose another model, more --attempts or fewer --n"
+                f"times; most were refused as: {self.asking.commonest()}. Choose another model, more --attempts or "
+                "fewer --n"
             )
         return [record for _, record in chosen.values()]
 
-    async def _settle_all(self, todo: dict[int, int], chosen: dict[int, Any]) -> dict[int, tuple[int, dict[str, Any]]]:
-        settled: dict[int, tuple[int, dict[str, Any]]] = {}
-        queue = iter(todo.items())
+    def _body(self, index: int, attempt: int) -> dict[str, Any]:
+        return self.job.body(self.job.brief(index, attempt), index, attempt)
 
-        async def work() -> None:
-            for index, first in queue:
-                try:
-                    found = await self._settle(index, first)
-                except (Stopped, JournalError, OSError) as error:
-                    # The others may finish what they have sent: it is paid for.
-                    self.stopped = self.stopped or error
-                    self.endpoint.stop()
-                    return
-                if found is not None:
-                    settled[index] = found
-                    self._tell(len(chosen) + len(settled))
-
-        await asyncio.gather(*(work() for _ in range(self.job.concurrency)))
-        if self.stopped is not None:
-            raise self.stopped
-        return settled
-
-    async def _settle(self, index: int, first: int) -> tuple[int, dict[str, Any]] | None:
-        """The first attempt from `first` on that is accepted; None where all are refused."""
-        for attempt in range(first, self.job.attempts):
-            asked, key = self.job.brief(index, attempt), (index, attempt)
-            known = self.journal.answers.get(key)
-            answer = known or await self.endpoint.ask(
-                self.job.body(asked, index, attempt), f"{self.job.plan.seed} {index} {attempt}"
-            )
-            try:
-                record, reason = self.record(asked, answer, index), None
-            except Refused as error:
-                record, reason = None, str(error)
-                self.refused[key] = reason
-            if known is None:
-                self.journal.add(key, answer, reason)
-                self._count(reason)
-            if record is not None:
-                return attempt, record
-        return None
+    def _read(self, index: int, attempt: int, answer: Answer) -> dict[str, Any]:
+        record = self.record(self.job.brief(index, attempt), answer, index)
+        return record | {"scores": {"attempts": attempt + 1}}
 
     def record(self, asked: Brief, answer: Answer, index: int) -> dict[str, Any]:
         """Refused, where the answer is no record that keeps every rule."""
@@ -199,41 +155,21 @@ class Teacher:
             raise Refused(broken[0])
         return record
 
-    def write_refused(self) -> None:
-        lines = (
-            json.dumps({"index": i, "attempt": n, "reason": reason, "text": text}, ensure_ascii=False) + "\n"
-            for (i, n), reason in sorted(self.refused.items())
-            for text in (self.journal.answers[i, n].text,)
-        )
-        write_atomically(self.job.path("refused"), "".join(lines).encode("utf-8", "replace"))
-
     def report(self) -> dict[str, Any]:
         """What all answers in the journal took, those of earlier runs included."""
         journal = self.journal
         cost = self.job.prices.cost(journal)
         return {
             "answers": len(journal.answers),
-            "refused": len(self.refused),
+            "refused": len(self.asking.refused),
             "tokens_in": journal.tokens_in,
             "tokens_out": journal.tokens_out,
         } | ({"cost": round(cost, 6)} if cost else {})
 
-    def _count(self, reason: str | None) -> None:
-        self._accepted += reason is None
-        self._refused_in_a_row = self._refused_in_a_row + 1 if reason else 0
-        if self._refused_in_a_row >= self.job.give_up:
-            raise Stopped(
-                f"{self._refused_in_a_row} answers in a row were refused (--give-up), most as: {self._commonest()}. "
-                "Choose another model, or try --structured"
-            )
-
-    def _commonest(self) -> str:
-        reasons = Counter(self.refused.values())
-        return reasons.most_common(1)[0][0] if reasons else "repetitions of other records"
-
     def _tell(self, done: int) -> None:
         spent = time.monotonic() - self._started
-        left = (self.job.n - done) * spent / self._accepted if self._accepted else 0.0
+        done += self._before
+        left = (self.job.n - done) * spent / self.asking.accepted if self.asking.accepted else 0.0
         journal, cost = self.journal, self.job.prices.cost(self.journal)
         line = f"{done:,} of {self.job.n:,} {self.job.plan.split} records, {len(journal.answers):,} answers"
         line += f", {journal.tokens_in + journal.tokens_out:,} tokens"
@@ -266,64 +202,40 @@ async def teach(
     with Journal(job.path("journal"), job.header(settings.model)) as journal:
         async with Endpoint(settings) as endpoint:
             teacher = Teacher(job, endpoint, journal, progress)
-            with _signals(teacher):
+            with teacher.asking.stopped_by_signals():
                 try:
                     records = await teacher.records()
                 except Stopped as error:
-                    kept = f"{len(journal.answers):,} answers are kept: the same line takes the run up from there."
-                    raise Stopped(f"{error}. {kept}") from error
+                    raise Stopped(f"{error}. {teacher.asking.kept()}") from error
                 finally:
-                    teacher.write_refused()
+                    teacher.asking.write_refused(job.path("refused"))
             report = teacher.report()
-        made = {"n": job.n, "shard": SHARD, "seed": job.plan.seed, "shares": {job.plan.task: 1.0}}
-        with SplitFolder(job.out, job.plan.split, made, settings.model, job.licence) as folder:
-            # All that takes time or money is in the journal: nothing is to be won from finished shards.
-            for number, start in enumerate(range(0, len(records), SHARD)):
-                folder.write(number, [Line.read(to_line(record)) for record in records[start : start + SHARD]])
-            said = {name: report[name] for name in ("answers", "refused", "tokens_in", "tokens_out")}
-            manifest = folder.finish(teacher=said)
+        made = {"seed": job.plan.seed, "shares": {job.plan.task: 1.0}}
+        said = {name: report[name] for name in ("answers", "refused", "tokens_in", "tokens_out")}
+        manifest = write_split(job.out, job.plan.split, records, made, settings.model, job.licence, teacher=said)
     return manifest, report | {"requests_sent": endpoint.requests}
-
-
-@contextlib.contextmanager
-def _signals(teacher: Teacher) -> Iterator[None]:
-    """The first Ctrl-C lets what was sent come to its end; the second does not."""
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int) -> None:
-        teacher.stopped = teacher.stopped or Stopped("it was stopped by Ctrl-C or a signal")
-        teacher.endpoint.stop()
-        loop.remove_signal_handler(number)
-
-    handled = []
-    # Elsewhere than in the main thread there are no signals to handle.
-    with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop, number)
-            handled.append(number)
-    try:
-        yield
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
 
 
 # ------------------------------------------------------------------------------------------------- command line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = add_endpoint_arguments(parser)
+    add = group.add_argument
+    add("--samples", type=Path, help="a D_p of the same split, as examples (default: the written pairs)")
+    add("--examples", type=int, default=4, help="examples in each brief")
+    add("--price-in", type=float, default=0.0, help="of a million tokens read, for the report")
+    add("--price-out", type=float, default=0.0, help="of a million tokens written")
+
+
+def add_endpoint_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Which endpoint is asked, and how."""
     group = parser.add_argument_group("teacher")
     add = group.add_argument
     add("--teacher", default=OFFLINE, help="who writes: `offline`, or an OpenAI-compatible address (…/v1)")
     add("--teacher-model", default="", help="the model's name at that address")
     add("--teacher-key-env", metavar="VAR", help="the environment variable that holds the address's key")
     add("--licence", default=NO_LICENCE, help="of what this model writes, for the records and the manifest")
-    add(
-        "--samples",
-        type=Path,
-        help="a D_p of the same split, folder or file, as examples (default: the written pairs)",
-    )
-    add("--examples", type=int, default=4, help="examples in each brief")
     add("--structured", action="store_true", help="ask the endpoint to hold the answer to a JSON schema")
     add("--temperature", type=float, default=0.9)
     add("--max-tokens", type=int, default=1024, help="of one answer")
@@ -336,22 +248,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backoff", type=float, default=0.5, help="seconds before the second of these; doubled before each further one"
     )
     add("--timeout", type=float, default=120.0, help="seconds for one answer")
-    add("--price-in", type=float, default=0.0, help="of a million tokens read, for the report")
-    add("--price-out", type=float, default=0.0, help="of a million tokens written")
+    return group
 
 
-def from_arguments(args: argparse.Namespace, task: str) -> tuple[TeacherJob, Settings]:
+def endpoint_settings(args: argparse.Namespace) -> Settings:
     """ValueError says what is wrong with the options."""
-    if args.ray is not None:
+    if getattr(args, "ray", None) is not None:
         raise ValueError("--ray is for the offline teacher; an endpoint is asked faster with more --concurrency")
     key = None
     if args.teacher_key_env is not None:
         key = os.environ.get(args.teacher_key_env, "").strip()
         if not key:
             raise ValueError(f"the environment variable {args.teacher_key_env} (--teacher-key-env) holds no key")
-    settings = Settings(
-        args.teacher, args.teacher_model, key, args.rate, args.tries, args.backoff, timeout=args.timeout
-    )
+    return Settings(args.teacher, args.teacher_model, key, args.rate, args.tries, args.backoff, timeout=args.timeout)
+
+
+def from_arguments(args: argparse.Namespace, task: str) -> tuple[TeacherJob, Settings]:
+    """ValueError says what is wrong with the options."""
+    settings = endpoint_settings(args)
     languages = LANGUAGES if args.language == "both" else (args.language,)
     if args.samples is not None:
         pools = samples(args.samples, args.split)

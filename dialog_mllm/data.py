@@ -5,12 +5,15 @@
 A record becomes exactly the tokens that serving makes of it: `messages.arrange` moves and thins the pictures, the
 tokenizer's own chat template renders, and the processor's own expansion stands for each picture. Where a long
 conversation shows the model only its newest pictures, the record is cut into one sample per such view.
+
+A record's `learn` lists the turns whose replies count, from 0; without it all of them do. So what went wrong before a
+corrected reply stands in the history and is not learnt.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,19 +124,30 @@ class Encoder:
         yield first, turns - 1
 
     def samples(
-        self, messages: Sequence[Message], picture_row: Callable[[ImageBlock], int], text_weight: float, language: str
+        self,
+        messages: Sequence[Message],
+        picture_row: Callable[[ImageBlock], int],
+        text_weight: float,
+        language: str,
+        learn: Collection[int] | None = None,
     ) -> Iterator[Sample]:
+        """`learn`: the turns whose replies count; None: all. A view that holds none of them is left out."""
         for first, last in self.views(messages):
+            turns = [turn for turn in range(first, last + 1) if learn is None or turn in learn]
+            if not turns:
+                continue
             ids, pictures = self.ids(messages[: 2 * last + 2])
             if len(ids) > CONTEXT:
                 raise DataError(f"a conversation has {len(ids)} tokens; the model reads {CONTEXT}")
-            weights, decisions = self._loss(np.array(ids, np.int32), first, text_weight)
+            weights, decisions = self._loss(np.array(ids, np.int32), first, turns, text_weight)
             rows = tuple(picture_row(block) for block in pictures)
             yield Sample(np.array(ids, np.int32), weights, rows, decisions, language)
 
-    def _loss(self, ids: np.ndarray, first: int, text_weight: float) -> tuple[np.ndarray, tuple[Decision, ...]]:
-        """Weight 1 on what the assistant says from turn `first` on, its end included, more on the token that decides,
-        and `text_weight` on users' words."""
+    def _loss(
+        self, ids: np.ndarray, first: int, turns: Sequence[int], text_weight: float
+    ) -> tuple[np.ndarray, tuple[Decision, ...]]:
+        """Weight 1 on what the assistant says in `turns`, its end included, more on the token that decides, and
+        `text_weight` on users' words from turn `first` on."""
         weights = np.zeros(len(ids), np.float32)
         starts = np.flatnonzero(ids == self.token(ASSISTANT))
         ends = np.flatnonzero(ids == self.token(END))
@@ -143,9 +157,11 @@ class Encoder:
             said = ~np.isin(ids, [self.token(token) for token in given])
             weights[begin:] = text_weight * said[begin:]
         decisions = []
-        for start in starts[first:]:
+        for turn, start in enumerate(starts[first:].tolist(), first):
             end = ends[np.searchsorted(ends, start)]
-            weights[start + 1 : end + 1] = 1.0
+            weights[start + 1 : end + 1] = float(turn in turns)
+            if turn not in turns:
+                continue
             position = start + 1 + int(ids[start + 1] == self.token(SWITCH))
             draws = bool(ids[position] == self.token(DRAW))
             weights[position] = DRAW_WEIGHT if draws else TALK_WEIGHT
@@ -243,7 +259,8 @@ def load_samples(
         try:
             messages = [Message.from_json(message, root) for message in record["messages"]]
             row = partial(pictures.row, record=str(record.get("id", number)))
-            made = list(encoder.samples(messages, row, text_weight, record.get("language", "en")))
+            learn = _learnt(record, len(messages) // 2)
+            made = list(encoder.samples(messages, row, text_weight, record.get("language", "en"), learn))
             samples.extend(made * (refusals if _declines(record) else 1))
         except (DataError, MessageError, KeyError) as error:
             raise DataError(f"record {record.get('id', number)}: {error}") from error
@@ -251,6 +268,15 @@ def load_samples(
         raise DataError("there is no dialogue in the data: make some with `easel data mix`")
     pictures.fill(cache)
     return samples, pictures
+
+
+def _learnt(record: Record, turns: int) -> list[int] | None:
+    learn = record.get("learn")
+    if learn is None:
+        return None
+    if not isinstance(learn, list) or not learn or not all(type(n) is int and 0 <= n < turns for n in learn):
+        raise DataError(f"`learn` must list turns from 0 to {turns - 1}; got {learn!r}")
+    return learn
 
 
 def _declines(record: Record) -> bool:

@@ -1,6 +1,8 @@
 """How good the dialog model is, on held-out dialogues: DialogBen's question (draw or talk?) and the refined prompts.
 
-    scores = evaluate(read_records(data_files(["data"], "test")), DialogClient(url, key, "dialog"), judge_prompt)
+    files = data_files(["data"], "test")
+    turns = asyncio.run(ask_all(list(turns_of(read_records(files))), DialogClient(url, key, "dialog")))
+    scores = score(turns, judge_prompt)
 
 Every assistant turn is asked for on its own, after the record's true history, many at once. Whether a prompt holds what
 was asked and keeps what was not is for `judge_prompt` to say: this package does not know the picture-book world.
@@ -10,13 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialog_mllm.client import DialogClient
+from dialog_mllm.comparison import wilson
 from dialog_mllm.errors import MessageError, ProtocolError
 from dialog_mllm.messages import Message
 from dialog_mllm.protocol import DRAW, SWITCH, Parser, Reply
@@ -41,6 +45,7 @@ class Turn:
     history: tuple[Message, ...]
     wanted: str  # the record's reply
     previous_prompt: str | None
+    topic: str | None = None
     reply: Reply | None = None  # None: the output was no reply
 
     @property
@@ -76,6 +81,7 @@ def turns_of(records: Iterable[tuple[Record, Path]]) -> Iterator[Turn]:
                 history=tuple(messages[: 2 * index + 1]),
                 wanted=wanted,
                 previous_prompt=previous,
+                topic=record.get("topic"),
             )
             yield made
             if made.draws:
@@ -102,7 +108,9 @@ async def ask_all(
     client: DialogClient,
     concurrency: int = CONCURRENCY,
     on_progress: Callable[[int, int], None] | None = None,
+    on_answer: Callable[[Turn], None] | None = None,
 ) -> list[Turn]:
+    """The turns with their replies. Raises the first failure of the server; `on_answer` has had all before it."""
     slots = asyncio.Semaphore(concurrency)
     done = 0
 
@@ -118,10 +126,13 @@ async def ask_all(
                 reply = None
             except MessageError as error:
                 raise unreadable(turn.record, error) from error
+        answered = replace(turn, reply=reply)
+        if on_answer:
+            on_answer(answered)
         done += 1
         if on_progress:
             on_progress(done, len(turns))
-        return replace(turn, reply=reply)
+        return answered
 
     async with asyncio.TaskGroup() as group:  # one failure stops the others
         tasks = [group.create_task(ask(turn)) for turn in turns]
@@ -187,20 +198,22 @@ def read_reply(raw: str) -> Reply | None:
 
 
 def score(turns: Sequence[Turn], judge_prompt: JudgePrompt) -> dict[str, Any]:
-    """Flat keys for the whole, and the same under `by_type` and `by_language`. A share of nothing is None."""
+    """Flat keys for the whole, their 95 % intervals under `intervals`, and the same keys as for the whole under
+    `by_type` and `by_language`. A share of nothing is None, and has no interval."""
     if not turns:
         raise DataError("there is no dialogue to measure on: make some with `easel data mix`")
-    judged = [_judge(turn, judge_prompt) for turn in turns]
+    judged = [judge(turn, judge_prompt) for turn in turns]
     return {
         "n": len({turn.record for turn in turns}),
         **_shares(judged),
+        "intervals": {key: wilson(sum(of), len(of)) for key, of in _values(judged) if of},
         "by_type": {key: _shares(of) for key, of in _grouped(turns, judged, lambda turn: turn.turn["type"])},
         "by_language": {key: _shares(of) for key, of in _grouped(turns, judged, lambda turn: turn.language)},
     }
 
 
-# What each turn can be right or wrong in; a key is absent where the turn does not bear on it.
-def _judge(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, bool]:
+def judge(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, bool]:
+    """What the turn can be right or wrong in; a key is absent where the turn does not bear on it."""
     right: dict[str, bool] = {"switch_accuracy": turn.drew == turn.draws, "no_reply": turn.reply is None}
     reply = turn.reply
     if turn.draws:
@@ -223,16 +236,54 @@ def _judge(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, bool]:
     return right
 
 
+def error_of(turn: Turn, right: Mapping[str, bool]) -> str | None:
+    """The kind of error in a reply, by `judge`'s verdict on it; the first of several. None: the reply is right."""
+    if turn.reply is None:
+        return "no_reply"
+    if turn.operation == "refuse" and turn.drew:
+        return "refusal"
+    if right.get("false_draw"):
+        return "false_draw"
+    if right.get("missed_draw"):
+        return "missed_draw"
+    for kind, key in (("prompt", "prompt_correct"), ("question", "question_accuracy"), ("topic", "topic_accuracy")):
+        if right.get(key) is False:
+            return kind
+    return None
+
+
+def verdict(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, Any]:
+    """A turn's line of `easel eval dialog --turns`: what was asked, by its digest and its categories, and what was
+    right in the reply."""
+    right = judge(turn, judge_prompt)
+    said = "\n".join(message.text for message in turn.history)
+    edits = (turn.turn.get("request") or {}).get("edit") or {}
+    return {
+        "record": turn.record,
+        "turn": turn.index,
+        "asked": hashlib.sha256(f"{said}\n{turn.wanted}".encode()).hexdigest()[:16],
+        "type": turn.turn["type"],
+        "language": turn.language,
+        "request": turn.operation,
+        "edit": edits.get("op"),
+        "topic": turn.topic,
+        "error": error_of(turn, right),
+        "right": right,
+        "reply": turn.reply and turn.reply.content,
+    }
+
+
 _KEYS = ("switch_accuracy", "false_draw", "missed_draw", "prompt_correct", "prompt_exact", "minimal_change",
          "question_accuracy", "refusal_accuracy", "topic_accuracy", "no_reply")  # fmt: skip
 
 
 def _shares(judged: Sequence[dict[str, bool]]) -> dict[str, Any]:
     shares: dict[str, Any] = {"turns": len(judged)}
-    for key in _KEYS:
-        values = [right[key] for right in judged if key in right]
-        shares[key] = round(sum(values) / len(values), 4) if values else None
-    return shares
+    return shares | {key: round(sum(of) / len(of), 4) if of else None for key, of in _values(judged)}
+
+
+def _values(judged: Sequence[dict[str, bool]]) -> list[tuple[str, list[bool]]]:
+    return [(key, [right[key] for right in judged if key in right]) for key in _KEYS]
 
 
 def _grouped(

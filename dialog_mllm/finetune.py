@@ -1,10 +1,11 @@
 """LoRA on the dialog model: reads the instruction data, writes a plain PEFT folder that vLLM loads.
 
     easel finetune --data DATA --out RUN --minutes 20      # RUN/adapter, and the run's curves
+    easel finetune --data ERRORS DATA --validation DATA --adapter RUN/adapter --out RUN2
 
 Only the language model's linear layers are adapted: vLLM ignores the rest and takes no new vocabulary from an adapter.
-The best adapter by switch accuracy on DATA's validation split is kept, to a hundredth (some hundred records tell no
-more than that); ties are decided by the loss, which is mostly the prompts'.
+The best adapter by switch accuracy on the first DATA's validation split is kept, to a hundredth (some hundred records
+tell no more than that); ties are decided by the loss, which is mostly the prompts'.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,9 @@ DEFAULTS = FitConfig(Path(), epochs=3.0, learning_rate=2e-3, optimizer="adamw", 
 class FinetuneConfig:
     """What `easel finetune` is asked for."""
 
-    data: Path  # a data set's folder, or a JSONL file to train on
+    data: Path | Sequence[Path]  # data sets' folders, or JSONL files to train on
     fit: FitConfig
+    validation: Path | None = None  # the data set to choose the best adapter by; None: the first of `data`
     base: Path = WEIGHTS / "base"
     adapter: Path | None = None  # start from this adapter instead of a fresh one
     rank: int = 64
@@ -46,7 +49,6 @@ class FinetuneConfig:
     dropout: float = 0.0
     refusals: int = 1  # how often a record in which something is declined is seen, beside the others
     validation_records: int = 400
-    validation: Path | None = None  # where `data` is a file, or holds no validation split: the same of another
 
     def __post_init__(self) -> None:
         if self.refusals < 1:
@@ -60,10 +62,11 @@ def finetune(config: FinetuneConfig) -> dict[str, float]:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     run = config.fit.run
-    train_files = data_files([config.data], "train")
-    if config.validation is None and not config.data.is_dir():
-        raise DataError(f"{config.data} is a file: name the one to measure on with --validation.")
-    validation_files = data_files([config.validation or config.data], "validation")
+    sources = [config.data] if isinstance(config.data, Path) else list(config.data)
+    train_files = data_files(sources, "train")
+    if config.validation is None and not sources[0].is_dir():
+        raise DataError(f"{sources[0]} is a file: name the one to measure on with --validation.")
+    validation_files = data_files([config.validation or sources[0]], "validation")
     core, processor = load_base(config.base)
     train, pictures = load_samples(train_files, processor, run / "pictures", refusals=config.refusals)
     held_out, held_out_pictures = load_samples(
@@ -128,8 +131,10 @@ def _adapter_folder(folder: Path) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="a data set's folder, or a JSONL file")
-    parser.add_argument("--validation", type=Path, help="another to measure on (default: DATA's validation split)")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="data sets' folders, or JSONL files")
+    parser.add_argument(
+        "--validation", type=Path, help="another to measure on (default: the first DATA's validation split)"
+    )
     parser.add_argument("--base", type=Path, default=WEIGHTS / "base", help="the model to adapt")
     parser.add_argument("--adapter", type=Path, help="an adapter to start from")
     parser.add_argument("--rank", type=int, default=64)
@@ -144,6 +149,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     return finetune(
         FinetuneConfig(
             data=args.data,
+            validation=args.validation,
             fit=fit_config(args, DEFAULTS),
             base=args.base,
             adapter=args.adapter,
@@ -152,6 +158,5 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             rslora=args.rslora,
             dropout=args.dropout,
             refusals=args.refusals,
-            validation=args.validation,
         )
     )

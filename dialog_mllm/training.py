@@ -1,6 +1,6 @@
 """Training the bundled base: its eyes on renders, then the whole of it on dialogues.
 
-    easel train mllm --data D/train.jsonl --validation D/validation.jsonl --pictures PICTURES --out RUN --minutes 60
+    easel train mllm --data D --validation D --pictures PICTURES --out RUN --minutes 60
 
 From nothing, or from an earlier base. `finetune.py` then puts a LoRA adapter on it; both use the loop in `fit.py`.
 """

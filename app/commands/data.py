@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from datasets_build import check, export, mix, pictures, records, report, teacher
+from datasets_build import check, export, filter, mix, pictures, recaption, records, report, teacher
 
-OTHERS = {"pictures": pictures, "check": check, "export": export, "report": report}
+OTHERS = {
+    "pictures": pictures, "check": check, "export": export, "report": report, "filter": filter, "recaption": recaption,
+}  # fmt: skip
 TASKS = {"o": "D_o", "p": "D_p", "pm": "D_pm", "tt": "D_tt", "n": "D_n", "c": "D_c"}
 
 

@@ -2,21 +2,30 @@
 
 easel eval dialog --n 600 --json            # starts vLLM with the profile's dialog model
 easel eval dialog --data data --url http://127.0.0.1:8000 --key KEY --model dialog
+easel eval dialog --data data --turns turns.jsonl     # each turn's verdict, for `easel data compare`
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import json
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.errors import EaselError
 from app.judging import judge_prompt
 from dialog_mllm.records import data_files, read_records
+
+if TYPE_CHECKING:
+    from app.profiles import Profile
+    from dialog_mllm.client import DialogClient
+    from dialog_mllm.evaluation import Turn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--n", type=int, default=600, help="how many dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
+    parser.add_argument("--turns", type=Path, metavar="FILE", help="write each turn's verdict here, as JSON lines")
+    add_model_arguments(parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which dialog model is asked."""
     parser.add_argument("--profile", default="storybook", help="whose dialog model to start (%(default)s)")
     parser.add_argument("--adapter", help="measure this adapter instead of the profile's")
     parser.add_argument("--url", help="a server that runs already")
@@ -33,29 +48,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from app.profiles import load_profile
-    from dialog_mllm.client import DialogClient
-    from dialog_mllm.evaluation import evaluate
-    from dialog_mllm.server import ServerSettings, VllmServer
+    from dialog_mllm.evaluation import score, turns_of, verdict
 
     if args.n < 1:
         raise EaselError("--n must be at least 1.")
-    profile = load_profile(args.profile)
-    if args.adapter:
-        profile = replace(profile, adapter=args.adapter)
+    if args.turns and not args.turns.parent.is_dir():
+        raise EaselError(f"There is no folder {args.turns.parent} for --turns: make it, or name another.")
+    profile = profile_of(args)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
         records = list(read_records(data_files(args.data or [_make(folder, args.n, args.seed)], "test"), args.n))
-        if args.url:
-            client = DialogClient(args.url, args.key or None, args.model, max_images=profile.max_images)
-        else:
-            settings = ServerSettings(
-                max_images=profile.max_images, max_model_len=profile.max_model_len, max_sequences=32
-            )
-            server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, folder))
-            server.wait_ready()
-            client = DialogClient(server.base_url, server.api_key, server.model_name, max_images=profile.max_images)
-        return evaluate(records, client, judge_prompt, on_progress=_show)
+        turns = ask(list(turns_of(records)), start_client(args, profile, stack, folder))
+    if args.turns:
+        lines = [json.dumps(verdict(turn, judge_prompt), ensure_ascii=False) + "\n" for turn in turns]
+        try:
+            args.turns.write_text("".join(lines), encoding="utf-8")
+        except OSError as error:
+            print(f"easel eval dialog: {args.turns} cannot be written ({error.strerror}).", file=sys.stderr)
+    return score(turns, judge_prompt)
+
+
+def profile_of(args: argparse.Namespace) -> Profile:
+    from app.profiles import load_profile
+
+    profile = load_profile(args.profile)
+    return replace(profile, adapter=args.adapter) if args.adapter else profile
+
+
+def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.ExitStack, logs: Path) -> DialogClient:
+    """A client of the server that runs already, or of one that runs until the stack is closed."""
+    from dialog_mllm.client import DialogClient, Timeouts
+    from dialog_mllm.server import ServerSettings, VllmServer
+
+    patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
+    images = profile.max_images
+    if args.url:
+        return DialogClient(args.url, args.key or None, args.model, timeouts=patient, max_images=images)
+    settings = ServerSettings(max_images=images, max_model_len=profile.max_model_len, max_sequences=32)
+    server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, logs))
+    server.wait_ready()
+    return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, max_images=images)
+
+
+def ask(turns: Sequence[Turn], client: DialogClient, on_answer: Callable[[Turn], None] | None = None) -> list[Turn]:
+    """The turns with their replies; the first failure of the server is raised as itself."""
+    from dialog_mllm.evaluation import ask_all
+
+    try:
+        return asyncio.run(ask_all(turns, client, on_progress=_show, on_answer=on_answer))
+    except ExceptionGroup as group:
+        print(file=sys.stderr)
+        raise group.exceptions[0] from group
 
 
 def _make(folder: Path, n: int, seed: int) -> Path:

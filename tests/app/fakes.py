@@ -9,12 +9,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from dialog_mllm.evaluation import read_reply, turns_of
 from dialog_mllm.messages import Message
-from dialog_mllm.protocol import Parser
+from dialog_mllm.protocol import Parser, Reply
+from dialog_mllm.records import read_records
 from generator.errors import DrawingCancelled
 from generator.request import DrawRequest, Limits
 
@@ -135,3 +138,23 @@ class FakeModels:
 def colour_of(request: DrawRequest) -> Image.Image:
     digest = hashlib.sha256(f"{request.prompt}|{request.seed}".encode()).digest()
     return Image.new("RGB", request.size, (digest[0], digest[1], digest[2]))
+
+
+Say = Callable[[str], str | Exception]
+
+
+class KnowingModel:
+    """A dialog client that answers what `say` makes of the record's own reply."""
+
+    def __init__(self, file: Path, say: Say) -> None:
+        turns = list(turns_of(read_records([file])))
+        self.truth = {tuple(message.text for message in turn.history): turn.wanted for turn in turns}
+        self.say = say
+        self.asked = 0
+
+    async def reply(self, messages: Sequence[Message]) -> AsyncGenerator[Reply | None]:
+        self.asked += 1
+        said = self.say(self.truth[tuple(message.text for message in messages)])
+        if isinstance(said, Exception):
+            raise said
+        yield read_reply(said)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from app import store as module
-from app.errors import NotFound, StoreError
+from app.errors import InputRefused, NotFound, StoreError
 from app.store import INTERRUPTED, Conversation, Store, Turn
 
 
@@ -141,3 +141,46 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
         db.execute(f"PRAGMA user_version={len(module.MIGRATIONS) + 1}")
     with pytest.raises(StoreError, match="newer Easel"):
         Store(tmp_path)
+
+
+def test_ratings_are_kept_with_their_turn(store: Store, conversation: Conversation) -> None:
+    talked = add(store, conversation, "hello")
+    drawn = add(store, conversation, "a fox", talked.id, text="", prompt="a fox")
+    store.rate(talked, "should_draw", " a  fox ")
+    store.rate(drawn, "like")
+    store.rate(drawn, "dislike", "a red fox")
+    assert [(rating.turn, rating.verdict, rating.prompt) for rating in store.ratings()] == [
+        (talked.id, "should_draw", "a fox"), (drawn.id, "dislike", "a red fox"),
+    ]  # fmt: skip
+    assert store.ratings("somebody") == [] and len(store.ratings("local")) == 2
+    store.rate(drawn)
+    assert store.rating(drawn.id) is None
+    store.delete_conversation(conversation)
+    assert store.ratings() == []
+
+
+def test_ratings_that_do_not_fit_are_refused(store: Store, conversation: Conversation) -> None:
+    talked = add(store, conversation, "hello")
+    drawn = add(store, conversation, "a fox", talked.id, prompt="a fox")
+    thinking = store.begin_turn(conversation, None, "x", (), "auto", 1)
+    for turn, verdict, prompt, reason in (
+        (talked, "should_talk", "", "already of that kind"),
+        (drawn, "should_draw", "", "already of that kind"),
+        (talked, "", "a fox", "Only the prompt of a picture"),
+        (drawn, "should_talk", "a fox", "Only the prompt of a picture"),
+        (drawn, "loved", "", "no rating 'loved'. Choose like, dislike"),
+        (thinking, "like", "", "Only a finished reply"),
+    ):
+        with pytest.raises(InputRefused, match=reason):
+            store.rate(turn, verdict, prompt)
+    assert store.ratings() == []
+
+
+def test_a_folder_of_the_first_version_gets_its_ratings(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "easel.sqlite3") as db:
+        db.executescript(f"{module.MIGRATIONS[0]} PRAGMA user_version=1;")
+    store = Store(tmp_path)
+    conversation = store.create_conversation("local", "storybook", {})
+    store.rate(add(store, conversation, "hello"), "like")
+    assert len(store.ratings()) == 1
+    store.close()

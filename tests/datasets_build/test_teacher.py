@@ -8,11 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +25,9 @@ from datasets_build.endpoint import Settings
 from datasets_build.journal import Answer, Journal, JournalError
 from datasets_build.seeds import all_seeds, seeds
 from datasets_build.topics import TOPICS
+from tests.datasets_build.scripted import KEY, Handler, ScriptedEndpoint, completion, serving
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-KEY = "a-good-key"
 
 
 def good_answer(body: dict[str, Any]) -> str:
@@ -55,71 +53,11 @@ def good_answer(body: dict[str, Any]) -> str:
     return json.dumps({turn: {key: text(key, turn) for key in keys} for turn, keys in form.items()})
 
 
-def completion(text: str, finish: str = "stop") -> dict[str, Any]:
-    return {
-        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 10},
-    }
-
-
-Misbehaviour = Callable[["Handler", dict[str, Any]], None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: ScriptedEndpoint
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.requests.append(body)
-            misbehave = self.server.script.pop(0) if self.server.script else None
-        if self.headers.get("Authorization") != f"Bearer {KEY}":
-            return self.say(401, {"error": {"message": "Incorrect API key"}})
-        if misbehave is not None:
-            return misbehave(self, body)
-        time.sleep(self.server.delay)
-        self.say(200, completion(self.server.answer(body)))
-
-    def say(self, status: int, value: Any, **headers: str) -> None:
-        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/html" if isinstance(value, str) else "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        for name, text in headers.items():
-            self.send_header(name.replace("_", "-"), text)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-class ScriptedEndpoint(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.lock = threading.Lock()
-        self.requests: list[dict[str, Any]] = []
-        self.script: list[Misbehaviour] = []
-        self.answer: Callable[[dict[str, Any]], str] = good_answer
-        self.delay = 0.0
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def handle_error(self, *arguments: Any) -> None:
-        pass  # clients that hang up are part of the tests
-
-
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEndpoint]:
     monkeypatch.setenv("TEACHER_KEY", KEY)
-    server = ScriptedEndpoint()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(good_answer) as server:
+        yield server
 
 
 def arguments(out: Path, url: str, task: str = "p", n: int = 6, *more: str) -> list[str]:

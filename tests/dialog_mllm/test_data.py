@@ -187,3 +187,19 @@ def test_a_splits_files_are_found(tmp_path):
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(DataError, match=r"manifest\.json is damaged"):
         names([tmp_path])
+
+
+def test_only_the_turns_that_a_record_names_are_learnt(root, processor, tmp_path):
+    record = toy.record(root, 3, edits=6)
+    path = root / "learn.jsonl"
+    path.write_text(json.dumps({**record, "learn": [3]}) + "\n")
+    (sample,), _ = load_samples([path], processor, tmp_path, text_weight=0.5)
+    said = processor.tokenizer.decode(sample.ids[sample.weights >= 1])
+    assert said == record["messages"][7]["content"][0]["text"] + "<end_of_utterance>"
+    assert [decision.draws for decision in sample.decisions] == [True]
+    read = processor.tokenizer.decode(sample.ids[sample.weights == 0.5])
+    assert "Hi!" not in read and "你好！" not in read  # other replies are neither learnt nor read
+    for wrong in ([], [9], [-1], [True], "all", 3):
+        path.write_text(json.dumps({**record, "learn": wrong}) + "\n")
+        with pytest.raises(DataError, match="record train-3: `learn` must list turns from 0 to 8"):
+            load_samples([path], processor, tmp_path)

@@ -1,9 +1,23 @@
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
 from dialog_mllm.errors import DialogUnavailable, EmptyPrompt
-from dialog_mllm.evaluation import answer_offline, evaluate, evaluate_offline, read_reply, score, turns_of
+from dialog_mllm.evaluation import (
+    answer_offline,
+    ask_all,
+    error_of,
+    evaluate,
+    evaluate_offline,
+    read_reply,
+    score,
+    turns_of,
+    verdict,
+)
+from dialog_mllm.evaluation import judge as judge_turn
 from dialog_mllm.messages import to_chat
 from dialog_mllm.model import build_base
 from dialog_mllm.records import DataError, data_files, read_records
@@ -130,3 +144,38 @@ def test_nothing_to_measure_on(records):
     record, root = records[0]
     with pytest.raises(DataError, match="one entry in `turns`"):
         list(turns_of([({**record, "turns": []}, root)]))
+
+
+def test_every_reply_has_a_verdict_with_the_kind_of_error(records):
+    say = truth(records)
+    kinds = {
+        "<draw>a pink square": {"false_draw", "prompt"}, "no": {"missed_draw", "question", None},
+        "": {"no_reply"},
+    }  # fmt: skip
+    for said, expected in kinds.items():
+        turns = asyncio.run(ask_all(list(turns_of(records)), Answers(lambda texts, said=said: said or EmptyPrompt())))
+        assert {verdict(turn, judge)["error"] for turn in turns} == expected
+    switched = asyncio.run(ask_all(list(turns_of(records)), Answers(lambda texts: "<switch>" + say(texts))))
+    assert {error_of(turn, judge_turn(turn, judge)) for turn in switched} == {"topic", None}
+    line = verdict(switched[0], judge)
+    assert (line["record"], line["turn"], line["type"], line["request"]) == (records[0][0]["id"], 0, "t2t", "talk")
+    assert len({verdict(turn, judge)["asked"] for turn in switched if turn.record == line["record"]}) == 4
+    assert json.loads(json.dumps(line)) == line
+
+
+def test_answers_are_told_one_by_one_until_the_server_fails(records):
+    kept = []
+
+    def say(texts):
+        return DialogUnavailable("away") if len(kept) == 3 else "no"
+
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(ask_all(list(turns_of(records)), Answers(say), 1, on_answer=kept.append))
+    assert len(kept) == 3 and all(turn.reply is not None for turn in kept)
+
+
+def test_shares_have_intervals(records):
+    scores = evaluate(records, Answers(truth(records)), judge)
+    low, high = scores["intervals"]["switch_accuracy"]
+    assert 0.8 < low < 1.0 == high
+    assert "refusal_accuracy" not in scores["intervals"]  # nothing was declined

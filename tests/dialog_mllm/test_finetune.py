@@ -72,9 +72,18 @@ def test_the_base_stays_as_it_was(tuned, base):
     assert changed and all(".layers." in name and "text_model" in name for name in changed)
 
 
-def test_training_goes_on_from_an_adapter(tuned, tmp_path):
+def test_training_goes_on_from_an_adapter_over_several_data_sets(tuned, root, tmp_path):
     config, scores = tuned
-    more = replace(config, adapter=config.fit.run / "adapter", fit=replace(config.fit, run=tmp_path, epochs=0.1))
+    (tmp_path / "more").mkdir()
+    lines = (root / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    hello = [
+        json.dumps({**(record := json.loads(line)), "messages": record["messages"][:2], "learn": [0]}) for line in lines
+    ]
+    (tmp_path / "more" / "train.jsonl").write_text("\n".join(hello))
+    more = replace(
+        config, data=[tmp_path / "more", root], validation=root / "validation.jsonl",
+        adapter=config.fit.run / "adapter", fit=replace(config.fit, run=tmp_path / "run", epochs=0.1),
+    )  # fmt: skip
     assert finetune(more)["switch_accuracy"] >= scores["switch_accuracy"] - 0.1
 
 
@@ -86,6 +95,9 @@ def test_what_is_missing_is_named(root, base, tmp_path):
         finetune(FinetuneConfig(tmp_path, fit, base=base))
     with pytest.raises(DataError, match="--validation"):
         finetune(FinetuneConfig(root / "train.jsonl", fit, base=base))
+    (tmp_path / "train.jsonl").write_bytes((root / "train.jsonl").read_bytes())
+    with pytest.raises(DataError, match=r"validation\.jsonl"):
+        finetune(FinetuneConfig(tmp_path, fit, base=base))
     cut = tmp_path / "cut.jsonl"
     cut.write_bytes((root / "train.jsonl").read_bytes()[:-100])
     with pytest.raises(DataError, match=r"cut\.jsonl, line 24"):
