@@ -38,6 +38,7 @@ COMMANDS = {
     "data c": Command("app.commands.data", "D_c: chains of changes, the pictures left out", True),
     "data n": Command("app.commands.data", "D_n: talk and declined changes that come near a request", True),
     "data mix": Command("app.commands.data", "D = D_o + D_p + D_pm + D_tt", True),
+    "data import": Command("app.commands.data", "D_o of public instruction sets, by name or from files", True),
     "data check": Command("app.commands.data", "does a data set keep every rule?", True),
     "data report": Command("app.commands.data", "what is in a data set, and dialogues to read, as one HTML page", True),
     "data export": Command("app.commands.data", "a data set as TRL, LLaMA-Factory, ms-swift or axolotl read it", True),

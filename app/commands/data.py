@@ -1,4 +1,4 @@
-"""`easel data …`: builds, checks, shows and exports data sets. What they hold, and how, is `datasets_build`'s business.
+"""`easel data …`: builds, imports, checks, shows and exports data sets. What is in them is `datasets_build`'s business.
 
 easel data mix --out data --n 20000 --split train && easel data check data
 easel data tt --out data_tt --n 2000 --teacher http://127.0.0.1:8000/v1 --teacher-model my-model --licence Apache-2.0
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 
-from datasets_build import check, export, mix, pictures, records, report, teacher
+from datasets_build import check, export, importing, mix, pictures, records, report, teacher
 
-OTHERS = {"pictures": pictures, "check": check, "export": export, "report": report}
+OTHERS = {"pictures": pictures, "check": check, "export": export, "import": importing, "report": report}
 TASKS = {"o": "D_o", "p": "D_p", "pm": "D_pm", "tt": "D_tt", "n": "D_n", "c": "D_c"}
 
 
