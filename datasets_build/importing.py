@@ -390,7 +390,7 @@ class Import:
 
 def run(job: Import, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Writes the split and what was refused; returns the manifest, which is written last. Raises ImportFailed."""
-    rows, source, made = _open(job)
+    rows, source, public = _open(job)
     kind = _checked_kind(job, rows)
     there = read_manifest(job.out, source, job.licence)
     if (there["source"], there["licence"]) != (source, job.licence):
@@ -448,8 +448,8 @@ def run(job: Import, progress: Callable[[str], None] = lambda line: None) -> dic
             f"no {job.split} record came out of {len(rows):,} rows: {others:,} are of other splits, {len(refused):,} "
             f"were refused{first}"
         )
-    made |= {"n": len(records), "seed": job.seed, "kind": job.kind, "max_tokens": job.max_tokens}
-    made["refused"] = dict(reasons.most_common())
+    made: dict[str, Any] = {"n": len(records), "seed": job.seed, "max_tokens": job.max_tokens}
+    made |= {"public": {"kind": job.kind, **public}, "refused": dict(reasons.most_common())}
     return write_split(job.out, job.split, records, made, source, job.licence)
 
 
@@ -540,7 +540,7 @@ def _open(job: Import) -> tuple[Rows, str, dict[str, Any]]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         rows = _json_rows(path) if path.suffix != ".parquet" else _load(job, "parquet", data_files=str(path))
-        return rows, f"{path.name}@{digest[:12]}", {"name": path.name, "name_sha256": digest}
+        return rows, f"{path.name}@{digest[:12]}", {"name": path.name, "sha256": digest}
     revision = _asked(job, lambda hub: str(hub.HfApi().dataset_info(job.name, revision=job.revision).sha))
     made = {"name": job.name, "revision": revision, "subset": job.subset, "file": job.file}
     if job.file and Path(job.file).suffix in (".json", ".jsonl"):

@@ -5,6 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +130,11 @@ def test_every_kind_becomes_records_that_check(
     assert reasons_of(out) == []
     assert check(out).ok, dict(check(out).violations)
     manifest = json.loads((out / "manifest.json").read_text())
-    made = manifest["splits"]["train"]
-    assert made["name"] == path.name and len(made["name_sha256"]) == 64 and made["kind"] == kind
+    made = manifest["splits"]["train"]["public"]
+    assert made["name"] == path.name and len(made["sha256"]) == 64 and made["kind"] == kind
     for record in records_of(out).values():
         assert (record["task"], record["licence"]) == ("D_o", "CC-BY-4.0")
-        assert record["source"] == manifest["source"] == f"{path.name}@{made['name_sha256'][:12]}"
+        assert record["source"] == manifest["source"] == f"{path.name}@{made['sha256'][:12]}"
         assert GOOD[kind][record["origin"]["row"]].get("id") == record["origin"]["id"]
         assert all(Message.from_json(message, out) for message in record["messages"])
 
@@ -336,3 +341,100 @@ def test_imported_records_only_talk(folder: Path, tmp_path: Path) -> None:
     change(tmp_path, damage)
     rules = check(tmp_path).violations
     assert len(rules["imported records only talk"]) == len(rules["a turn about a picture has one before it"]) == 1
+
+
+# ------------------------------------------------------------------------------------------- parquet, and by name
+
+
+@pytest.mark.slow
+def test_parquet_is_read_with_the_pictures_in_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+
+    messages = chat(
+        [{"type": "image"}, {"type": "text", "text": "What is this?"}], [{"type": "text", "text": "A wall."}]
+    )
+    rows = datasets.Dataset.from_list([{"messages": messages, "images": [{"bytes": picture("red"), "path": None}]}])
+    rows.cast_column("images", datasets.List(datasets.Image())).to_parquet(folder / "set.parquet")
+    assert take(folder / "set.parquet", "chat", tmp_path / "out") == 0
+    assert check(tmp_path / "out").ok
+    block = records_of(tmp_path / "out")["0"]["messages"][0]["content"][0]
+    assert (tmp_path / "out" / block["path"]).read_bytes() == picture("red")
+    (folder / "broken.parquet").write_bytes(b"PAR1 and no more")
+    capsys.readouterr()
+    assert take(folder / "broken.parquet", "chat", tmp_path / "x") == 1
+    assert "broken.parquet cannot be read: " in capsys.readouterr().err
+
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of a hub as holds one file of one data set."""
+
+    def do_GET(self) -> None:
+        data, headers = b"", {"X-Repo-Commit": COMMIT, "ETag": '"1"'}
+        if self.path.startswith("/api/datasets/owner/name"):
+            data = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": []}).encode()
+            headers["Content-Type"] = "application/json"
+        elif self.path == f"/datasets/owner/name/resolve/{COMMIT}/chats.json":
+            data = json.dumps(SHAREGPT).encode()
+        else:
+            entry = "owner/name" in self.path
+            headers = {"X-Error-Code": "EntryNotFound" if entry else "RepoNotFound", "X-Error-Message": "not found"}
+        self.send_response(200 if data else 404)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_a_set_is_read_from_the_hub_by_its_name(tmp_path: Path) -> None:
+    hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+    there, nowhere = f"http://127.0.0.1:{hub.server_address[1]}", "http://127.0.0.1:9"
+
+    def start(name: str, address: str, *more: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        environment.pop("HF_HUB_OFFLINE", None)
+        command = [
+            sys.executable,
+            "-m",
+            "app.cli",
+            "data",
+            "import",
+            name,
+            "--kind",
+            "sharegpt",
+            "--licence",
+            "CC0-1.0",
+        ]
+        command += ["--out", str(tmp_path / "out"), *more]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+    file = ["--file", "chats.json"]
+    runs = {
+        start("owner/name", there, *file, "--split", "train"): "",
+        start("owner/name", there, "--file", "other.json"): "owner/name has no file 'other.json' (--file)",
+        start("owner/none", there, *file): "there is no data set 'owner/none' on the hub",
+        start("no name", there): "there is no data set 'no name' on the hub",
+        start("owner/name", nowhere, *file): "the hub cannot be reached",
+    }
+    for process, says in runs.items():
+        error = process.communicate(timeout=100)[1]
+        assert says in error and process.returncode == bool(says), error
+    hub.shutdown()
+    hub.server_close()
+    assert check(tmp_path / "out").ok
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["source"] == f"owner/name@{COMMIT[:12]}"
+    public = {"kind": "sharegpt", "name": "owner/name", "revision": COMMIT, "file": "chats.json"}
+    assert manifest["splits"]["train"]["public"] == public
