@@ -351,12 +351,19 @@ def test_parquet_is_read_with_the_pictures_in_it(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import datasets
+    import pyarrow
+    import pyarrow.parquet
 
-    messages = chat(
-        [{"type": "image"}, {"type": "text", "text": "What is this?"}], [{"type": "text", "text": "A wall."}]
+    said = [[{"type": "image"}, {"type": "text", "text": "What is this?"}], [{"type": "text", "text": "A wall."}]]
+    part = {"type": datasets.Value("string"), "text": datasets.Value("string")}
+    message = {"role": datasets.Value("string"), "content": datasets.List(part)}
+    features = datasets.Features({"messages": datasets.List(message), "images": datasets.List(datasets.Image())})
+    table = pyarrow.Table.from_pylist([{"messages": chat(*said), "images": [{"bytes": picture("red"), "path": None}]}])
+    # As `datasets` writes the sets on the hub.
+    table = table.cast(features.arrow_schema).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
     )
-    rows = datasets.Dataset.from_list([{"messages": messages, "images": [{"bytes": picture("red"), "path": None}]}])
-    rows.cast_column("images", datasets.List(datasets.Image())).to_parquet(folder / "set.parquet")
+    pyarrow.parquet.write_table(table, folder / "set.parquet")
     assert take(folder / "set.parquet", "chat", tmp_path / "out") == 0
     assert check(tmp_path / "out").ok
     block = records_of(tmp_path / "out")["0"]["messages"][0]["content"][0]
