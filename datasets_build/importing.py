@@ -3,8 +3,8 @@
     easel data import liuhaotian/LLaVA-Instruct-150K --file llava_instruct_150k.json --kind llava \\
         --images coco/train2017 --licence CC-BY-4.0 --n 20000 --out runs/llava --split train
 
-| kind       | a row                                                                                            |
-| ---------- | ------------------------------------------------------------------------------------------------ |
+| kind       | a row                                                                                             |
+| ---------- | ------------------------------------------------------------------------------------------------- |
 | llava      | `conversations` of `from` and `value`, with `<image>` where the pictures stand; `image`, a path   |
 | sharegpt4v | the same                                                                                          |
 | sharegpt   | `conversations` of `from` and `value`, text alone                                                 |

@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.cli import main as easel
 from datasets_build.check import check
-from datasets_build.importing import MAX_TOKENS, Refused, language_of
+from datasets_build.importing import MAX_TOKENS, Refused, language_of, sound
 from dialog_mllm.messages import DRAW, JOINER, Message
 from tests.datasets_build.test_check import change
 
@@ -255,6 +255,12 @@ def test_splits_share_no_picture_and_samples_follow_from_the_seed(folder: Path, 
     assert a.startswith((tmp_path / "few" / "train.jsonl").read_bytes())
 
 
+def test_a_picture_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets_build.importing.MAX_IMAGE_PIXELS", 40 * 30 - 1)
+    with pytest.raises(Refused, match="a picture is too large: 40×30"):
+        sound(picture("red"))
+
+
 def test_languages_are_told_by_their_script() -> None:
     for text, language in (
         ("A red fox.", "en"),
@@ -344,6 +350,15 @@ def test_imported_records_only_talk(folder: Path, tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------- parquet, and by name
+
+
+def test_without_the_library_parquet_is_not_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    (folder / "set.parquet").write_bytes(b"PAR1")
+    assert take(folder / "set.parquet", "chat", tmp_path / "out") == 1
+    assert "not installed: pip install datasets" in capsys.readouterr().err
 
 
 @pytest.mark.slow
