@@ -5,7 +5,7 @@
 Exits with 1 and names each violation (the first ones of each rule) when the data set breaks a rule.
 
 What an endpoint teacher wrote has neither scenes nor pictures. There, an edited prompt is held to the words of the one
-before it instead (`consistency`).
+before it instead (`consistency`). What was imported has no scenes and only talks.
 """
 
 from __future__ import annotations
@@ -150,6 +150,8 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
     kind = record.get("of", record)["task"]  # of the dialogue that a correction is taken from
     if record["task"] in ("D_e", "D_f") and record["learn"] != [len(turns) - 1]:
         report.add("of a correction the last reply is learnt, and only that", where)
+    if record["task"] == "D_o" and not world:
+        _check_imported(messages, turns, where, report)
     for i, turn in enumerate(turns):
         counts.update(("turns", f"type {turn['type']}", f"request {request_name(turn)}"))
         user, reply = messages[2 * i], messages[2 * i + 1]
@@ -270,6 +272,19 @@ def _check_unseen(
         earlier = _text(messages[2 * base + 1]).split(DRAW, 1)[-1]
         if kept_share(earlier, prompt) < LEAST[turn["request"]["edit"]["op"]] or earlier == prompt:
             report.add("an edited prompt keeps most of the words of the one before, and changes some", where)
+
+
+def _check_imported(
+    messages: Sequence[Mapping[str, Any]], turns: Sequence[Mapping[str, Any]], where: str, report: Report
+) -> None:
+    """Open data of others, of which nothing is known but who speaks, and where pictures stand."""
+    looks = False
+    for i, turn in enumerate(turns):
+        looks = looks or any(block["type"] == "image" for block in messages[2 * i]["content"])
+        if turn["type"] not in ("t2t", "ti2t") or turn["request"] is not None:
+            report.add("imported records only talk", f"{where} turn {i}")
+        elif (turn["type"] == "ti2t") != looks:
+            report.add("a turn about a picture has one before it", f"{where} turn {i}")
 
 
 def violations(record: Mapping[str, Any], root: Path = Path()) -> list[str]:

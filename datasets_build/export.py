@@ -13,6 +13,11 @@ Followed were: TRL's page "Dataset formats and types" and its `prepare_multimoda
 dataset" of `datasets` (a split's `metadata.jsonl` with `*_file_names`), LLaMA-Factory's `data/README.md`, ms-swift's
 "Custom Dataset", and axolotl's "MultiModal / Vision Language Models".
 
+The trainers' own code has read exports. To the very tokens of `dialog_mllm.data`: TRL 1.16.0 (`SFTTrainer` and its data
+collator, which a test runs) and axolotl 0.19.0 (`load_dataset_with_config`, `MultiModalChatDataCollator`). To the same
+messages and pictures: ms-swift 4.6.0 (`load_dataset`, `StdTemplateInputs.from_dict`, `load_image`) and LLaMA-Factory
+0.9.5 (`_load_single_dataset`, with its sharegpt converter).
+
 Every format holds what serving would show the model, by the one rule in `dialog_mllm.messages.arrange`: a drawn picture
 stands at the front of the next user message, because none of the trainers expects pictures in an assistant's; the
 draw and the topic token begin an assistant's text as they are; every other "<" has an invisible word joiner behind it,
@@ -125,6 +130,7 @@ def _axolotl_yaml(files: Mapping[str, str]) -> dict[str, str]:
     lines = [
         "# Put this into your configuration, and run axolotl in this folder: picture paths are relative to it.",
         "# The tokens must be the tokenizer's; where they are new, train the embeddings too (lora_modules_to_save).",
+        "# Of a model whose roles axolotl does not know it trains the users' words too: name them by role_boundaries.",
         "processor_type: AutoProcessor",
         "skip_prepare_dataset: true",
         "remove_unused_columns: false",

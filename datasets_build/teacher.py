@@ -6,6 +6,10 @@ Every answer goes to the journal (`OUT/teacher/`) before anything is made of it.
 alone when all is there: a run that was killed or stopped is taken up where it was by the same line, pays for nothing
 twice and writes the same bytes. Answers that break a rule are refused and asked for again, with other examples; they
 stand with the reasons in `OUT/teacher/*.refused.jsonl`. A larger --n takes up a finished run as well.
+
+`--structured` sends the brief's JSON schema as `response_format`: vLLM then lets the model write nothing else. A small
+model fills the white space that JSON allows; `vllm serve --structured-outputs-config '{"backend": "xgrammar",
+"disable_any_whitespace": true}'` leaves none.
 """
 
 from __future__ import annotations

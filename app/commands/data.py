@@ -1,4 +1,4 @@
-"""`easel data …`: builds, checks, shows and exports data sets. What they hold, and how, is `datasets_build`'s business.
+"""`easel data …`: builds, imports, checks, shows and exports data sets. What is in them is `datasets_build`'s business.
 
 easel data mix --out data --n 20000 --split train && easel data check data
 easel data tt --out data_tt --n 2000 --teacher http://127.0.0.1:8000/v1 --teacher-model my-model --licence Apache-2.0
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from datasets_build import check, export, filter, mix, pictures, recaption, records, report, teacher
+from datasets_build import check, export, filter, importing, mix, pictures, recaption, records, report, teacher
 
 OTHERS = {
-    "pictures": pictures, "check": check, "export": export, "report": report, "filter": filter, "recaption": recaption,
+    "pictures": pictures, "import": importing, "check": check, "export": export, "report": report, "filter": filter,
+    "recaption": recaption,
 }  # fmt: skip
 TASKS = {"o": "D_o", "p": "D_p", "pm": "D_pm", "tt": "D_tt", "n": "D_n", "c": "D_c"}
 

@@ -18,7 +18,7 @@ from datasets_build.export import FORMATS, PICTURES, Export, ExportError, run
 from datasets_build.mix import SHARES
 from datasets_build.records import Job
 from datasets_build.records import run as build
-from dialog_mllm.messages import DRAW, JOINER, SWITCH
+from dialog_mllm.messages import DRAW, JOINER, SWITCH, Message
 from tests.datasets_build.test_check import change
 from tests.datasets_build.test_mix import digests
 
@@ -148,6 +148,48 @@ def test_axolotl_is_given_its_lines(data: Path, tmp_path: Path) -> None:
         "validation.jsonl",
     ]
     assert "images" not in json.loads((tmp_path / "out" / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+
+
+@pytest.mark.slow
+def test_trl_reads_what_serving_shows_and_its_lora_loads(data: Path, tmp_path: Path) -> None:
+    """TRL's own data collator makes each record's tokens; one step of its SFTTrainer makes an adapter for `easel`."""
+    import datasets
+    import torch
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    from dialog_mllm.data import Encoder
+    from dialog_mllm.finetune import TARGETS, WEIGHTS, load_adapted
+    from dialog_mllm.model import load_base
+    from dialog_mllm.server import check_adapter
+
+    run(Export(data, tmp_path / "out", "trl"))
+    rows = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))["train"]
+    model, processor = load_base(WEIGHTS / "base")
+    adapter = tmp_path / "adapter"
+    settings = SFTConfig(
+        str(adapter), max_steps=1, learning_rate=1e-3, per_device_train_batch_size=4, use_cpu=True, bf16=False,
+        max_length=None, save_strategy="no", report_to=[],
+    )  # fmt: skip
+    lora = LoraConfig(r=4, target_modules=TARGETS, task_type="CAUSAL_LM")
+    trainer = SFTTrainer(model, settings, train_dataset=rows, processing_class=processor, peft_config=lora)
+    encoder = Encoder(processor, max_images=99)
+    lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    records = {record["id"]: record for record in map(json.loads, lines)}
+    shown = 0
+    for row in trainer.train_dataset:
+        messages = [Message.from_json(message, data) for message in records.pop(row["id"])["messages"]]
+        batch = trainer.data_collator([row])
+        assert batch["input_ids"][0].tolist() == encoder.ids(messages)[0]
+        shown += batch["pixel_values"].shape[1] if "pixel_values" in batch else 0
+    assert not records and shown == sum(len(row["images"]) for row in rows) > 10
+    assert 0 < trainer.train().training_loss < 20
+    trainer.save_model(str(adapter))
+    check_adapter(str(adapter))
+    adapted = dict(load_adapted(WEIGHTS / "base", adapter)[0].named_parameters())
+    changed = [name for name, weight in load_base(WEIGHTS / "base")[0].named_parameters()
+               if not torch.equal(weight, adapted[name])]  # fmt: skip
+    assert changed and all("text_model" in name for name in changed)
 
 
 def test_the_same_export_is_resumed_to_the_same_bytes(

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from app.cli import main as easel
@@ -28,6 +29,8 @@ from datasets_build.topics import TOPICS
 from tests.datasets_build.scripted import KEY, Handler, ScriptedEndpoint, completion, serving
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# A small model would fill its context with the white space that JSON allows.
+COMPACT = ("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}')
 
 
 def good_answer(body: dict[str, Any]) -> str:
@@ -399,15 +402,16 @@ def test_a_full_disk_cuts_no_line_in_half(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 def test_a_real_vllm_is_the_endpoint_and_may_be_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled base knows no JSON: each of its answers arrives, is counted and is refused with the reason."""
+    """The bundled base knows no JSON: each of its answers arrives, is counted and is refused with the reason. Held to
+    the schema, it can write nothing else, and its babble becomes records."""
     from dialog_mllm.server import ServerSettings, VllmServer
 
     base = ROOT / "dialog_mllm" / "weights" / "base"
-    with VllmServer(base, None, ServerSettings(threads=2, kv_cache_mb=128), tmp_path) as server:
+    with VllmServer(base, None, ServerSettings(threads=2, kv_cache_mb=128, extra_args=COMPACT), tmp_path) as server:
         server.wait_ready(600)
         monkeypatch.setenv("TEACHER_KEY", server.api_key)
-        options = ["--teacher-model", server.model_name, "--language", "en", "--examples", "1", "--max-tokens", "64"]
-        options += ["--concurrency", "4", "--tries", "14", "--backoff", "1", "--attempts", "2"]
+        common = ["--teacher-model", server.model_name, "--examples", "1", "--tries", "14", "--backoff", "1"]
+        options = [*common, "--language", "en", "--max-tokens", "64", "--concurrency", "4", "--attempts", "2"]
         options += ["--timeout", "20"]  # the old API server may keep its connections open, and say nothing
         command = [sys.executable, "-m", "app.cli", *arguments(tmp_path, server.base_url, "p", 4, *options)]
         journal = tmp_path / "teacher" / "D_p-train-3.journal.jsonl"
@@ -419,8 +423,28 @@ def test_a_real_vllm_is_the_endpoint_and_may_be_killed(tmp_path: Path, monkeypat
             server._process.kill()  # the launcher, which takes vLLM along; the server's watcher starts another
             _, error = process.communicate(timeout=400)
         assert process.returncode == 1 and "only 0 of 4 records came out of 14" in error
+        held = [*common, "--structured", "--max-tokens", "1400", "--timeout", "400"]
+        # Seed 1 begins with a dialogue of two talks and one picture: babble as long as can be still fits the context.
+        for plan, n in ((Plan("D_p", "train", 3, ("en", "zh"), 1), 2), (Plan("D_tt", "train", 1, ("en",), 1), 1)):
+            out, task = tmp_path / plan.task, plan.task.removeprefix("D_")
+            more = [*held, "--seed", str(plan.seed), "--language", "both" if n > 1 else "en"]
+            assert easel(arguments(out, server.base_url, task, n, *more)) == 0
+            assert check(out).ok and len(records_of(out)) == n
+            answers_keep_the_schema(out, plan)
     answers = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     refused = [json.loads(line) for line in (tmp_path / "teacher" / "D_p-train-3.refused.jsonl").open()]
     assert len(answers) == len(refused) == 14 * 2  # though the server died under it
     assert all(line["verdict"] == "refused" and line["tokens"][0] > 100 and line["tokens"][1] for line in answers)
     assert all("not JSON" in line["reason"] or "token limit" in line["reason"] for line in refused)
+
+
+def answers_keep_the_schema(out: Path, plan: Plan) -> None:
+    """All that came to their end; what is refused is refused for its words."""
+    journal = out / "teacher" / f"{plan.task}-train-{plan.seed}.journal.jsonl"
+    for answer in map(json.loads, journal.read_text(encoding="utf-8").splitlines()[1:]):
+        asked = brief(plan, answer["index"], answer["attempt"], seeds(plan.languages[0], "train"))
+        if answer["finish"] == "stop":
+            jsonschema.validate(json.loads(answer["text"]), asked.schema)
+            assert not any(word in str(answer["reason"]) for word in ("JSON", "lacks", "has '", "no text"))
+        else:
+            assert "token limit" in answer["reason"]
