@@ -99,7 +99,8 @@ def compare(
                 groups.setdefault(name, []).append(pair)  # type: ignore[arg-type]
     if not groups["all"]:
         raise DataError(f"no turn that both files hold bears on {measure}.")
-    rows = {name: _row(pairs) for name, pairs in groups.items()}
+    names = sorted(groups, key=lambda name: (name != "all", name))
+    rows = {name: _row(groups[name]) for name in names}
     for row, counts in zip(rows.values(), found([row["p"] for row in rows.values()]), strict=True):
         better = row["only_b"] > row["only_a"]
         row["says"] = ("keep" if better else "throw out") if counts else "no evidence"
