@@ -11,8 +11,8 @@ from datasets_build import talk
 from datasets_build.banks import Speaker, bank, split_entries
 from datasets_build.changes import edit_text
 from datasets_build.records import SPLITS, Dialogue, NoSample, build_dialogue, builders, to_record
-from datasets_build.shards import DRAFTS
 from datasets_build.refusals import limit, refuse, refuse_edit
+from datasets_build.shards import DRAFTS
 from datasets_build.storybook.edits import WEIGHTS, apply_edit, sample_edit
 from datasets_build.storybook.reading import complete, find_template, read_prompt
 from datasets_build.storybook.scene import Scene, sample_scene
