@@ -12,6 +12,7 @@ from datasets_build.banks import Speaker, bank, split_entries
 from datasets_build.changes import edit_text
 from datasets_build.records import SPLITS, Dialogue, NoSample, build_dialogue, builders, to_record
 from datasets_build.refusals import limit, refuse, refuse_edit
+from datasets_build.shards import DRAFTS
 from datasets_build.storybook.edits import WEIGHTS, apply_edit, sample_edit
 from datasets_build.storybook.reading import complete, find_template, read_prompt
 from datasets_build.storybook.scene import Scene, sample_scene
@@ -73,6 +74,7 @@ def test_edits_keep_the_prompts_language_and_template_whatever_the_user_speaks()
 
 
 def test_chains_change_a_picture_many_times_and_show_only_what_was_brought(tmp_path: Path) -> None:
+    (tmp_path / DRAFTS).mkdir()
     brought = declined = 0
     for number, dialogue in enumerate(made("D_c", "en", "train", 40)):
         assert 4 <= len(dialogue.exchanges) <= 7
