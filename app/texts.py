@@ -49,6 +49,8 @@ class Texts:
     gone: str
     failed_start: str
     to_draw: str
+    should_draw: str
+    should_talk: str
     theme: str
     deleted: str
     examples: tuple[str, ...]
@@ -95,6 +97,8 @@ TEXTS = {
         gone="Easel cannot be reached. Is it still running?",
         failed_start="A model could not be started.",
         to_draw="sure to draw",
+        should_draw="Should have drawn",
+        should_talk="Should have talked",
         theme="Light or dark",
         deleted="The conversation was deleted.",
         examples=(
@@ -144,6 +148,8 @@ TEXTS = {
         gone="无法连接 Easel，它还在运行吗？",
         failed_start="模型无法启动。",
         to_draw="决定画画",
+        should_draw="应该画画",
+        should_talk="应该聊天",
         theme="浅色／深色",
         deleted="对话已删除。",
         examples=(

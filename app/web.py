@@ -8,7 +8,7 @@ away, come back, or look at another conversation; the turn goes on in `RunningTu
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -20,7 +20,7 @@ from app.conversation import MODES, Mode, UserMessage, retry_of
 from app.errors import EaselError, InputRefused
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
-from app.store import Conversation, Store, Turn, new_seed
+from app.store import Conversation, Store, Turn, Verdict, new_seed
 from app.texts import Texts
 from app.view import show_turns
 
@@ -126,7 +126,12 @@ class Page:
                 layout="bubble",
                 latex_delimiters=[],
                 buttons=[],
-                feedback_options=None,
+                feedback_options=[
+                    "Like",
+                    "Dislike",
+                    texts.should_draw,
+                    texts.should_talk,
+                ],  # the first two become thumbs
                 group_consecutive_messages=False,
                 placeholder=f'<div class="easel-welcome"><h2>{texts.welcome}</h2><p>{texts.welcome_more}</p></div>',
                 examples=[{"text": example} for example in texts.examples],
@@ -191,6 +196,7 @@ class Page:
         on(self.older.click, self.show_older, self.current)
         on(self.newer.click, self.show_newer, self.current)
         on(self.undo.click, self.take_back, self.current)
+        on(self.chat.like, self.rate, self.current)
         on(self.new.click, self.start_new)
         on(self.really.click, self.remove, self.current)
         on(self.rename.click, self.retitle, self.current, self.title)
@@ -262,6 +268,24 @@ class Page:
         files = [str(self.store.picture_path(picture)) for picture in turn.uploads]
         return {**self._show(conversation), self.box: self._box(False, {"text": turn.said, "files": files})}
 
+    def rate(self, gaze: Gaze, current: str | None, event: gr.LikeData) -> Iterator[Update]:
+        conversation = self._find(current)
+        path = self.store.path(conversation.leaf)
+        verdicts: dict[bool | str, Verdict] = {
+            True: "like", False: "dislike", self.texts.should_draw: "should_draw",
+            self.texts.should_talk: "should_talk", "": "",
+        }  # fmt: skip
+        place = event.index if isinstance(event.index, int) else event.index[0]
+        if place // 2 < len(path):  # else another page has taken it back since
+            try:
+                turn = path[place // 2]
+                rating = self.store.rating(turn.id)
+                self.store.rate(turn, verdicts[event.liked], rating.prompt if rating is not None else "")
+            except EaselError as error:
+                _say(error)
+                yield {self.chat: gr.update(feedback_value=[])}  # what the click has changed in the browser alone
+        yield {self.chat: gr.update(feedback_value=self._ratings(path))}
+
     async def show_older(self, gaze: Gaze, current: str | None) -> AsyncGenerator[Update]:
         async for update in self._watch(gaze, self._step(current, -1)):
             yield update
@@ -299,6 +323,15 @@ class Page:
                 _say(error)
 
     # Inside
+
+    def _ratings(self, path: Sequence[Turn]) -> list[str | None]:
+        """What each reply was given, in Gradio's words."""
+        names: dict[str, str] = {
+            "like": "Like", "dislike": "Dislike", "should_draw": self.texts.should_draw,
+            "should_talk": self.texts.should_talk,
+        }  # fmt: skip
+        ratings = [self.store.rating(turn.id) for turn in path]
+        return [names.get(rating.verdict) if rating is not None else None for rating in ratings]
 
     async def _send(
         self, gaze: Gaze, current: str | None, message: UserMessage, mode: Mode, panel: tuple[Any, ...]
@@ -348,7 +381,7 @@ class Page:
             settings = self.profile.read_settings(conversation.settings)
         conversation_id = conversation.id if conversation is not None else None
         return {
-            self.chat: show_turns(path, run, self.texts),
+            self.chat: gr.update(value=show_turns(path, run, self.texts), feedback_value=self._ratings(path)),
             self.box: self._box(run is not None),
             self.current: conversation_id,
             self.saved: conversation_id,

@@ -29,11 +29,16 @@ def models() -> FakeModels:
 
 
 @pytest.fixture(scope="module")
-def url(models: FakeModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     store = Store(tmp_path_factory.mktemp("data"))
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def url(models: FakeModels, store: Store) -> Iterator[str]:
     with serving(build_app(PROFILES["storybook"], store, models)) as url:  # type: ignore[arg-type]
         yield url
-    store.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,24 @@ def test_a_conversation(page: Page, url: str) -> None:
     page.wait_for_selector(f"{PICTURES} >> nth=1")
     assert page.input_value("#box textarea") == ""
     assert errors == []
+
+
+def test_replies_are_rated(page: Page, store: Store) -> None:
+    should_have_drawn = page.locator("#chat button:has-text('Should have drawn')")
+    say(page, "hello")
+    page.locator("#chat button[aria-label=Feedback]").hover()
+    should_have_drawn.click()
+    say(page, "draw a red fox")
+    page.locator("#chat button[aria-label=Like]").last.click()
+    page.wait_for_selector("#chat button[aria-label=Liked]")
+    page.reload()
+    page.wait_for_selector("#chat button[aria-label=Liked]")
+    assert page.locator("#chat button[aria-label=Like]").count() == 1  # only the picture was liked
+    page.locator("#chat button[aria-label=Feedback]").last.hover()
+    should_have_drawn.last.click()
+    page.wait_for_selector("text=The reply is already of that kind.")
+    page.wait_for_selector("#chat button[aria-label=Liked]")  # the earlier rating stands
+    assert [rating.verdict for rating in store.ratings()] == ["should_draw", "like"]
 
 
 def test_html_is_shown_and_not_run(page: Page) -> None:
