@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets_build.even import EvenRandom, choose
+from datasets_build.plans import targets
 from datasets_build.storybook.scene import Scene
 from datasets_build.storybook.vocabulary import LANGUAGES
 from dialog_mllm.messages import DRAW, SWITCH
@@ -185,9 +187,9 @@ def builders() -> dict[str, Builder]:
 
 
 def _record(job: Job, index: int) -> dict[str, Any]:
-    rng = random.Random(f"easel {job.seed} {job.split} {index}")
-    task = rng.choices(list(job.shares), list(job.shares.values()))[0]
-    language = rng.choice(list(job.languages))
+    rng = EvenRandom.of_record(job.seed, job.split, index)
+    task = choose(rng, job.shares, "task")
+    language = choose(rng, dict.fromkeys(job.languages, 1.0), "language")
     dialogue = build_dialogue(builders()[task], language, job.split, rng)
     name = f"{task}-{job.split}-{job.seed}-{index:07d}"
     return to_record(dialogue, name, task, job.split, rng.randrange(2**31), job.out)
@@ -235,7 +237,8 @@ def run(job: Job, progress: Callable[[str], None] = lambda line: None) -> dict[s
             if done % 1000 == 0:
                 progress(f"{done:,} of {job.n:,} {job.split} records")
 
-    return write_split(job.out, job.split, told(), {"n": job.n, "seed": job.seed, "shares": dict(job.shares)})
+    made = {"n": job.n, "seed": job.seed, "shares": dict(job.shares), "targets": targets(job.shares, job.languages)}
+    return write_split(job.out, job.split, told(), made)
 
 
 def write_split(

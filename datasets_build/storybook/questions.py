@@ -119,6 +119,51 @@ _QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "What's the total, one or two?", "Do I count one or two?", "Just the one, or a couple?", "Single or pair?",
             "We're practising numbers. How many characters are there?", "Let's count together. How many?", "one or 2?",
         ),
+        "count animals": (
+            "How many animals are there?", "How many animals do you see?", "how many animals are in the picture?",
+            "Count the animals, please.", "How many animals did you draw?", "What is the number of animals?",
+            "Can you count the animals?", "How many of them are animals?", "Are there any animals, and how many?",
+            "Tell me how many animals there are.", "number of animals?", "How many animals can you find?",
+            "How many animals have I got in this picture?", "How many animals live in it?",
+            "how many animals r there", "How many creatures with a heartbeat are in it?",
+            "So how many animals is that?", "Animals: how many?", "We count animals today. How many are here?",
+            "What's the animal count?", "How many animals in total?", "My son asks how many animals there are.",
+            "Do you see any animals? How many?", "Any animals? Count them.",
+            "How many animals would a farmer count?", "Would you count the animals for me?", "animals, how many",
+            "I lost count of the animals. How many?", "How many animals would I have to feed?", "Animals in it?",
+            "How many animals appear?", "If you count only animals, how many?", "Quick, how many animals?",
+            "How many animals are hiding there?",
+        ),
+        "count colour": (
+            "How many are {c}?", "How many of them are {c}?", "How many {c} ones are there?",
+            "How many {c} ones do you see?", "how many are {c}?", "How many {c} things are in the picture?",
+            "Count the {c} ones.", "Are any {c}? How many?", "How many of the characters are {c}?",
+            "What number of them is {c}?", "How many {c} ones did you draw?", "Can you count the {c} ones?",
+            "Tell me how many are {c}.", "How many are painted {c}?", "number of {c} ones?",
+            "How many {c} figures are there?", "And how many are {c}?", "How many characters in {c}?",
+            "How many in {c}?", "My daughter likes {c}. How many are {c}?",
+            "If you count the {c} ones only, how many?", "{c} ones: how many?", "How many of the figures are {c}?",
+            "We're counting colours. How many are {c}?", "Count what's {c}, please.",
+            "So how many would you call {c}?", "Any {c} ones? How many?", "How many can you find that are {c}?",
+            "How many subjects are {c}?", "What is the count of {c} ones?", "how many {c} ones r there",
+            "Total of {c}?", "How many of all of them are {c}?", "How many got the {c} paint?",
+        ),
+        "count worn": (
+            "How many have {an}?", "How many of them have {an}?", "How many characters have {an}?",
+            "how many with {an}?", "How many do you see with {an}?", "Count those with {an}.",
+            "How many figures have {an}?", "Who has {an}, and how many are that?", "How many were given {an}?",
+            "How many got {an}?", "Does anybody have {an}? How many?", "How many come with {an}?",
+            "Tell me how many have {an}.", "Can you count those with {an}?",
+            "How many of the characters have {an}?", "How many are there with {an}?",
+            "What number of them has {an}?", "number of those with {an}?", "And how many have {an}?",
+            "My son counts those with {an}. How many?", "How many can you find with {an}?",
+            "Now {an}: how many have that?", "How many did you draw with {an}?", "So how many have {an}?",
+            "How many subjects have {an}?", "How many show up with {an}?",
+            "If I count those with {an}, where do I end?", "Any with {an}? How many?",
+            "how many have {an} on or with them", "Of all you see, how many have {an}?",
+            "Would you count those with {an} for me?", "Count: with {an}?", "How many possess {an}?",
+            "We're counting. How many with {an}?",
+        ),
         "position": (
             "Where is {x}?", "On which side is {x}?", "Where in the picture is {x}?", "Where do you see {x}?",
             "In which part of the picture is {x}?", "Is {x} on the left, in the middle or on the right?",
@@ -288,6 +333,36 @@ _QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "有多少个角色在画里？", "图中主体的数量是多少？",
             "总数是一还是二？", "数数看，几个？", "宝宝在学数数，图里有几个主角？", "主角是单个还是成双？", "几个？",
             "帮我点点数，有几个？", "单独一个，还是一对？", "一个还是俩", "主角有几位？", "图里出场的有几个？",
+        ),
+        "count animals": (
+            "图里有几只动物？", "有几只动物？", "画里有多少动物？", "一共几只动物？", "你看到几只动物？",
+            "数一数有几只动物。", "动物有几只？", "请数一数动物。", "图中动物的数量是多少？", "画面里动物有多少？",
+            "能数数动物吗？", "有动物吗，有几只？", "几只动物", "动物一共有几个？", "你画了几只动物？",
+            "能找到几只动物？", "数数看，动物几只？", "图里的动物总共几只？", "帮我点点有几只动物。",
+            "只数动物的话，有几只？", "这里有多少只动物？", "妹妹问有几只动物。", "动物呢，几只？",
+            "出场的动物有几只？", "宝宝学数数，动物有几只？", "请问有多少只动物？", "看看有几只小动物？",
+            "小动物有几只？", "说说动物的数目。", "动物加起来几只？", "算一算，几只动物？", "里头有几只动物呀",
+            "我没数清，动物有几只？", "画上几只动物？",
+        ),
+        "count colour": (
+            "有几个是{c}的？", "{c}的有几个？", "图里几个是{c}的？", "几个是{c}的", "有多少个是{c}的？",
+            "数一数{c}的有几个。", "你看到几个{c}的？", "画里{c}的有几个？", "{c}的一共几个？",
+            "它们当中几个是{c}的？", "请数数{c}的。", "主角里有几个是{c}的？", "{c}的有吗，有几个？",
+            "{c}的数量是多少？", "里面{c}的有多少？", "能数数{c}的有几个吗？", "{c}的你画了几个？",
+            "有几个涂成了{c}？", "只数{c}的，有几个？", "妹妹问有几个是{c}的。", "请问几个是{c}的？",
+            "找找看，{c}的几个？", "{c}的呢，几个？", "图上{c}的共有几个？", "宝宝数颜色，{c}的有几个？",
+            "总共几个{c}的？", "帮我点点{c}的。", "算算{c}的有几个？", "角色里几个是{c}？", "说说有几个{c}的。",
+            "我没看清，{c}的有几个？", "{c}的能找出几个？", "有没有{c}的，几个？", "数数看，{c}的几个",
+        ),
+        "count worn": (
+            "有几个{v}{a}？", "几个{v}{a}？", "{v}{a}的有几个？", "图里有几个{v}{a}？", "数一数{v}{a}的有几个。",
+            "有多少个{v}{a}？", "你看到几个{v}{a}的？", "画里{v}{a}的有几个？", "它们当中几个{v}{a}？",
+            "一共几个{v}{a}的？", "请数数{v}{a}的。", "主角里有几个{v}{a}？", "有{a}的有几个？", "几个有{a}？",
+            "有{a}的一共几个？", "能数数{v}{a}的有几个吗？", "只数{v}{a}的，有几个？", "妹妹问有几个{v}{a}。",
+            "请问几个{v}{a}？", "{v}{a}的呢，几个？", "你画了几个{v}{a}的？", "有谁{v}{a}，几个？",
+            "{v}{a}的总共几个？", "找找看，几个{v}{a}？", "角色里几个{v}{a}？", "帮我点点{v}{a}的。",
+            "带{a}的有几个？", "图上{v}{a}的共有几个？", "说说有几个{v}{a}。", "算算{v}{a}的有几个？",
+            "{v}{a}的数量是多少？", "数数看，{v}{a}的几个", "我没看清，几个{v}{a}？", "宝宝数一数，{v}{a}的几个？",
         ),
         "position": (
             "{x}在哪里？", "{x}在哪边？", "{x}在画面的哪个位置？", "{x}在什么位置？", "{x}在左边、中间还是右边？",
@@ -479,6 +554,40 @@ def _count(scene: Scene, language: str, rng: random.Random) -> _Topic:
     return {}, f"{'One' if one else 'Two'}: {said}.", accept
 
 
+def _how_many(counted: Sequence[Subject], language: str) -> tuple[str, list[str]]:
+    """The answer that counts these subjects, and what is accepted for it."""
+    if not counted:
+        return ("没有。" if language == "zh" else "None."), ["none", "no", "zero", "0", "没有", "零"]
+    said = describe_subjects([{"kind": subject.kind, "colour": subject.colour} for subject in counted], language)
+    one = len(counted) == 1
+    accept = ["one", "1", "一个"] if one else ["two", "2", "两个", "二"]
+    if language == "zh":
+        return f"{'一' if one else '两'}个：{said}。", accept
+    return f"{'One' if one else 'Two'}: {said}.", accept
+
+
+def _count_animals(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    return {}, *_how_many([subject for subject in scene.subjects if subject.kind in ANIMALS], language)
+
+
+def _count_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    if any(subject.kind == "girl" for subject in scene.subjects):
+        return None  # a girl in red is not red
+    colour = _either(rng.choice(scene.subjects).colour, COLOURS, rng)
+    counted = [subject for subject in scene.subjects if subject.colour == colour]
+    return {"c": name(colour, language)}, *_how_many(counted, language)
+
+
+def _count_worn(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    found = _worn(scene, rng)
+    kind = _either(found[1].kind, ACCESSORIES, rng) if found else rng.choice(ACCESSORIES)
+    counted = [subject for subject in scene.subjects if kind in [accessory.kind for accessory in subject.accessories]]
+    slots = {
+        "an": accessory_phrase({"kind": kind}, language), "a": name(kind, language), "v": VERBS[language][kind][0]
+    }  # fmt: skip
+    return slots, *_how_many(counted, language)
+
+
 def _position(scene: Scene, language: str, rng: random.Random) -> _Topic:
     subject = rng.choice(scene.subjects)
     if sum(other.kind == subject.kind for other in scene.subjects) > 1:
@@ -584,6 +693,8 @@ def _is_kind(scene: Scene, language: str, rng: random.Random) -> _Topic:
 
 _TOPICS: dict[str, Callable[[Scene, str, random.Random], _Topic]] = {
     "colour": _colour, "animal": _animal, "content": _content, "wears": _wears, "accessory colour": _accessory_colour,
-    "count": _count, "position": _position, "who": _who, "background": _background, "sky": _sky, "style": _style,
+    "count": _count, "count animals": _count_animals,
+    "count colour": _count_colour, "count worn": _count_worn, "position": _position, "who": _who,
+    "background": _background, "sky": _sky, "style": _style,
     "has": _has, "is colour": _is_colour, "is sky": _is_sky, "is kind": _is_kind,
 }  # fmt: skip
