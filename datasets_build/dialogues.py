@@ -9,8 +9,10 @@ the template of the one before, and changes only the words that the edit changes
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets_build import looking, refusals, talk
@@ -28,11 +30,12 @@ from datasets_build.storybook.reading import find_template
 from datasets_build.storybook.scene import Scene, sample_scene
 from datasets_build.surface import finished, roughen, sentence
 from datasets_build.table import Drawing, Table
-from datasets_build.topics import TOPICS, Topic
+from datasets_build.topics import TOPICS
 from dialog_mllm.messages import DRAW
 
-TRIES = 300  # to follow a plan, each with other scenes …
-STEP_TRIES = 12  # … and at each of its steps
+TRIES = 1500  # to take a step of one plan, all steps together …
+STEP_TRIES = 4  # … and each step after the same beginning
+OF_WORN = ("remove_accessory", "recolour_accessory", "replace_accessory")
 OTHER_LANGUAGE = 0.05  # of the messages are in the other language
 
 
@@ -43,42 +46,49 @@ LOOK_BACK_SHARE = 0.35  # of the questions, where there are earlier pictures, ar
 
 
 def build(language: str, split: str, rng: random.Random) -> Dialogue:
-    plan, topic = sample_plan(rng), choose(rng, {topic: 1.0 for topic in TOPICS}, "topic")
-    for _ in range(TRIES):
-        try:
-            return _follow(plan, topic, Speaker(language, split, rng))
-        except NoSample:
-            continue
-    raise NoSample
+    plan, topic = sample_plan(rng, split), choose(rng, {topic: 1.0 for topic in TOPICS}, "topic")
+    table = Table(Speaker(language, split, rng), topic)
+    if not _follow(plan, table, itertools.count()):
+        raise NoSample
+    return Dialogue(language, tuple(table.exchanges), tuple(table.speaker.used), topic.name)
 
 
-def _follow(plan: Sequence[Step], topic: Topic, speaker: Speaker) -> Dialogue:
-    table = Table(speaker, topic)
-    for i, step in enumerate(plan):
-        last = i == len(plan) - 1
-        _take(step, table, last, corrected_next=not last and plan[i + 1].op == "correct")
-    return Dialogue(speaker.language, tuple(table.exchanges), tuple(speaker.used), topic.name)
+def _follow(plan: Sequence[Step], table: Table, tries: Iterator[int]) -> bool:
+    """Puts the rest of the plan on the table; False, with the table as it was, where this beginning leads nowhere.
+
+    In a small split most scenes are of another one: then the turn before is made anew, and not the whole dialogue."""
+    turn = len(table.exchanges)
+    if turn == len(plan):
+        return True
+    corrected_next = turn + 1 < len(plan) and plan[turn + 1].op == "correct"
+    before = len(table.drawings), len(table.speaker.used)
+    for _ in range(STEP_TRIES if turn else TRIES):
+        if next(tries) > TRIES:
+            raise NoSample
+        with contextlib.suppress(NoSample):
+            _take(plan[turn], table, turn + 1 == len(plan), corrected_next)
+            if _follow(plan, table, tries):
+                return True
+        helpless = len(table.exchanges) > turn and len(table.drawings) == before[0]
+        del table.exchanges[turn:], table.drawings[before[0] :], table.speaker.used[before[1] :]
+        if helpless:
+            break  # no picture came of this turn: what follows fails whatever is said here
+    return False
 
 
 def _take(step: Step, table: Table, last: bool, corrected_next: bool) -> None:
-    """One step of a plan; a few tries, for in a small split most scenes are of another one."""
     speaker = table.speaker
-    for _ in range(STEP_TRIES):
-        said = len(speaker.used)
-        foreign = speaker.rng.random() < (0.15 if step.op == "style" else OTHER_LANGUAGE)
-        other = "zh" if speaker.language == "en" else "en"
-        voice = speaker.in_language(other) if foreign else speaker
-        try:
-            if step.type == "t2t":
-                return table.exchanges.append(_talk(voice, table, first=not table.exchanges, last=last))
-            if step.type == "t2i":
-                return ask_for_picture(voice, table)
-            if step.type == "ti2t":
-                return _look(voice, table)
-            return change_picture(voice, table, step, corrected_next)
-        except NoSample:
-            del speaker.used[said:]  # nobody said it
-    raise NoSample
+    foreign = speaker.rng.random() < (0.15 if step.op == "style" else OTHER_LANGUAGE)
+    other = "zh" if speaker.language == "en" else "en"
+    voice = speaker.in_language(other) if foreign else speaker
+    if step.type == "t2t":
+        table.exchanges.append(_talk(voice, table, first=not table.exchanges, last=last))
+    elif step.type == "t2i":
+        ask_for_picture(voice, table)
+    elif step.type == "ti2t":
+        _look(voice, table)
+    else:
+        change_picture(voice, table, step, corrected_next)
 
 
 # ------------------------------------------------------------------------------------------------- the four types
@@ -246,11 +256,18 @@ def edit_within(
     subject: int | None = None,
 ) -> tuple[Edit, Scene]:
     """An edit of one operation and the scene that it leads to, of `split` and of one `subject` where they are named."""
+    worn = any(each.accessories for each in scene.subjects)
+    if (op == "remove_subject" and len(scene.subjects) == 1) or (op in OF_WORN and not worn):
+        raise NoSample
+    seen: list[Edit] = []
     for _ in range(4 if split in (None, "train") and subject is None else 40):
         try:
             edit = sample_edit(scene, voice.rng, other, (op,))
         except ValueError as error:
             raise NoSample from error
+        if edit in seen:
+            continue
+        seen.append(edit)
         edited = apply_edit(scene, edit, other)
         if subject in (None, edit.get("subject")) and (split is None or edited.split == split):
             return edit, edited

@@ -39,6 +39,10 @@ COMBINED_OF_TWO = 0.34
 WAYS = {"edit": 0.60, "again": 0.03, "undo": 0.05, "return": 0.12, "correct": 0.20}
 # In what form an edit is asked for: two at once, or one of an earlier picture.
 IN_PAIRS = ("recolour", "resize", "add_accessory", "background", "sky", "style", "shot")
+# Edits that lead to few scenes: of these two that are both of a small split are not to be found.
+NARROW = (
+    "resize", "move", "remove_subject", "remove_accessory", "replace_accessory", "sky", "style", "shot",
+)  # fmt: skip
 PAIR_SHARE, EARLIER_SHARE = 0.18, 0.30
 
 
@@ -84,13 +88,13 @@ def compositions() -> dict[tuple[str, ...], float]:
 _COMPOSITIONS = compositions()
 
 
-def sample_plan(rng: random.Random, most: int = max(LENGTHS)) -> list[Step]:
-    """The steps of a dialogue of up to `most` turns."""
-    length = choose(rng, {n: share for n, share in LENGTHS.items() if n <= most}, "length", within="task")
+def sample_plan(rng: random.Random, split: str = "train") -> list[Step]:
+    """The steps of a dialogue. Only in train, any edit may be corrected, or be of an earlier picture (see `NARROW`)."""
+    length = choose(rng, LENGTHS, "length", within="task")
     types = choose(rng, _COMPOSITIONS, "composition", within="length") if length == 3 else _sample_types(rng, length)
     state, plan = _State(), []
     for turn, kind in enumerate(types):
-        step = _change(rng, state, turn) if kind == "ti2i" else Step(kind)
+        step = _change(rng, state, turn, split) if kind == "ti2i" else Step(kind)
         _advance(state, step)
         plan.append(step)
     return plan
@@ -103,14 +107,15 @@ def _sample_types(rng: random.Random, length: int) -> tuple[str, ...]:
     return tuple(types)
 
 
-def _change(rng: random.Random, state: _State, turn: int) -> Step:
+def _change(rng: random.Random, state: _State, turn: int, split: str) -> Step:
     last = state.edit
+    unfit = ("combine",) if split == "train" else ("combine", *NARROW)
     possible = {
         "edit": True,
         "again": state.current_drawn,
         "undo": last is not None and last.form != "earlier",
         "return": state.returnable,
-        "correct": last is not None and last.form != "pair" and last.op != "combine",
+        "correct": last is not None and last.form != "pair" and last.op not in unfit,
     }
     way = choose(rng, {way: share for way, share in WAYS.items() if possible[way]}, "way", turn)
     if way != "edit":
@@ -118,7 +123,7 @@ def _change(rng: random.Random, state: _State, turn: int) -> Step:
     op = choose(rng, _OPS_OF_TWO if state.pictures > 1 else _OPS_OF_ONE, "edit", turn)
     if op in IN_PAIRS and rng.random() < PAIR_SHARE:
         return Step("ti2i", op, "pair")
-    if state.returnable and op != "combine" and rng.random() < EARLIER_SHARE:
+    if state.returnable and op not in unfit and rng.random() < EARLIER_SHARE:
         return Step("ti2i", op, "earlier")
     return Step("ti2i", op)
 
