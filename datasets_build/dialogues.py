@@ -33,14 +33,14 @@ from datasets_build.table import Drawing, Table
 from datasets_build.topics import TOPICS
 from dialog_mllm.messages import DRAW
 
-TRIES = 1500  # to take a step of one plan, all steps together …
-STEP_TRIES = 4  # … and each step after the same beginning
+TRIES = 1200  # to take a step of one plan, all steps together …
+STEP_TRIES = 3  # … and each step after the same beginning
 OF_WORN = ("remove_accessory", "recolour_accessory", "replace_accessory")
 OTHER_LANGUAGE = 0.05  # of the messages are in the other language
 
 
-OTHER_SHARE = 0.6  # of the edits that follow one of two subjects say "it" or "the other one"
-BOTH_SHARE = 0.25  # of the edits that both of two subjects can have are made of both
+OTHER_SHARE = 0.8  # of the edits that follow one of two subjects say "it" or "the other one"
+BOTH_SHARE = 0.4  # of the edits that both of two subjects can have are made of both
 VAGUE_SHARE = 0.7  # of the edits that are corrected next leave open which of two subjects they mean
 LOOK_BACK_SHARE = 0.35  # of the questions, where there are earlier pictures, are about one of those
 
@@ -62,7 +62,7 @@ def _follow(plan: Sequence[Step], table: Table, tries: Iterator[int]) -> bool:
         return True
     corrected_next = turn + 1 < len(plan) and plan[turn + 1].op == "correct"
     before = len(table.drawings), len(table.speaker.used)
-    for _ in range(STEP_TRIES if turn else TRIES):
+    for _ in range(STEP_TRIES if table.drawings else TRIES):
         if next(tries) > TRIES:
             raise NoSample
         with contextlib.suppress(NoSample):
@@ -229,7 +229,8 @@ def _change_one(voice: Speaker, table: Table, base: Drawing, op: str, corrected_
     if corrected_next and op in VAGUE and voice.rng.random() < VAGUE_SHARE:
         index, reference = last or 0, ""
     elif last is not None and voice.rng.random() < OTHER_SHARE:
-        same = op in VAGUE and "accessory" not in _last_operation(table) and voice.rng.random() < 0.4
+        clear = op != "recolour" or "accessory" not in _last_operation(table)  # else it is the hat that "it" is
+        same = op in VAGUE and clear and voice.rng.random() < 0.6
         index, reference = (last, "same") if same else (1 - last, "other")
     else:
         return None

@@ -37,7 +37,7 @@ class Likeness:
     def within(self, split: str) -> float:
         """The share of the split's records that another, earlier one of it is like."""
         keys = self._array(split)
-        return 1 - np.unique(keys).size / max(1, keys.size)
+        return 1 - np.unique(keys).size / keys.size if keys.size else 0.0
 
     def across(self, split: str, other: str) -> float:
         """The share of the split's records that one of the other split is like."""

@@ -65,6 +65,7 @@ class _State:
     current_drawn: bool = False  # whether the latest picture is a drawing, not one that the user brought
     brought: bool = False
     edit: Step | None = None  # the turn just before, where it is an edit of a drawing
+    subjects: int = 0  # of the latest picture; 0 where the plan does not say
 
     @property
     def returnable(self) -> bool:
@@ -121,11 +122,18 @@ def _change(rng: random.Random, state: _State, turn: int, split: str) -> Step:
     if way != "edit":
         return Step("ti2i", way)
     op = choose(rng, _OPS_OF_TWO if state.pictures > 1 else _OPS_OF_ONE, "edit", turn)
+    if (op, state.subjects) in _FULL:
+        op = _FULL[op, state.subjects]
     if op in IN_PAIRS and rng.random() < PAIR_SHARE:
         return Step("ti2i", op, "pair")
     if state.returnable and op not in unfit and rng.random() < EARLIER_SHARE:
         return Step("ti2i", op, "earlier")
     return Step("ti2i", op)
+
+
+# A picture of two takes no third subject, and one stays: then there is another edit of the same group.
+_FULL = {("add_subject", 2): "add_accessory", ("remove_subject", 1): "remove_accessory"}
+_LEAVES = {"add_subject": 2, "combine": 2, "remove_subject": 1}
 
 
 def _operations(combined: float) -> dict[str, float]:
@@ -149,6 +157,8 @@ def _advance(state: _State, step: Step) -> None:
     if step.type in DRAWN:
         state.current_drawn = True
         state.different += step.op not in ("again", "undo", "return")
+        kept = step.type == "ti2i" and step.form != "earlier" and step.op not in ("undo", "return")
+        state.subjects = _LEAVES.get(step.op, state.subjects if kept else 0)
     edited = step.type == "ti2i" and step.op in WEIGHTS and base_drawn
     state.edit = step if edited else None
 
