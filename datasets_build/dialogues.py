@@ -288,7 +288,7 @@ def _of_earlier(voice: Speaker, which: str, edit: Edit, words: str) -> str:
 
 def _correct(voice: Speaker, table: Table) -> None:
     """The edit of the turn before as it was meant, made of the picture that it was made of."""
-    wrong = table.exchanges[-1].request or {}
+    wrong = (table.exchanges[-1].request or {}) if table.exchanges else {}
     if wrong.get("op") != "edit" or "then" in wrong or "other" in wrong or wrong.get("form") == "correction":
         raise NoSample
     base = next((drawing for drawing in reversed(table.drawings[:-1]) if _is_base(drawing, wrong)), None)

@@ -7,7 +7,6 @@ import json
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,15 @@ import pytest
 
 from app.cli import main as easel
 from datasets_build import dialogues
+from datasets_build.banks import Speaker
 from datasets_build.check import check, violations
 from datasets_build.likeness import Likeness, key, likeness_text
 from datasets_build.mix import SHARES
-from datasets_build.records import Job, NoSample, run, to_record
-from datasets_build.storybook.scene import Scene, sample_scene
+from datasets_build.plans import Step
+from datasets_build.records import Dialogue, Job, NoSample, run, to_record
+from datasets_build.storybook.scene import Scene
+from datasets_build.table import Table
+from datasets_build.topics import TOPICS
 
 Records = list[dict[str, Any]]
 
@@ -197,28 +200,26 @@ def test_shares_that_miss_their_targets_are_found(data: Path) -> None:
 
 
 def going_back() -> dict[str, Any]:
-    """A dialogue of the grammar that corrects and goes back, without pictures."""
-    for seed in range(3000):
+    """A dialogue that corrects a change and goes back to its first picture."""
+    for seed in range(50):
+        rng = random.Random(seed)
+        table = Table(Speaker("en", "train", rng), TOPICS[0])
         try:
-            dialogue = dialogues.build("en", "train", random.Random(seed))
+            dialogues.ask_for_picture(table.speaker, table)
+            for step in ("recolour", "correct", "return"):
+                dialogues.change_picture(table.speaker, table, Step("ti2i", step))
         except NoSample:
             continue
-        requests = [exchange.request or {} for exchange in dialogue.exchanges]
-        corrects = any(r.get("form") == "correction" and r["edit"]["op"] == "recolour" for r in requests)
-        if corrects and any(request.get("op") == "return" for request in requests):
-            unseen = tuple(replace(exchange, uploads=()) for exchange in dialogue.exchanges)
-            plain = replace(dialogue, exchanges=unseen, pictures=False)
-            return to_record(plain, f"D_c-train-9-{seed}", "D_c", "train", 1, Path("unused"))
+        if table.exchanges[3].drawn == table.exchanges[0].drawn:
+            dialogue = Dialogue("en", tuple(table.exchanges), tuple(table.speaker.used), pictures=False)
+            return to_record(dialogue, "D_c-train-0-0", "D_c", "train", 1, Path("unused"))
     raise AssertionError("no such dialogue")
 
 
 def test_turns_that_go_back_are_held_to_the_picture_that_they_name() -> None:
     record = going_back()
     assert violations(record) == []
-    back, corrected = (
-        next(i for i, turn in enumerate(record["turns"]) if found(turn["request"] or {}))
-        for found in (lambda r: r.get("op") == "return", lambda r: r.get("form") == "correction")
-    )
+    back, corrected = 3, 2
 
     def broken(turn: int, **changed: Any) -> list[str]:
         damaged = json.loads(json.dumps(record))
@@ -228,7 +229,7 @@ def test_turns_that_go_back_are_held_to_the_picture_that_they_name() -> None:
     there = "the picture that a turn goes back to was drawn before, and is its base"
     assert there in broken(back, base_turn=back) and there in broken(back, base_turn="first")
     assert "an edit changes what was asked, and nothing else" in broken(
-        back, base=record["turns"][back - 1]["scene"] or sample_scene(random.Random(1)).to_json()
+        back, base=record["turns"][1]["scene"], base_turn=1
     )
     on_top = record["turns"][corrected - 1]
     assert "a correction is made of the picture before the edit that it corrects" in broken(
