@@ -236,22 +236,27 @@ def judge(record: Record, answers: list[Answer], inspector: Any) -> Verdict:
     verdict = Verdict()
     before: Answer | None = None  # the last answer with a picture
     for number, (turn, answer) in enumerate(zip(record["turns"], answers, strict=True)):
-        right = _turn_is_right(turn, answer, before)
+        prompts = [earlier.prompt if earlier.draw else None for earlier in answers[:number]]
+        right = _turn_is_right(turn, answer, prompts)
         verdict.turns.append(right)
         if not right:
             said = "".join(block.get("text", "") for block in record["messages"][2 * number]["content"])
             verdict.wrong.append(f"{number}: {said} -> {answer.prompt or answer.content}")
         if answer.draw and turn["scene"] is not None:
             verdict.seconds.append(answer.seconds)
-            _judge_picture(turn, answer, before, inspector, verdict)
+            _judge_picture(turn, answer, before, prompts, inspector, verdict)
         if answer.draw:
             before = answer
     return verdict
 
 
-def _turn_is_right(turn: dict[str, Any], answer: Answer, before: Answer | None) -> bool:
+def _latest(prompts: list[str | None]) -> str | None:
+    return next((prompt for prompt in reversed(prompts) if prompt is not None), None)
+
+
+def _turn_is_right(turn: dict[str, Any], answer: Answer, prompts: list[str | None]) -> bool:
     if turn["scene"] is not None:
-        return answer.draw and judge_prompt(turn, answer.prompt, before.prompt if before else None)
+        return answer.draw and judge_prompt(turn, answer.prompt, _latest(prompts), prompts)
     if answer.draw or not answer.content.strip():
         return False
     request = turn["request"] or {}
@@ -259,16 +264,23 @@ def _turn_is_right(turn: dict[str, Any], answer: Answer, before: Answer | None) 
 
 
 def _judge_picture(
-    turn: dict[str, Any], answer: Answer, before: Answer | None, inspector: Any, verdict: Verdict
+    turn: dict[str, Any],
+    answer: Answer,
+    before: Answer | None,
+    prompts: list[str | None],
+    inspector: Any,
+    verdict: Verdict,
 ) -> None:
     from generator.evaluation import compare
 
     previous = read_prompt(before.prompt) if before else None
-    wanted = expected_scene(turn, previous)
+    wanted = expected_scene(turn, _latest(prompts), prompts)
     (seen,) = inspector.read([answer.picture])
     verdict.pictures.append(all(all(values) for values in compare(wanted.to_json(), seen).values()))
     # Only of our own picture can be said what an edit kept: an uploaded one has no seed and no prompt.
-    if turn["request"]["op"] == "edit" and before is not None and isinstance(previous, Scene) and previous != wanted:
+    # Nor is what was kept to be seen beside a picture that the turn does not build on.
+    on_latest = turn["request"]["op"] == "edit" and "base_turn" not in turn["request"]
+    if on_latest and before is not None and isinstance(previous, Scene) and previous != wanted:
         (seen_before,) = inspector.read([before.picture])
         verdict.edits.append(judge_edit(previous, wanted, seen_before, seen))
 

@@ -5,7 +5,7 @@ judge_prompt(turn, "A flat picture of a red fox…", None)     # turn: an entry 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets_build.consistency import LEAST, kept_share
@@ -16,9 +16,12 @@ from datasets_build.storybook.scene import Scene
 Attributes = dict[tuple[str, ...], str]
 
 
-def judge_prompt(turn: Mapping[str, Any], prompt: str, previous_prompt: str | None) -> bool:
+def judge_prompt(
+    turn: Mapping[str, Any], prompt: str, previous_prompt: str | None, prompts: Sequence[str | None] = ()
+) -> bool:
     """A new picture: all that was asked is there. An edit: the scene is the edited one, and nothing else changed.
 
+    `prompts`: where the conversation may have gone another way than the record, what was drawn in each turn so far.
     Where no scene is known (what an endpoint or a user wrote), an edit keeps the words of the prompt before it."""
     if turn["scene"] is None:
         edit = turn["request"].get("edit")
@@ -29,25 +32,26 @@ def judge_prompt(turn: Mapping[str, Any], prompt: str, previous_prompt: str | No
         return False
     if turn["request"]["op"] == "draw":
         return matches(turn["request"]["asked"], scene)
-    return scene == expected_scene(turn, read_prompt(previous_prompt) if previous_prompt else None)
+    return scene == expected_scene(turn, previous_prompt, prompts)
 
 
-def expected_scene(turn: Mapping[str, Any], previous: Scene | None) -> Scene:
+def expected_scene(turn: Mapping[str, Any], previous_prompt: str | None, prompts: Sequence[str | None] = ()) -> Scene:
     """What a drawn turn should lead to. Where the conversation went another way than the record and the edit can be
-    made of the picture that is there, it is; else the record's own scene is expected."""
+    made of the picture that is there, it is; else the record's own scene is expected.
+
+    A turn that goes back, or corrects, builds on the picture of its `base_turn` (an index of `prompts`)."""
     request, recorded = turn["request"], Scene.from_json(turn["scene"])
-    if (
-        request["op"] != "edit"
-        or previous is None
-        or "other" in request
-        or previous == Scene.from_json(request["base"])
-    ):
+    if request["op"] not in ("edit", "return") or "other" in request:
+        return recorded
+    base_turn = request.get("base_turn")
+    prompt = previous_prompt if base_turn is None else prompts[base_turn] if base_turn < len(prompts) else None
+    base = read_prompt(prompt) if prompt else None
+    if base is None or base == Scene.from_json(request["base"]):
         return recorded
     try:
-        scene = apply_edit(previous, request["edit"])
-        for edit in request.get("then", ()):
-            scene = apply_edit(scene, edit)
-        return scene
+        for edit in (request["edit"], *request.get("then", ())) if request["op"] == "edit" else ():
+            base = apply_edit(base, edit)
+        return base
     except ValueError:
         return recorded
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 import random
 
 from datasets_build.banks import Speaker
-from datasets_build.dialogues import OTHER_LANGUAGE, Table, ask_for_picture, change_picture, put_new
+from datasets_build.dialogues import OTHER_LANGUAGE, ask_for_picture, change_picture, put_new
 from datasets_build.negatives import DECLINES
+from datasets_build.plans import IN_PAIRS, Step
 from datasets_build.records import Dialogue, NoSample
 from datasets_build.requests import request
 from datasets_build.storybook.edits import WEIGHTS
 from datasets_build.storybook.language import partial
 from datasets_build.storybook.scene import sample_scene
+from datasets_build.table import Table
 from datasets_build.topics import TOPICS
 
 CHANGES = (3, 4, 5, 6)
@@ -30,7 +32,8 @@ DECLINED_SHARE = 0.1  # of the changes cannot be made
 # Where another thing stands between the words and the right place in the prompt, more is to be learnt.
 OPERATIONS = {
     **WEIGHTS, "move": 9, "remove_subject": 9, "add_accessory": 16, "remove_accessory": 9, "recolour_accessory": 9,
-    "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 4, "again": 2, "undo": 3, "both": 24,
+    "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 4, "again": 2, "undo": 3, "return": 3,
+    "correct": 10, "pair": 24, "earlier": 5,
 }  # fmt: skip
 
 
@@ -63,7 +66,14 @@ def _next(table: Table, second: int | None) -> None:
     operation = speaker.rng.choices(list(operations), list(operations.values()))[0]
     if speaker.rng.random() < OTHER_LANGUAGE:
         speaker = speaker.in_language({"en": "zh", "zh": "en"}[speaker.language])
-    change_picture(speaker, table, operation)
+    change_picture(speaker, table, _step(speaker, operation))
+
+
+def _step(speaker: Speaker, operation: str) -> Step:
+    if operation not in ("pair", "earlier"):
+        return Step("ti2i", operation)
+    possible = IN_PAIRS if operation == "pair" else [op for op in WEIGHTS if op != "combine"]
+    return Step("ti2i", speaker.rng.choices(possible, [WEIGHTS[op] for op in possible])[0], operation)
 
 
 def _ask(table: Table) -> None:

@@ -10,7 +10,7 @@ print(edit, edit_text(scene, edit, Speaker('en', 'train', rng)))"
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets_build.banks import Speaker, bank
@@ -25,11 +25,19 @@ _FOR_IT = re.compile("[给帮]{it}{wear}")
 _NAMED = ("{it}", "{sub}", "{its}")
 
 
-def edit_text(scene: Scene, edit: Mapping[str, Any], speaker: Speaker, other: Scene | None = None) -> str:
-    """A request that means `edit`, made of `scene`; `other` is the older picture of a "combine"."""
+def edit_text(
+    scene: Scene,
+    edit: Mapping[str, Any],
+    speaker: Speaker,
+    other: Scene | None = None,
+    it: Mapping[str, str] | None = None,
+) -> str:
+    """A request that means `edit`, made of `scene`; `other` is the older picture of a "combine".
+
+    `it` is what the thing that changes is called (`references.called`), where the words are not to be chosen here."""
     op, language = edit["op"], speaker.language
     path = _path(scene, edit, speaker)
-    values = _values(scene, edit, speaker, other, path)
+    values = _values(scene, edit, speaker, other, path) | dict(it or {})
     of_subject = "subject" in edit and op != "combine"
     crowded = of_subject and len(scene.subjects) > 1 and not _told_apart(scene, edit)
 
@@ -41,6 +49,22 @@ def edit_text(scene: Scene, edit: Mapping[str, Any], speaker: Speaker, other: Sc
 
     text = speaker.pick("edits", *path, fits=fits).format_map(values)
     return sentence(text) if language == "en" else text
+
+
+def edit_both_text(scene: Scene, edits: Sequence[Mapping[str, Any]], speaker: Speaker) -> str:
+    """A request that means the same edit of both subjects."""
+    edit, language, op = edits[0], speaker.language, edits[0]["op"]
+    steps = f"{scene.subjects[0].size}>{edit['size']}" if op == "resize" else ""
+    far = language == "zh" and bool(steps) and steps not in bank("edits", "zh")["sizes"]
+    values = _values(scene, edit, speaker, None, ("resize_far",) if far else (op,))
+    text = speaker.pick("revisits", "both", op).format_map(values)
+    return sentence(text) if language == "en" else text
+
+
+def the_accessory(kind: str, speaker: Speaker) -> str:
+    """ "the hat" / 帽子."""
+    bare = name(kind, speaker.language, speaker.rng, "accessory")
+    return f"the {bare}" if speaker.language == "en" else bare
 
 
 def join_edits(first: str, second: str, speaker: Speaker) -> str:

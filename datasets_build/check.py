@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets_build.consistency import LEAST, kept_share
+from datasets_build.likeness import Likeness
+from datasets_build.plans import values
 from datasets_build.records import SPLITS
 from datasets_build.shards import SOURCE, content_key
 from datasets_build.storybook.edits import apply_edit
@@ -31,6 +33,10 @@ from dialog_mllm.records import DataError, read_manifest, run_file, split_files
 
 Drawn = tuple[Scene, tuple[str, int] | None]  # a scene, with the language and template of its prompt
 
+TOLERANCE = 0.02  # how far a share may be from its target …
+# … and for so many records or turns: few things cannot be shared out exactly, and edits, of which a dialogue has any
+# number, are spread less evenly than dialogues.
+ODD_ONES, ODD_EDITS = 5, 20
 SHOWN = 5  # violations of one rule that are printed
 TASKS = ("D_o", "D_p", "D_pm", "D_tt", "D_n", "D_c", "D_e", "D_f")
 TYPES = ("t2t", "t2i", "ti2t", "ti2i")
@@ -40,6 +46,11 @@ TYPES = ("t2t", "t2i", "ti2t", "ti2i")
 class Report:
     violations: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    values: dict[str, dict[str, Counter[str]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(Counter))
+    )
+    aimed: dict[str, list[str]] = field(default_factory=dict)  # split -> how near each distribution is to its target
+    likeness: Likeness = field(default_factory=Likeness)
 
     @property
     def ok(self) -> bool:
@@ -54,6 +65,8 @@ class Report:
             for key in sorted(set(counts) - {"records", "turns", "pictures"}):
                 of = counts["records"] if key.startswith(("task", "language", "turns per")) else counts["turns"]
                 yield f"  {key:<28} {counts[key]:>8,}  {counts[key] / of:6.1%}"
+            yield from (f"  {line}" for line in self.aimed.get(split, ()))
+            yield f"  near duplicates: {'; '.join(self.likeness.lines(split))}"
         for rule, places in sorted(self.violations.items()):
             yield f"VIOLATED in {len(places):,} places: {rule}"
             yield from (f"  {place}" for place in places[:SHOWN])
@@ -90,6 +103,7 @@ def check(root: Path) -> Report:
             _check_file(path, split, named.get(path.name), report, seen)
         if entry.get("n") != report.counts[split]["records"]:
             report.add("the manifest counts the records", split)
+        _check_targets(entry.get("targets", {}), split, report)
     for split in SPLITS:
         if run_file(root, split).exists():
             report.add("every split is finished: the command that makes it goes on where it was stopped", split)
@@ -98,6 +112,26 @@ def check(root: Path) -> Report:
                 report.add("the manifest names every shard", path.name)
     _check_leaks(seen, report)
     return report
+
+
+def _check_targets(targets: Mapping[str, Mapping[str, float]], split: str, report: Report) -> None:
+    """Every distribution that the manifest aims at: no share is further from its target than `TOLERANCE`."""
+    report.aimed[split] = []
+    for name, shares in targets.items():
+        found = report.values[split][name]
+        n = sum(found.values())
+        if not n:
+            continue
+        gaps = {value: abs(found[value] / n - shares.get(value, 0.0)) for value in {*found, *shares}}
+        furthest = max(gaps, key=lambda value: (gaps[value], value))
+        told = f"{furthest} {found[furthest] / n:.1%}, target {shares.get(furthest, 0.0):.1%}"
+        report.aimed[split].append(f"target {name}: {len(found)} of {len(shares)} values; furthest: {told}")
+        odd = ODD_EDITS if name == "edit" else ODD_ONES
+        if gaps[furthest] > TOLERANCE + odd / n:
+            report.add("each share is the one that the manifest aims at", f"{split}: {name} {told}")
+        for value, share in shares.items():
+            if share * n > odd and not found[value]:
+                report.add("everything that the manifest aims at occurs", f"{split}: {name} {value}")
 
 
 def _check_file(path: Path, split: str, sha256: str | None, report: Report, seen: _Seen) -> None:
@@ -138,6 +172,9 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
     if first != where:
         report.add("no two records are the same", f"{where} is {first}")
     seen.phrasings[split].update(record["phrasings"])
+    report.likeness.add(split, record)
+    for name, value in values(record):
+        report.values[split][name][value] += 1
     counts.update(("records", f"task {record['task']}", f"language {record['language']}"))
     counts[f"turns per record {len(turns)}"] += 1
     for message in messages:
@@ -154,6 +191,8 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
         _check_imported(messages, turns, where, report)
     for i, turn in enumerate(turns):
         counts.update(("turns", f"type {turn['type']}", f"request {request_name(turn)}"))
+        if form := (turn["request"] or {}).get("form"):
+            counts[f"form {form}"] += 1
         user, reply = messages[2 * i], messages[2 * i + 1]
         here = f"{where} turn {i}"
         _check_tokens(user, reply, turn, here, counts, report)
@@ -163,10 +202,13 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
                 report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
             if world:
                 drawn.append(_check_drawn(reply, turn, drawn, here, split, report, seen))
+                _check_correction(turns, i, here, report)
             elif kind != "D_f":  # people keep no rule
                 _check_unseen(messages, turns, i, here, report)
         elif turn["scene"] is not None:
             report.add("only drawn turns have a scene", here)
+        if world:
+            _check_named(turns, i, here, report)
 
 
 def request_name(turn: Mapping[str, Any]) -> str:
@@ -242,12 +284,39 @@ def _check_drawn(
         for edit in request.get("then", ()):
             expected = apply_edit(expected, edit)
     else:
-        expected = base if request["op"] == "again" else scene
+        expected = scene if request["op"] == "undo" else base
         if scene not in [drawn_scene for drawn_scene, _ in drawn]:
             report.add("an old picture that is drawn again was drawn before", where)
     if expected != scene:
         report.add("an edit changes what was asked, and nothing else", where)
     return scene, form
+
+
+def _check_named(turns: Sequence[Mapping[str, Any]], i: int, where: str, report: Report) -> None:
+    """An earlier picture that a turn names: one that was drawn and, where it is built on, the one that the base is."""
+    request = turns[i]["request"] or {}
+    if "base_turn" not in request:
+        if request.get("op") == "return" or request.get("form") in ("earlier", "correction"):
+            report.add("a turn that goes back says to which picture", where)
+        return
+    turn = request["base_turn"]
+    named = turns[turn] if isinstance(turn, int) and 0 <= turn < i else None
+    if named is None or named["scene"] is None or request.get("base", named["scene"]) != named["scene"]:
+        report.add("the picture that a turn goes back to was drawn before, and is its base", where)
+
+
+def _check_correction(turns: Sequence[Mapping[str, Any]], i: int, where: str, report: Report) -> None:
+    """A correction does the same kind of edit as the turn before, otherwise, to the picture that it was made of."""
+    request = turns[i]["request"]
+    if request.get("form") != "correction":
+        return
+    wrong = (turns[i - 1]["request"] or {}) if i else {}
+    if wrong.get("op") != "edit" or request["op"] != "edit" or "then" in wrong or "then" in request:
+        report.add("a correction is one edit, just after another", where)
+    elif wrong["base"] != request["base"] or wrong["edit"]["op"] != request["edit"]["op"]:
+        report.add("a correction is made of the picture before the edit that it corrects", where)
+    elif turns[i]["scene"] == turns[i - 1]["scene"]:
+        report.add("a correction leads elsewhere than what it corrects", where)
 
 
 def _check_unseen(

@@ -1,4 +1,4 @@
-"""D_tt: dialogues of 2 to 6 turns (mostly three) in which pictures are asked for, changed, and talked about.
+"""D_tt: dialogues of 2 to 10 turns (mostly three) in which pictures are asked for, changed, and talked about.
 
     easel data tt --out data --n 100 --seed 1 --split train
 
@@ -9,115 +9,86 @@ the template of the one before, and changes only the words that the edit changes
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets_build import looking, refusals, talk
 from datasets_build.banks import Speaker
-from datasets_build.changes import edit_text, join_edits
+from datasets_build.changes import edit_both_text, edit_text, join_edits
+from datasets_build.even import choose
+from datasets_build.plans import IN_PAIRS, Step, sample_plan
 from datasets_build.records import Dialogue, Exchange, NoSample, draw_exchange, require_split
+from datasets_build.references import called
 from datasets_build.requests import fresh, surround
-from datasets_build.storybook.edits import WEIGHTS, Edit, apply_edit, sample_edit
+from datasets_build.revisits import OF_BOTH, OF_ONE, VAGUE, VALUED, call, corrected, name_picture, spoken_of, what_else
+from datasets_build.storybook.edits import Edit, apply_edit, sample_edit
 from datasets_build.storybook.language import write_prompt
 from datasets_build.storybook.reading import find_template
 from datasets_build.storybook.scene import Scene, sample_scene
-from datasets_build.surface import roughen
-from datasets_build.topics import TOPICS, Topic
+from datasets_build.surface import finished, roughen, sentence
+from datasets_build.table import Drawing, Table
+from datasets_build.topics import TOPICS
 from dialog_mllm.messages import DRAW
 
-TYPES = ("t2t", "t2i", "ti2t", "ti2i")
-LENGTHS = {2: 10, 3: 60, 4: 15, 5: 10, 6: 5}
-EXTRA_OPS = {"again": 4, "undo": 4, "both": 16}  # beside the edits of the storybook
-IN_PAIRS = ("recolour", "resize", "add_accessory", "background", "sky", "style", "shot")  # two of them in one message
+TRIES = 1200  # to take a step of one plan, all steps together …
+STEP_TRIES = 3  # … and each step after the same beginning
+OF_WORN = ("remove_accessory", "recolour_accessory", "replace_accessory")
 OTHER_LANGUAGE = 0.05  # of the messages are in the other language
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A picture on the table. A picture that the user brought has no prompt."""
-
-    scene: Scene
-    language: str
-    template: int
-    root: int  # drawings of one root come from each other by edits
-
-
-@dataclass
-class Table:
-    """The state of a dialogue while it is made."""
-
-    speaker: Speaker
-    topic: Topic
-    exchanges: list[Exchange] = field(default_factory=list)
-    drawings: list[Drawing] = field(default_factory=list)
-
-    @property
-    def current(self) -> Drawing:
-        return self.drawings[-1]
-
-    def put(self, exchange: Exchange, scene: Scene, language: str, template: int, new_root: bool) -> None:
-        root = len(self.exchanges) if new_root or not self.drawings else self.current.root
-        self.exchanges.append(exchange)
-        self.drawings.append(Drawing(scene, language, template, root))
+OTHER_SHARE = 0.8  # of the edits that follow one of two subjects say "it" or "the other one"
+BOTH_SHARE = 0.4  # of the edits that both of two subjects can have are made of both
+VAGUE_SHARE = 0.7  # of the edits that are corrected next leave open which of two subjects they mean
+LOOK_BACK_SHARE = 0.35  # of the questions, where there are earlier pictures, are about one of those
 
 
 def build(language: str, split: str, rng: random.Random) -> Dialogue:
-    plan, topic = sample_plan(rng), rng.choice(TOPICS)
-    for _ in range(300):
-        try:
-            return _follow(plan, topic, Speaker(language, split, rng))
-        except NoSample:
-            continue
-    raise NoSample
+    plan, topic = sample_plan(rng, split), choose(rng, {topic: 1.0 for topic in TOPICS}, "topic")
+    table = Table(Speaker(language, split, rng), topic)
+    if not _follow(plan, table, itertools.count()):
+        raise NoSample
+    return Dialogue(language, tuple(table.exchanges), tuple(table.speaker.used), topic.name)
 
 
-def sample_plan(rng: random.Random) -> list[tuple[str, str]]:
-    """(type, operation) of each turn; the operation is "" but for ti2i. At least one turn draws."""
-    length = rng.choices(list(LENGTHS), list(LENGTHS.values()))[0]
-    while True:
-        plan = _random_plan(rng, length)
-        if any(kind in ("t2i", "ti2i") for kind, _ in plan):
-            return plan
+def _follow(plan: Sequence[Step], table: Table, tries: Iterator[int]) -> bool:
+    """Puts the rest of the plan on the table; False, with the table as it was, where this beginning leads nowhere.
+
+    In a small split most scenes are of another one: then the turn before is made anew, and not the whole dialogue."""
+    turn = len(table.exchanges)
+    if turn == len(plan):
+        return True
+    corrected_next = turn + 1 < len(plan) and plan[turn + 1].op == "correct"
+    before = len(table.drawings), len(table.speaker.used)
+    for _ in range(STEP_TRIES if table.drawings else TRIES):
+        if next(tries) > TRIES:
+            raise NoSample
+        with contextlib.suppress(NoSample):
+            _take(plan[turn], table, turn + 1 == len(plan), corrected_next)
+            if _follow(plan, table, tries):
+                return True
+        helpless = len(table.exchanges) > turn and len(table.drawings) == before[0]
+        del table.exchanges[turn:], table.drawings[before[0] :], table.speaker.used[before[1] :]
+        if helpless:
+            break  # no picture came of this turn: what follows fails whatever is said here
+    return False
 
 
-def _random_plan(rng: random.Random, length: int) -> list[tuple[str, str]]:
-    plan: list[tuple[str, str]] = []
-    roots = 0
-    while len(plan) < length:
-        weights = (14, 14, 16, 56) if roots else (20, 62, 8, 10)
-        kind = rng.choices(TYPES, weights)[0]
-        op = ""
-        if kind == "ti2i":
-            ops = {**WEIGHTS, **EXTRA_OPS}
-            ops["combine"] = 50 if roots >= 2 else 0  # few dialogues have two pictures to combine
-            if not roots:
-                del ops["again"]
-            if not roots or not plan or plan[-1][1] in ("", "again", "undo"):
-                del ops["undo"]
-            op = rng.choices(list(ops), list(ops.values()))[0]
-        roots += kind == "t2i"
-        plan.append((kind, op))
-    return plan
-
-
-def _follow(plan: Sequence[tuple[str, str]], topic: Topic, speaker: Speaker) -> Dialogue:
-    table = Table(speaker, topic)
-    for i, (kind, op) in enumerate(plan):
-        foreign = speaker.rng.random() < (0.15 if op == "style" else OTHER_LANGUAGE)
-        other = "zh" if speaker.language == "en" else "en"
-        voice = speaker.in_language(other) if foreign else speaker
-        last = i == len(plan) - 1
-        if kind == "t2t":
-            table.exchanges.append(_talk(voice, table, first=i == 0, last=last))
-        elif kind == "t2i":
-            ask_for_picture(voice, table)
-        elif kind == "ti2t":
-            _look(voice, table)
-        else:
-            change_picture(voice, table, op)
-    return Dialogue(speaker.language, tuple(table.exchanges), tuple(speaker.used), topic.name)
+def _take(step: Step, table: Table, last: bool, corrected_next: bool) -> None:
+    speaker = table.speaker
+    foreign = speaker.rng.random() < (0.15 if step.op == "style" else OTHER_LANGUAGE)
+    other = "zh" if speaker.language == "en" else "en"
+    voice = speaker.in_language(other) if foreign else speaker
+    if step.type == "t2t":
+        table.exchanges.append(_talk(voice, table, first=not table.exchanges, last=last))
+    elif step.type == "t2i":
+        ask_for_picture(voice, table)
+    elif step.type == "ti2t":
+        _look(voice, table)
+    else:
+        change_picture(voice, table, step, corrected_next)
 
 
 # ------------------------------------------------------------------------------------------------- the four types
@@ -144,7 +115,7 @@ def put_new(table: Table, exchange: Exchange) -> None:
     form = find_template(exchange.reply.removeprefix(DRAW))
     if exchange.drawn is None or form is None:
         raise ValueError(f"no template wrote {exchange.reply!r}")
-    table.put(exchange, exchange.drawn, *form, new_root=True)
+    table.put(exchange, exchange.drawn, *form)
 
 
 def _look(voice: Speaker, table: Table) -> None:
@@ -152,39 +123,72 @@ def _look(voice: Speaker, table: Table) -> None:
     if not table.drawings or rng.random() < 0.08:
         scene = sample_scene(rng, voice.split)
         exchange = looking.look(voice, scene, uploaded=True)
-        table.put(exchange, scene, voice.language, 0, new_root=True)
+        table.put(exchange, scene, voice.language, 0)
     elif rng.random() < 0.3:
         decline = voice.rng.choice((refusals.refuse_edit, refusals.refuse_edit, refusals.limit))
         table.exchanges.append(decline(voice, table.current.scene))
+    elif any(table.earlier()) and rng.random() < LOOK_BACK_SHARE:
+        table.exchanges.append(looking.look_back(voice, table))
     else:
         table.exchanges.append(looking.look(voice, table.current.scene))
 
 
-def change_picture(voice: Speaker, table: Table, op: str) -> None:
+def change_picture(voice: Speaker, table: Table, step: Step, corrected_next: bool = False) -> None:
+    """The next exchange of the table, as `step` says. `corrected_next`: and the one after it corrects it."""
+    if step.op in ("again", "undo", "return"):
+        return _go_back(voice, table, step.op)
+    if step.op == "correct":
+        return _correct(voice, table)
     rng = voice.rng
     uploads: tuple[Scene, ...] = ()
-    if table.drawings:
+    which = ""
+    if step.form == "earlier":
+        which, base = name_picture(voice, table)
+    elif table.drawings:
         base = table.current
     else:
         uploads = (sample_scene(rng, voice.split),)
         base = Drawing(uploads[0], voice.language, 0, len(table.exchanges))
-    if op in ("again", "undo"):
-        return _go_back(voice, table, op)
-    scene, request, user = _change(voice, table, base, op)
+    scene, request, user = _change(voice, table, base, step, corrected_next)
+    if which:
+        request |= {"base_turn": base.turn, "form": "earlier"}
+        user = _of_earlier(voice, which, request["edit"], user)
+    around = 0.0 if uploads or which else 0.12
+    _put_changed(voice, table, base, scene, request, surround(user, voice, around, 0.04), uploads)
+
+
+def _put_changed(
+    voice: Speaker,
+    table: Table,
+    base: Drawing,
+    scene: Scene,
+    request: Mapping[str, Any],
+    user: str,
+    uploads: tuple[Scene, ...] = (),
+) -> None:
+    """A picture that comes from `base`, whose prompt keeps the language and the template of the base's."""
     prompt = write_prompt(scene, base.language, base.template)
-    user = roughen(surround(user, voice, 0.0 if uploads else 0.12, 0.04), voice.language, rng)
+    user = roughen(user, voice.language, voice.rng)
     exchange = draw_exchange(user, prompt, request, scene, type="ti2i", uploads=uploads, opens=bool(uploads))
-    table.put(exchange, scene, base.language, base.template, new_root=False)
+    table.put(exchange, scene, base.language, base.template, base.root)
 
 
-def _change(voice: Speaker, table: Table, base: Drawing, op: str) -> tuple[Scene, Mapping[str, Any], str]:
-    """The edited scene, the request and its words."""
-    if op == "both":
-        first_op, second_op = voice.rng.sample(IN_PAIRS, 2)
-        first, between = edit_within(voice, base.scene, first_op)
+Asked = tuple[Scene, dict[str, Any], str]  # the edited scene, the request and its words
+
+
+def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_next: bool) -> Asked:
+    op = step.op
+    if step.form == "pair":
+        second_op = voice.rng.choice([other for other in IN_PAIRS if other != op])
+        first, between = edit_within(voice, base.scene, op)
         second, scene = edit_within(voice, between, second_op, voice.split)
         words = join_edits(edit_text(base.scene, first, voice), edit_text(between, second, voice), voice)
         return scene, {"op": "edit", "edit": first, "then": [second], "base": base.scene.to_json()}, words
+    if len(base.scene.subjects) > 1 and step.form != "earlier":
+        if op in OF_BOTH and not corrected_next and voice.rng.random() < BOTH_SHARE:
+            return _change_both(voice, base, op)
+        if op in OF_ONE and (asked := _change_one(voice, table, base, op, corrected_next)):
+            return asked
     other = None
     if op == "combine":
         older = [drawing.scene for drawing in table.drawings if drawing.root != base.root]
@@ -201,34 +205,125 @@ def _change(voice: Speaker, table: Table, base: Drawing, op: str) -> tuple[Scene
     return scene, request, edit_text(base.scene, edit, voice, other)
 
 
+def _change_both(voice: Speaker, base: Drawing, op: str) -> Asked:
+    """The same change of both subjects."""
+    first, between = edit_within(voice, base.scene, op)
+    second = {**first, "subject": 1 - first["subject"]}
+    try:
+        scene = apply_edit(between, second)
+    except ValueError as error:
+        raise NoSample from error  # two foxes of one colour
+    sizes = {subject.size for subject in base.scene.subjects}
+    if scene == between or scene.split != voice.split or (op == "resize" and len(sizes) > 1):
+        raise NoSample
+    edits = [first, second]
+    request = {"op": "edit", "edit": first, "then": [second], "base": base.scene.to_json(), "form": "both"}
+    return scene, request, edit_both_text(base.scene, edits, voice)
+
+
+def _change_one(voice: Speaker, table: Table, base: Drawing, op: str, corrected_next: bool) -> Asked | None:
+    """A change of one of two subjects that it calls "it" or "the other one", where those can be understood.
+
+    "It" is the one that was spoken of last or, where it was none of them, the left one: users correct that."""
+    last = spoken_of(table)
+    if corrected_next and op in VAGUE and voice.rng.random() < VAGUE_SHARE:
+        index, reference = last or 0, ""
+    elif last is not None and voice.rng.random() < OTHER_SHARE:
+        clear = op != "recolour" or "accessory" not in _last_operation(table)  # else it is the hat that "it" is
+        same = op in VAGUE and clear and voice.rng.random() < 0.6
+        index, reference = (last, "same") if same else (1 - last, "other")
+    else:
+        return None
+    edit, scene = edit_within(voice, base.scene, op, voice.split, subject=index)
+    dress = op == "recolour"
+    if reference:
+        words = call(voice, base.scene, index, reference, dress)
+    else:
+        words = called("", base.scene.subjects[index], voice.language, dress)
+    request = {"op": "edit", "edit": edit, "base": base.scene.to_json(), "form": reference or "vague"}
+    return scene, request, edit_text(base.scene, edit, voice, it=words)
+
+
+def _last_operation(table: Table) -> str:
+    return (table.exchanges[-1].request or {})["edit"]["op"]
+
+
 def edit_within(
-    voice: Speaker, scene: Scene, op: str, split: str | None = None, other: Scene | None = None
+    voice: Speaker,
+    scene: Scene,
+    op: str,
+    split: str | None = None,
+    other: Scene | None = None,
+    subject: int | None = None,
 ) -> tuple[Edit, Scene]:
-    """An edit of one operation and the scene that it leads to, of `split` where one is named."""
-    for _ in range(40 if split not in (None, "train") else 4):
+    """An edit of one operation and the scene that it leads to, of `split` and of one `subject` where they are named."""
+    worn = any(each.accessories for each in scene.subjects)
+    if (op == "remove_subject" and len(scene.subjects) == 1) or (op in OF_WORN and not worn):
+        raise NoSample
+    seen: list[Edit] = []
+    for _ in range(4 if split in (None, "train") and subject is None else 40):
         try:
             edit = sample_edit(scene, voice.rng, other, (op,))
         except ValueError as error:
             raise NoSample from error
+        if edit in seen:
+            continue
+        seen.append(edit)
         edited = apply_edit(scene, edit, other)
-        if split is None or edited.split == split:
+        if subject in (None, edit.get("subject")) and (split is None or edited.split == split):
             return edit, edited
     raise NoSample
 
 
+def _of_earlier(voice: Speaker, which: str, edit: Edit, words: str) -> str:
+    """A request for a change of an earlier picture, called `which`."""
+    if edit["op"] in VALUED and voice.rng.random() < 0.5:
+        text = voice.pick("revisits", "but").format(which=which, what=what_else(edit, voice))
+    else:
+        frame = voice.pick("revisits", "resume")
+        last = frame.rstrip().endswith("{edit}")
+        text = frame.format(which=which, edit=words if last else finished(words, voice.language))
+    return sentence(text) if voice.language == "en" else text
+
+
+def _correct(voice: Speaker, table: Table) -> None:
+    """The edit of the turn before as it was meant, made of the picture that it was made of."""
+    wrong = (table.exchanges[-1].request or {}) if table.exchanges else {}
+    if wrong.get("op") != "edit" or "then" in wrong or "other" in wrong or wrong.get("form") == "correction":
+        raise NoSample
+    base = next((drawing for drawing in reversed(table.drawings[:-1]) if _is_base(drawing, wrong)), None)
+    if base is None:
+        raise NoSample  # a picture that the user brought
+    edit, user = corrected(voice, base.scene, wrong["edit"])
+    request = {"op": "edit", "edit": edit, "base": wrong["base"], "base_turn": base.turn, "form": "correction"}
+    _put_changed(voice, table, base, apply_edit(base.scene, edit), request, user)
+
+
+def _is_base(drawing: Drawing, request: Mapping[str, Any]) -> bool:
+    drawn = drawing.turn is not None and drawing.turn == request.get("base_turn", drawing.turn)
+    return drawn and drawing.scene == Scene.from_json(request["base"])
+
+
 def _go_back(voice: Speaker, table: Table, op: str) -> None:
-    """The same picture again, or the one before it."""
+    """The same picture again, the one before it, or one that is named."""
     if not table.drawings:
         raise NoSample
     current = table.current
-    steps = [drawing for drawing in table.drawings if drawing.root == current.root]
-    if op == "undo" and (len(steps) < 2 or steps[-1] == steps[-2]):
-        raise NoSample
-    goal = current if op == "again" else steps[-2]
+    request: dict[str, Any] = {"op": op, "base": current.scene.to_json()}
+    if op == "return":
+        which, goal = name_picture(voice, table)
+        user = voice.pick("revisits", "show").format(which=which)
+        user = sentence(user) if voice.language == "en" else user
+        request |= {"base": goal.scene.to_json(), "base_turn": goal.turn}
+    else:
+        steps = [drawing for drawing in table.drawings if drawing.root == current.root]
+        if op == "undo" and (len(steps) < 2 or steps[-1].scene == steps[-2].scene):
+            raise NoSample
+        goal = current if op == "again" else steps[-2]
+        user = voice.pick("edits", op)
     if not any(exchange.drawn == goal.scene for exchange in table.exchanges):
         raise NoSample  # a picture that the user brought was never drawn by a prompt
-    user = roughen(voice.pick("edits", op), voice.language, voice.rng)
     prompt = write_prompt(goal.scene, goal.language, goal.template)
-    request = {"op": op, "base": current.scene.to_json()}
+    user = roughen(user, voice.language, voice.rng)
     exchange = draw_exchange(user, prompt, request, require_split(goal.scene, voice.split), type="ti2i")
-    table.put(exchange, goal.scene, goal.language, goal.template, new_root=False)
+    table.put(exchange, goal.scene, goal.language, goal.template, goal.root)

@@ -12,11 +12,13 @@ import re
 
 from datasets_build.banks import Speaker, bank
 from datasets_build.records import Exchange
+from datasets_build.revisits import name_picture
 from datasets_build.storybook.language import describe, partial
 from datasets_build.storybook.questions import ask
 from datasets_build.storybook.scene import Scene
 from datasets_build.storybook.vocabulary import name
-from datasets_build.surface import roughen
+from datasets_build.surface import finished, roughen, sentence
+from datasets_build.table import Table
 
 _YES_OR_NO = re.compile(r"^(Is|Do|Does|Have|Look|are) |吗|不？|是否")
 PARTS = ("background", "sky", "style")
@@ -36,6 +38,19 @@ def look(speaker: Speaker, scene: Scene, uploaded: bool = False) -> Exchange:
     request = {"op": "answer", "accept": accept}
     user = roughen(user, language, rng)
     return Exchange(user, reply, "ti2t", request, uploads=(scene,) if uploaded else (), opens=uploaded)
+
+
+def look_back(speaker: Speaker, table: Table) -> Exchange:
+    """A question about an earlier picture of the dialogue."""
+    language, rng = speaker.language, speaker.rng
+    which, drawing = name_picture(speaker, table)
+    question, reply, accept = ask(drawing.scene, language, rng, speaker.split)
+    frame = speaker.pick("revisits", "question")
+    last = frame.endswith("{question}")
+    text = frame.format(which=which, question=question if last else finished(question, language))
+    text = sentence(text) if language == "en" else text
+    request = {"op": "answer", "accept": accept, "base_turn": drawing.turn, "form": "earlier"}
+    return Exchange(roughen(text, language, rng), reply, "ti2t", request)
 
 
 def description(scene: Scene, language: str) -> str:

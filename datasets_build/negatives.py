@@ -14,10 +14,12 @@ from collections.abc import Callable
 
 from datasets_build import refusals, talk
 from datasets_build.banks import Speaker
-from datasets_build.dialogues import Table, ask_for_picture, change_picture
+from datasets_build.dialogues import ask_for_picture, change_picture
+from datasets_build.plans import Step
 from datasets_build.records import Dialogue, Exchange, NoSample
 from datasets_build.storybook.edits import WEIGHTS
 from datasets_build.storybook.scene import Scene
+from datasets_build.table import Table
 from datasets_build.topics import TOPICS
 
 TALK_SHARE = 0.7
@@ -53,9 +55,9 @@ def _decline(table: Table) -> Dialogue:
     possible = speaker.rng.choice(("none", "before", "after"))
     operation = speaker.rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     if possible == "before":
-        change_picture(speaker, table, operation)
+        change_picture(speaker, table, Step("ti2i", operation))
     decline = speaker.rng.choices(list(DECLINES), list(DECLINES.values()))[0]
     table.exchanges.append(decline(speaker, table.current.scene))
     if possible == "after":
-        change_picture(speaker, table, operation)
+        change_picture(speaker, table, Step("ti2i", operation))
     return Dialogue(speaker.language, tuple(table.exchanges), tuple(speaker.used), table.topic.name)

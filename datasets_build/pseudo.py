@@ -8,6 +8,7 @@ Users change the topic; each piece after the first begins with the switch token 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from datasets_build import dialogues, open_data, prompts
 from datasets_build.records import Dialogue, Exchange, NoSample, build_dialogue
@@ -17,18 +18,27 @@ MAX_TURNS = 8
 
 
 def build(language: str, split: str, rng: random.Random) -> Dialogue:
+    lots = random.Random(rng.getrandbits(64))  # not the record's own even draws, which are for a whole record
     wanted = rng.choices((3, 4, 5, 6, 7, MAX_TURNS), (30, 25, 18, 12, 8, 7))[0]
     exchanges: list[Exchange] = []
     phrasings: list[str] = []
     while len(exchanges) < wanted:
         builder = rng.choices([piece for piece, _ in PIECES], [weight for _, weight in PIECES])[0]
         own_language = language if rng.random() < 0.9 else {"en": "zh", "zh": "en"}[language]
-        piece = build_dialogue(builder, own_language, split, rng)
+        piece = build_dialogue(builder, own_language, split, lots)
         room = wanted - len(exchanges)
         if len(piece.exchanges) > room or not piece.exchanges[0].opens:
             continue
-        exchanges += piece.exchanges
+        exchanges += [_moved(exchange, len(exchanges)) for exchange in piece.exchanges]
         phrasings += piece.phrasings
     if sum(len(exchange.uploads) for exchange in exchanges) > 4:
         raise NoSample  # more pictures than the model is shown
     return Dialogue(language, tuple(exchanges), tuple(phrasings))
+
+
+def _moved(exchange: Exchange, turns: int) -> Exchange:
+    """An exchange of a piece that stands behind so many turns of others."""
+    request = exchange.request
+    if request is None or "base_turn" not in request:
+        return exchange
+    return replace(exchange, request={**request, "base_turn": request["base_turn"] + turns})

@@ -22,6 +22,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from datasets_build.even import EvenRandom, choose
+from datasets_build.plans import targets
 from datasets_build.shards import (
     DRAFTS,
     LICENCE,
@@ -200,9 +202,9 @@ def builders() -> dict[str, Builder]:
 
 
 def _record(job: Job, index: int) -> dict[str, Any]:
-    rng = random.Random(f"easel {job.seed} {job.split} {index}")
-    task = rng.choices(list(job.shares), list(job.shares.values()))[0]
-    language = rng.choice(list(job.languages))
+    rng = EvenRandom.of_record(job.seed, job.split, index)
+    task = choose(rng, job.shares, "task")
+    language = choose(rng, dict.fromkeys(job.languages, 1.0), "language")
     dialogue = build_dialogue(builders()[task], language, job.split, rng)
     name = f"{task}-{job.split}-{job.seed}-{index:07d}"
     return to_record(dialogue, name, task, job.split, rng.randrange(2**31), job.out)
@@ -255,7 +257,7 @@ def run(job: Job, progress: Callable[[str], None] = lambda line: None) -> dict[s
                 number, index = number + 1, lines[-1].index + 1
                 progress(f"{sum(folder.sizes[:number]):,} of {job.n:,} {job.split} records")
             records.close()  # and with it what Ray still holds
-        return folder.finish()
+        return folder.finish(targets=targets(job.shares, job.languages))
 
 
 # ------------------------------------------------------------------------------------------------- command line

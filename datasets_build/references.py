@@ -30,6 +30,19 @@ def refer(scene: Scene, index: int, language: str, rng: random.Random, dress: bo
     return _chinese(subject, rng, by_place, by_colour, dress)
 
 
+def called(words: str, subject: Subject, language: str, dress: bool = False) -> dict[str, str]:
+    """The forms of what a user calls a subject ("the other one"), or of its pronoun where there are no words."""
+    dressed = dress and subject.kind == "girl"
+    if not words:
+        return _pronoun(subject, language, dress)
+    if language == "zh":
+        return _same(f"{words}的衣服" if dressed else words)
+    its = f"{words}'s"
+    if dressed:
+        return {"it": f"{its} dress", "sub": f"{its} dress", "its": f"{its} dress's"}
+    return {"it": words, "sub": words, "its": its}
+
+
 def _pronoun(subject: Subject, language: str, dress: bool) -> dict[str, str]:
     girl = subject.kind == "girl"
     if language == "zh":

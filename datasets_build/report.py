@@ -25,6 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from datasets_build.check import request_name
+from datasets_build.likeness import Likeness
 from datasets_build.records import SPLITS
 from datasets_build.shards import write_atomically
 from dialog_mllm.messages import DRAW, MAX_IMAGE_PIXELS, SWITCH
@@ -38,6 +39,7 @@ KINDS = {  # what is counted, in the order of the page
     "language": "Languages",
     "turn": "Turn types",
     "request": "What is asked for (+: several edits at once)",
+    "form": "How it is asked for, where not plainly",
     "topic": "Topics",
     "turns": "Turns in a dialogue",
     "pictures": "Pictures in a dialogue",
@@ -59,6 +61,7 @@ class Counts:
     turns: int = 0
     pictures: int = 0
     repeated: int = 0  # records that say, but for case and punctuation, what an earlier one of any split says
+    like: list[str] = field(default_factory=list)  # shares of near duplicates, in words
     of: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -78,6 +81,7 @@ class Counts:
         self.of["pictures"][str(pictures)] += 1
         self.of["turn"].update(str(turn["type"]) for turn in turns)
         self.of["request"].update(request_name(turn) for turn in turns)
+        self.of["form"].update(form for turn in turns if (form := (turn["request"] or {}).get("form")))
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def _words(record: Mapping[str, Any]) -> bytes:
 def _read(root: Path, splits: dict[str, Counts]) -> Iterator[Mapping[str, Any]]:
     """Each record of each split, counted on its way."""
     seen: set[bytes] = set()
+    likeness = Likeness()
     for split in SPLITS:
         for path in split_files(root, split):
             counts = splits.setdefault(split, Counts())
@@ -131,6 +136,7 @@ def _read(root: Path, splits: dict[str, Counts]) -> Iterator[Mapping[str, Any]]:
                         record = json.loads(line)
                         counts.add(record)
                         words, name = _words(record), str(record["id"])
+                        likeness.add(split, record)
                     except (ValueError, KeyError, TypeError, AttributeError) as error:
                         raise ReportError(
                             f"{path}, line {number}: this is no record ({error!r}): see `easel data check {root}`"
@@ -138,6 +144,8 @@ def _read(root: Path, splits: dict[str, Counts]) -> Iterator[Mapping[str, Any]]:
                     counts.repeated += words in seen
                     seen.add(words)
                     yield record | {"id": name}
+    for split, counts in splits.items():
+        counts.like = likeness.lines(split)
 
 
 def _picture(block: Mapping[str, Any], root: Path) -> str | None:

@@ -109,7 +109,7 @@ def sample_asked(rng: random.Random, topic: Topic, split: str) -> Partial:
         return partial(sample_scene(rng, split))
     talkative = rng.choice((0.0, 0.6, 1.0, 1.0, 1.4))
     asked: Partial = {"subjects": [_asked_subject(rng, topic, talkative)]}
-    if rng.random() < 0.2:
+    if rng.random() < 0.26:
         asked["subjects"].append(_asked_subject(rng, topic, talkative))
         if rng.random() < 0.4:
             places = sorted(rng.sample(range(len(POSITIONS)), 2))

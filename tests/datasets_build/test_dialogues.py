@@ -61,15 +61,19 @@ def test_edits_keep_the_prompts_language_and_template_whatever_the_user_speaks()
     mixed = 0
     for dialogue in made("D_tt", "en", "train", 150):
         form = None
+        forms: list[tuple[str, int] | None] = []  # of each turn
         for exchange in dialogue.exchanges:
+            forms.append(form)
             if exchange.drawn is None:
                 continue
+            if "base_turn" in (exchange.request or {}):
+                form = forms[exchange.request["base_turn"]]
             new = find_template(exchange.reply.removeprefix(DRAW))
             assert new is not None
             if exchange.type == "ti2i" and form is not None and not exchange.uploads:
                 assert new == form
                 mixed += not exchange.user.isascii() and new[0] == "en"
-            form = new
+            form = forms[-1] = new
     assert mixed >= 3  # Chinese edits of English prompts are among them
 
 

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from datasets_build.storybook.asked import QUESTIONS
 from datasets_build.storybook.edits import apply_edit, sample_edit
 from datasets_build.storybook.language import (
     _CAPTIONS,
@@ -18,7 +19,7 @@ from datasets_build.storybook.language import (
     write_caption,
     write_prompt,
 )
-from datasets_build.storybook.questions import _QUESTIONS, ask
+from datasets_build.storybook.questions import ask
 from datasets_build.storybook.reading import complete, find_template, matches, read_partial, read_prompt
 from datasets_build.storybook.scene import Accessory, Scene, Subject, sample_scene
 from datasets_build.storybook.vocabulary import NAMES, PHRASES, UNDERSTOOD, name, of_split
@@ -164,7 +165,7 @@ def test_descriptions_say_all_that_they_are_given(language):
 
 
 def test_test_and_validation_have_phrasings_of_their_own():
-    lists = [_CAPTIONS["en"], _CAPTIONS["zh"], *_QUESTIONS["en"].values(), *_QUESTIONS["zh"].values()]
+    lists = [_CAPTIONS["en"], _CAPTIONS["zh"], *QUESTIONS["en"].values(), *QUESTIONS["zh"].values()]
     for phrasings in lists:
         train, test = of_split(phrasings, "train"), of_split(phrasings, "test")
         assert train and test and not set(train) & set(test)
