@@ -289,30 +289,33 @@ async def _ask(
 
 
 def draw_request(turns: Sequence[Turn], conversation: Conversation, profile: Profile, store: Turns) -> DrawRequest:
-    """What the last of `turns`, a path, asks to draw: a change of the picture that was uploaded with it or of the one
-    before it, or a picture of its own."""
-    request = None
+    """What the last of `turns`, a path, asks to draw: a change of the picture that was uploaded with it or of that
+    one before it whose prompt is most like its own, one of these once more, or a picture of its own."""
+    drawn: list[DrawRequest] = []
     for turn in turns:
         if not turn.prompt or not (turn.picture or turn is turns[-1]):
             continue
-        before, request = request, profile.request(
-            turn.prompt, turn.seed, profile.read_settings(turn.settings), conversation.owner
-        )  # fmt: skip
+        request = profile.request(turn.prompt, turn.seed, profile.read_settings(turn.settings), conversation.owner)
         if turn.uploads:
             if profile.upload_reuse:
                 upload = Upload(store.picture_path(turn.uploads[-1]).read_bytes())
                 request = replace(request, source=upload, edit=profile.upload_edit)
-        elif before and not turn.switched and profile.edits and changes(before, request):
-            request = replace(request, source=before)
-    assert request is not None, "the last turn has a prompt"
-    return request
+        elif drawn and not turn.switched and profile.edits:
+            # The consistency rule keeps a prompt word by word but for the change, so the likest one is what is changed:
+            # mostly the latest, but users go back as well.
+            before = max(reversed(drawn), key=lambda earlier: likeness(earlier, request))
+            if replace(before, source=None, edit=request.edit) == request:
+                request = before
+            elif likeness(before, request) >= ALIKE:
+                request = replace(request, source=before)
+        drawn.append(request)
+    return drawn[-1]
 
 
-def changes(before: DrawRequest, after: DrawRequest) -> bool:
-    """Whether the prompt of `after` is that of `before` with a change (the consistency rule keeps the rest word by
-    word), and neither the seed nor the size, steps or sampler asks for a picture of its own."""
+def likeness(before: DrawRequest, after: DrawRequest) -> float:
+    """Of two prompts, 0 to 1; 0 where the seed, the size, the steps or the sampler asks for a picture of its own."""
     same = all(getattr(before, name) == getattr(after, name) for name in ("seed", "size", "steps", "sampler"))
-    return same and SequenceMatcher(None, before.prompt, after.prompt, autojunk=False).ratio() >= ALIKE
+    return SequenceMatcher(None, before.prompt, after.prompt, autojunk=False).ratio() if same else 0.0
 
 
 async def _draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any]:

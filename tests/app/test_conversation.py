@@ -142,6 +142,24 @@ async def test_a_changed_prompt_is_drawn_as_an_edit_of_the_picture_before(world:
     assert night.source == scarf, "the same request as then, with a source of its own"
 
 
+async def test_going_back_is_drawn_from_the_picture_that_is_meant(world: World) -> None:
+    castle = "<switch><draw>A blue castle on the beach, in pencil."
+    world.dialog.replies += [FOX, SCARF, castle, FOX, SCARF.replace("red", "blue"), castle.replace("pencil", "paper")]
+    for said in (
+        "a red fox",
+        "a scarf",
+        "a castle",
+        "back to the first",
+        "the one with the scarf, in blue",
+        "a castle",
+    ):
+        await world.say(said)
+    fox, scarf, castle_, again, blue, paper = world.generator.requests
+    assert again == fox, "the very same picture"
+    assert blue.source == scarf
+    assert castle_.source is None and paper.source is None, "a new topic is a picture of its own"
+
+
 @pytest.mark.parametrize(
     ("reply", "change"),
     [
