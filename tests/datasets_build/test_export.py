@@ -174,7 +174,7 @@ def test_trl_reads_what_serving_shows_and_its_lora_loads(data: Path, tmp_path: P
     lora = LoraConfig(r=4, target_modules=TARGETS, task_type="CAUSAL_LM")
     trainer = SFTTrainer(model, settings, train_dataset=rows, processing_class=processor, peft_config=lora)
     encoder = Encoder(processor, max_images=99)
-    lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (data / "train-00000.jsonl").read_text(encoding="utf-8").splitlines()
     records = {record["id"]: record for record in map(json.loads, lines)}
     shown = 0
     for row in trainer.train_dataset:

@@ -295,7 +295,7 @@ def test_records_are_measured_as_training_does(folder: Path, tmp_path: Path) -> 
         (record,) = records_of(out).values()
         ids, pictures = encoder.ids([Message.from_json(message, out) for message in record["messages"]])
         assert len(pictures) == 2 - number
-        assert take(path, "llava", out, "--max-tokens", str(len(ids))) == 0
+        assert take(path, "llava", tmp_path / f"whole {number}", "--max-tokens", str(len(ids))) == 0
         assert take(path, "llava", tmp_path / "long", "--max-tokens", str(len(ids) - 1)) == 1
 
 
