@@ -23,7 +23,6 @@ from generator.int8 import load_t5
 from generator.offload import working
 
 REMEMBERED = 16  # prompts' states: a megabyte or two each with the released encoders
-TOKENIZING = Lock()  # a tokenizer keeps how the last call wanted it to pad: threads must take turns
 ENCODERS = ("BertModel", "T5EncoderModel", "MT5EncoderModel")
 
 
@@ -51,15 +50,13 @@ class Encoder:
 
     def ids(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, (B, length) each."""
-        with TOKENIZING:
-            tokens = self.tokenizer(
-                list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
-            )
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
         return tokens.input_ids, tokens.attention_mask
 
     def truncates(self, prompt: str) -> bool:
-        with TOKENIZING:
-            return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length
+        return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
