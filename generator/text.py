@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -107,7 +106,6 @@ class TextEncoders:
     clip: Encoder
     t5: Encoder
     known: dict[str, TextStates] = field(default_factory=dict)  # by their prompts, the latest last
-    lock: Lock = field(default_factory=Lock)  # of `known`: several threads may read prompts
 
     @classmethod
     def load(
@@ -129,19 +127,15 @@ class TextEncoders:
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """The latest are remembered: most pictures have the same negative prompt, and those that are edited or varied
         the same prompt."""
-        with self.lock:
-            found = {prompt: self.known[prompt] for prompt in prompts if prompt in self.known}
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in found]
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
         for prompt, clip, t5 in zip(new, self.clip(new), self.t5(new), strict=True):
             truncated = self.clip.truncates(prompt) and self.t5.truncates(prompt)
-            found[prompt] = TextStates(*clip, *t5, (truncated,))
-        with self.lock:
-            for prompt in prompts:
-                self.known.pop(prompt, None)  # and to the end, which is forgotten last
-                self.known[prompt] = found[prompt]
-            while len(self.known) > REMEMBERED:
-                del self.known[next(iter(self.known))]
-        states = [found[prompt] for prompt in prompts]
+            self.known[prompt] = TextStates(*clip, *t5, (truncated,))
+        states = [self.known[prompt] for prompt in prompts]
+        for prompt in prompts:  # to the end, which is forgotten last
+            self.known[prompt] = self.known.pop(prompt)
+        while len(self.known) > REMEMBERED:
+            del self.known[next(iter(self.known))]
         clip_states, clip_mask, t5_states, t5_mask = (
             torch.cat([getattr(one, name) for one in states]) for name in ("clip", "clip_mask", "t5", "t5_mask")
         )

@@ -146,10 +146,8 @@ def test_a_latents_shift_is_added(pipeline: Pipeline) -> None:
 
 
 def test_long_prompts_are_reported(pipeline: Pipeline) -> None:
-    for prompt, truncated in (("a red fox", False), ("fox " * 200, True)):
-        canvas = pipeline.begin(replace(FOX, prompt=prompt))
-        pipeline.advance([canvas])
-        assert canvas.truncated == truncated
+    assert not pipeline.begin(FOX).truncated
+    assert pipeline.begin(replace(FOX, prompt="fox " * 200)).truncated
 
 
 def test_an_overflow_is_its_own_canvas_s_error(pipeline: Pipeline) -> None:
