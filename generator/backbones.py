@@ -27,7 +27,7 @@ from torch import Tensor
 from generator.checkpoint import FETCH_AGAIN, read_json, reading
 from generator.edits import Trajectory
 from generator.errors import CheckpointError, DrawingFailed, RequestError
-from generator.pipeline import PIPELINE_CLASS, attempt, class_name, load_pipeline, overflow
+from generator.pipeline import PIPELINE_CLASS, class_name, load_pipeline, overflow
 from generator.request import DrawRequest, Limits
 
 if TYPE_CHECKING:
@@ -225,12 +225,8 @@ class DiffusersPipeline:
                 canvas.failed = error
             canvas.seconds["denoise"] += time.perf_counter() - started
 
-    def decode(self, canvases: Sequence[DiffusersCanvas]) -> list[Image.Image | Exception]:
-        """The finished pictures, or what went wrong with each."""
-        return [attempt(functools.partial(self.picture, canvas)) for canvas in canvases]
-
-    def picture(self, canvas: DiffusersCanvas) -> Image.Image:
-        """The rest of the call."""
+    def decode(self, canvas: DiffusersCanvas) -> Image.Image:
+        """The finished picture: the rest of the call."""
         (pixels,) = canvas.go_on()  # (1, 3, H, W), 0 to 1
         if not torch.isfinite(pixels).all():
             raise DrawingFailed("The decoder's numbers overflowed. Try another seed; with half precision, float32.")

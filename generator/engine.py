@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ class Backbone(Protocol[S]):
     def check(self, request: DrawRequest) -> None: ...
     def begin(self, request: DrawRequest, source: Trajectory | None = None) -> S: ...
     def advance(self, canvases: Sequence[S]) -> None: ...  # one step of each; they share a size
-    def decode(self, canvases: Sequence[S]) -> Sequence[Image.Image | Exception]: ...  # raises nothing
+    def decode(self, canvas: S) -> Image.Image: ...
     def preview(self, canvas: S) -> Image.Image | None: ...
 
 
@@ -322,13 +322,9 @@ class Engine:
             (job,) = ready
             self.collect(job, broken_off(error))
             return
-        finished: dict[Job, Sketch] = {}
         for job, canvas in ready.items():
             with self.minding(job):
-                if self.ended(job, canvas):
-                    finished[job] = canvas
-        if finished:
-            self.hand_out(finished)
+                self.hand_out(job, canvas)
 
     def begin(self, request: DrawRequest) -> Sketch:
         """An edit of a picture whose trajectory is not here (any more) begins with drawing that one again."""
@@ -346,36 +342,29 @@ class Engine:
         except Exception as error:
             self.collect(job, broken_off(error))
 
-    def ended(self, job: Job, canvas: Sketch) -> bool:
-        """Whether the job's own drawing is finished; where it is not, tells how far it is."""
+    def hand_out(self, job: Job, canvas: Sketch) -> None:
+        """Tell how far the drawing is; the picture when it is finished."""
         if canvas.failed:
             raise canvas.failed
         if not canvas.finished:
             job.report(Progress(canvas.done, canvas.steps, self.preview(job, canvas)))
-            return False
+            return
         if (trajectory := canvas.trajectory) is not None:
             self.trajectories.keep(canvas.request, trajectory)
         if canvas.request != job.request:  # it was the source, or one of the source's own
             self.running[job] = None
-            return False
-        return True
-
-    def hand_out(self, finished: Mapping[Job, Sketch]) -> None:
+            return
         before = time.perf_counter()
-        images = self.pipeline.decode([*finished.values()])
+        image = self.pipeline.decode(canvas)
         after = time.perf_counter()
-        for (job, canvas), image in zip(finished.items(), images, strict=True):
-            with self.minding(job):
-                if isinstance(image, Exception):
-                    raise image
-                job.report(Progress(canvas.done, canvas.steps))
-                timings = {
-                    "queue": job.started - job.submitted,
-                    **canvas.seconds,
-                    "vae": after - before,
-                    "total": after - job.submitted,
-                }
-                self.collect(job, Drawing(image, job.request, timings, canvas.truncated))
+        job.report(Progress(canvas.done, canvas.steps))
+        timings = {
+            "queue": job.started - job.submitted,
+            **canvas.seconds,
+            "vae": after - before,
+            "total": after - job.submitted,
+        }
+        self.collect(job, Drawing(image, job.request, timings, canvas.truncated))
 
     def preview(self, job: Job, canvas: Sketch) -> Image.Image | None:
         wanted = job.on_progress is not None and canvas.done % max(1, canvas.steps // self.previews) == 0

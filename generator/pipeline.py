@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +184,7 @@ class Pipeline:
         canvas = self.begin(request)
         while not canvas.finished:
             self.advance([canvas])
-        return self.picture(canvas.latents)
+        return self.decode(canvas)
 
     @torch.inference_mode()
     def advance(self, canvases: Sequence[Canvas]) -> None:
@@ -243,13 +242,9 @@ class Pipeline:
         request, timestep = canvas.request, canvas.plan.timesteps[canvas.done].item()
         return sampling.guided(self.schedule, timestep, request.guidance, request.guidance_interval)
 
-    def decode(self, canvases: Sequence[Canvas]) -> list[Image.Image | Exception]:
-        """The finished pictures, or what went wrong with each."""
-
-        def work(part: Sequence[Canvas]) -> list[Image.Image | Exception]:
-            return [attempt(partial(self.picture, canvas.latents)) for canvas in part]
-
-        return self.lanes.map(work, canvases) if self.lanes else work(canvases)
+    def decode(self, canvas: Canvas) -> Image.Image:
+        """The finished picture."""
+        return self.picture(canvas.latents)
 
     @torch.inference_mode()
     def picture(self, latents: Tensor) -> Image.Image:
@@ -267,14 +262,6 @@ class Pipeline:
         else:
             small = self.picture(F.avg_pool2d(canvas.clean, 2, ceil_mode=True))
         return small.resize(canvas.request.size, Image.Resampling.BILINEAR)
-
-
-def attempt(work: Callable[[], Image.Image]) -> Image.Image | Exception:
-    """What `work` returns, or raises."""
-    try:
-        return work()
-    except Exception as error:
-        return error
 
 
 def overflow(step: int, steps: int) -> DrawingFailed:

@@ -322,7 +322,7 @@ def test_an_edit_may_wear_another_than_its_source(engine: Engine, pipeline: Pipe
     again = pipeline.begin(edit, canvas.trajectory)
     while not again.finished:
         pipeline.advance([again])
-    assert same(first, pipeline.picture(again.latents)) and same(second, pipeline.draw(beside))
+    assert same(first, pipeline.decode(again)) and same(second, pipeline.draw(beside))
 
 
 def test_a_broken_adapter_costs_its_own_request_alone(engine: Engine, pipeline: Pipeline, tmp_path: Path) -> None:

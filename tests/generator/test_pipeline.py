@@ -45,7 +45,7 @@ def draw(pipeline: Pipeline, request: DrawRequest) -> Image.Image:
     canvas = pipeline.begin(request)
     while not canvas.finished:
         pipeline.advance([canvas])
-    return pipeline.picture(canvas.latents)
+    return pipeline.decode(canvas)
 
 
 def diffusers_draw(pipeline: Any, request: DrawRequest) -> Image.Image:

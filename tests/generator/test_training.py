@@ -59,7 +59,7 @@ def test_the_trained_folder_draws(runs: Path) -> None:
     canvas = pipeline.begin(DrawRequest("a red fox in the snow", seed=1, steps=4))
     while not canvas.finished:
         pipeline.advance([canvas])
-    assert pipeline.picture(canvas.latents).size == (128, 128)
+    assert pipeline.decode(canvas).size == (128, 128)
     assert list((runs / "dit").glob("sheet-*.png"))
 
 
