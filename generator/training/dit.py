@@ -3,8 +3,9 @@
     easel train dit --pictures runs/pictures --vae runs/vae/vae --out runs/dit --minutes 150
 
 v-prediction on a scaled-linear schedule (Hunyuan-DiT, arXiv 2405.08748, section 2.2), with timesteps drawn where there
-is most to learn: log-normal in the signal-to-noise ratio (arXiv 2403.03206, section 3.1). A tenth of the prompts is
-left out, for classifier-free guidance. In the paper both encoders come trained; here `reading.py` teaches them first
+is most to learn: log-normal in the signal-to-noise ratio, around more noise the larger the picture (arXiv 2403.03206,
+sections 3.1 and 5.3.2). Pictures of two sizes may be mixed, each batch of one. A tenth of the prompts is left out, for
+classifier-free guidance. In the paper both encoders come trained; here `reading.py` teaches them first
 and the denoiser finds them locked; `hints.py` helps it along. `clip.py` later fits an image tower to the text tower.
 Writes a whole model folder in the diffusers layout.
 """
@@ -12,9 +13,10 @@ Writes a whole model folder in the diffusers layout.
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,8 @@ SCHEDULER = {
     "steps_offset": 1, "clip_sample": False, "thresholding": False, "set_alpha_to_one": True,
     "variance_type": "fixed_small",
 }  # fmt: skip
-SHEET_STEPS = 16
+SHEET, SHEET_STEPS = 12, 12  # pictures that are drawn at every save
+REFERENCE_TOKENS = 64  # of a picture whose timesteps are drawn around as much signal as noise
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class DitConfig:
     pictures: Path
     vae: Path
     out: Path
+    small_pictures: Path | None = None  # of another size, half the side as a rule, that some of the batches are of
+    small_share: float = 0.15  # of the batches
     validation: Path | None = None  # pictures whose prompts the text encoders are tried on after their phase
     minutes: float = 45.0
     steps: int = 1_000_000
@@ -80,8 +85,8 @@ class DitConfig:
 
 
 def encode_latents(vae: Any, shards: PictureShards, cache: Path) -> np.ndarray:
-    """All pictures' scaled latents, float16 (n, C, h, w); kept in `cache`, beside the size of the set."""
-    path = cache / f"latents-{len(shards)}.npy"
+    """All pictures' scaled latents, float16 (n, C, h, w); kept in `cache`, by the number of pictures and their size."""
+    path = cache / f"latents-{len(shards)}-{shards.size}.npy"
     if path.is_file():
         return np.asarray(np.load(path, mmap_mode="r"))
     rows = []
@@ -97,6 +102,24 @@ def encode_latents(vae: Any, shards: PictureShards, cache: Path) -> np.ndarray:
     np.save(path.with_suffix(".tmp.npy"), np.concatenate(rows))
     path.with_suffix(".tmp.npy").rename(path)
     return np.asarray(np.load(path, mmap_mode="r"))
+
+
+class Pictures:
+    """One set of pictures as the denoiser trains on it."""
+
+    def __init__(self, config: DitConfig, shards: PictureShards, vae: Any, tokenizer: Any, patch: int) -> None:
+        self.shards = shards
+        self.latents = encode_latents(vae, shards, config.out)  # (n, C, h, w)
+        self.tokens = CaptionTokens(shards, tokenizer, config.text_len)
+        self.labels = SceneLabels(shards, patch)
+        self.batches = epochs(len(shards), config.batch, config.seed)
+        # The logarithm of the signal-to-noise ratio around which timesteps are drawn. The more latents show one thing,
+        # the more noise they bear before it cannot be told.
+        tokens = self.latents[0, 0].size / patch**2
+        self.middle = -0.5 * math.log(tokens / REFERENCE_TOKENS)
+
+    def token_labels(self, indices: np.ndarray) -> dict[str, Tensor]:
+        return self.labels.of_tokens(self.labels.of(indices), self.shards.covers(indices))
 
 
 def load_base(folder: Path) -> tuple[Any, Any, Any, HunyuanDiT]:
@@ -131,14 +154,16 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
                 sample_size=shards.size // 8, use_style_cond_and_image_meta_size=False,
             )
         ).initialise()  # fmt: skip
-    latents = encode_latents(vae, shards, config.out)
-    seen = combinations.seen_in(record["scene"] for record in shards.records)
-    tokens = CaptionTokens(shards, tokenizer, length)
-    labels = SceneLabels(shards, dit.config.patch_size)
+    dit.config = replace(dit.config, sample_size=shards.size // 8)  # a base's own may be another
+    sets = [Pictures(config, shards, vae, tokenizer, dit.config.patch_size)]
+    if config.small_pictures:
+        small = PictureShards(config.small_pictures)
+        sets.append(Pictures(config, small, vae, tokenizer, dit.config.patch_size))
+    seen = combinations.seen_in(record["scene"] for pictures in sets for record in pictures.shards.records)
     if config.reading_minutes:
         encoders: dict[str, Any] = {"clip": bert, "t5": t5}
         schooling = FitConfig(config.out / "reading", minutes=config.reading_minutes, seed=config.seed)
-        readers = train_reading(schooling, encoders, tokens, labels, config.refined)
+        readers = train_reading(schooling, encoders, sets[0].tokens, sets[0].labels, config.refined)
         if config.validation:
             try_reading(readers, encoders, PictureShards(config.validation), tokenizer, length)
     bert.eval().requires_grad_(False)
@@ -152,17 +177,17 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
     dit.blocks[dit.config.num_layers // 2].register_forward_hook(
         lambda module, args, output: halfway.append(output) if torch.is_grad_enabled() else None
     )
-    predict: Any = torch.compile(dit) if config.compile else dit  # shapes are the same at every step
+    predict: Any = torch.compile(dit) if config.compile else dit  # each set's shapes are the same at every step
     rng = random.Random(config.seed)
-    batches = epochs(len(shards), config.batch, config.seed)
 
     def loss(step: int) -> Losses:
-        indices = np.sort(next(batches))
-        ids = tokens.pick(indices, rng, config.refined, config.empty)
-        clean = torch.from_numpy(np.array(latents[indices])).float()  # (B, C, h, w)
+        pictures = sets[len(sets) > 1 and rng.random() < config.small_share]
+        indices = np.sort(next(pictures.batches))
+        ids = pictures.tokens.pick(indices, rng, config.refined, config.empty)
+        clean = torch.from_numpy(np.array(pictures.latents[indices])).float()  # (B, C, h, w)
         noise = torch.randn_like(clean)
         n = len(indices)
-        informative = schedule.train_steps - 1 - torch.searchsorted(log_snr, 2 * torch.randn(n))
+        informative = schedule.train_steps - 1 - torch.searchsorted(log_snr, pictures.middle + 2 * torch.randn(n))
         uniform = torch.randint(0, schedule.train_steps, (n,))
         timesteps = torch.where(torch.rand(n) < config.uniform, uniform, informative.clamp(min=0))
         mask = (ids != 0).long()
@@ -174,26 +199,25 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         with mixed_precision():
             noised = schedule.noised(clean, noise, timesteps)
             output = predict(noised, timesteps, clip_states, mask, t5_states, mask)[:, : clean.shape[1]].float()
-            covers = shards.covers(indices)  # (B, positions, h, w)
-            seeing = reader.loss(halfway.pop(), labels.of_tokens(labels.of(indices), covers))
+            seeing = reader.loss(halfway.pop(), pictures.token_labels(indices))
         errors = (output - schedule.target(clean, noise, timesteps)).square()  # (B, C, h, w)
-        weights = shards.importance(indices, config.subject_weight, config.accessory_weight)  # (B, 1, h, w)
+        weights = pictures.shards.importance(indices, config.subject_weight, config.accessory_weight)  # (B, 1, h, w)
         total = (errors * weights / weights.mean()).mean() + config.hint_weight * seeing
         return {"loss": total, "mse": errors.mean().detach(), "seeing": seeing.detach()}
 
-    decoder = preview.load(config.base, latents.shape[1]) if config.base else None
+    decoder = preview.load(config.base, vae.config.latent_channels) if config.base else None
 
     def sample(modules: dict[str, nn.Module], step: int) -> None:
         pipeline = Pipeline(dit, text, vae, schedule, decoder)
         save_folder(config, pipeline, seen)
         if score:
             print(f"step {step} " + " ".join(f"{k} {v:.3f}" for k, v in score(pipeline).items()), flush=True)
-        pictures = [to_image(pixels[None]) for pixels in shards.pixels(range(24))]
-        for i in range(24):
-            language = ("en", "zh")[i % 2]
-            request = DrawRequest(shards.records[i]["prompt"][language], seed=i, steps=SHEET_STEPS)
-            pictures.append(pipeline.draw(request))
-        contact_sheet(pictures, columns=12).save(config.out / f"sheet-{step:06d}.png")
+        shown = range(min(SHEET, len(shards)))
+        pictures = [to_image(pixels[None]) for pixels in shards.pixels(shown)]
+        for i in shown:
+            prompt = shards.records[i]["prompt"][("en", "zh")[i % 2]]
+            pictures.append(pipeline.draw(DrawRequest(prompt, seed=i, size=2 * (shards.size,), steps=SHEET_STEPS)))
+        contact_sheet(pictures, columns=SHEET // 2).save(config.out / f"sheet-{step:06d}.png")
 
     fit_config = FitConfig(
         config.out, config.steps, config.minutes, config.learning_rate, config.matrix_rate, seed=config.seed,

@@ -102,6 +102,24 @@ def test_a_denoiser_goes_on_from_a_model_folder_and_from_its_checkpoint(runs: Pa
         assert all(torch.equal(locked[name], now[name]) for name in learnt), "the encoders are locked"
 
 
+@pytest.mark.slow
+def test_pictures_of_two_sizes_are_mixed_and_the_model_is_then_made_for_the_larger(
+    runs: Path, pictures: Path, tmp_path: Path
+) -> None:
+    write_pictures(tmp_path / "large", 8, "train", 2, 256, workers=1)
+    config = DitConfig(
+        tmp_path / "large", runs / "vae" / "vae", tmp_path / "dit", steps=4, batch=2, reading_minutes=0,
+        base=runs / "dit" / "storybook", small_pictures=pictures, small_share=0.5, **TINY,
+    )  # fmt: skip
+    assert train_dit(config)["steps"] == 4
+    latents = {np.load(path).shape for path in (tmp_path / "dit").glob("latents-*.npy")}
+    assert latents == {(8, 4, 32, 32), (24, 4, 16, 16)}
+    pipeline = load_pipeline(tmp_path / "dit" / "storybook")
+    assert (pipeline.native, pipeline.limits.smallest) == (256, 128)
+    for side in (128, 256):
+        assert pipeline.draw(DrawRequest("a red fox", size=(side, side), steps=2)).size == (side, side)
+
+
 def test_clip_fits_an_image_tower(runs: Path, pictures: Path) -> None:
     config = ClipConfig(pictures, runs / "dit" / "storybook", runs / "clip", steps=1, batch=8, image_width=64)
     train_clip(config)
