@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -63,6 +63,7 @@ MIGRATIONS = (
         verdict TEXT NOT NULL, prompt TEXT NOT NULL, created REAL NOT NULL
     );
     """,
+    "ALTER TABLE turns ADD COLUMN base TEXT REFERENCES turns (id) ON DELETE SET NULL;",
 )
 
 
@@ -100,6 +101,7 @@ class Turn:
     draw_probability: float | None = None
     error: str = ""
     timings: dict[str, float] | None = None
+    base: str | None = None  # the sibling whose prompt the user put into other words; None: the model wrote the prompt
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,16 @@ class Store:
             _update(db, "conversations", conversation.id, {"leaf": values["id"], "updated": now})
         return self.turn(values["id"])
 
+    def add_sibling(self, turn: Turn, **changes: Any) -> Turn:
+        """Store `turn` once more, with `changes`, as another answer to the same place. The active path stays."""
+        sibling = replace(turn, id=secrets.token_hex(12), created=time.time(), **changes)
+        values = asdict(sibling)
+        for name in ("uploads", "settings", "timings"):
+            values[name] = json.dumps(values[name])
+        with self._write() as db:
+            _insert(db, "turns", values)
+        return self.turn(sibling.id)
+
     def update_turn(self, turn_id: str, **changes: Any) -> Turn:
         if "timings" in changes:
             changes["timings"] = json.dumps(changes["timings"])
@@ -209,6 +221,13 @@ class Store:
         if row is None:
             raise NotFound("This turn does not exist any more.")
         return _turn(row)
+
+    def turn_of(self, conversation: Conversation, turn_id: str) -> Turn:
+        """The turn, where it is one of the conversation's."""
+        turn = self.turn(turn_id)
+        if turn.conversation != conversation.id:
+            raise NotFound("This turn does not exist any more.")
+        return turn
 
     def path(self, leaf: str | None) -> list[Turn]:
         """The turns from the first to `leaf`."""

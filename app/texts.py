@@ -44,6 +44,7 @@ class Texts:
     unchanged: str
     thinking: str
     waiting: str
+    ahead: tuple[str, str]  # one picture, several
     painting: str
     warming: str
     gone: str
@@ -92,6 +93,7 @@ TEXTS = {
         unchanged="same as before",
         thinking="Thinking",
         waiting="Getting the brushes ready",
+        ahead=("One picture before yours", "{} pictures before yours"),
         painting="Painting",
         warming="Warming up: the models are starting. You can write already; the answer comes when they are ready.",
         gone="Easel cannot be reached. Is it still running?",
@@ -143,6 +145,7 @@ TEXTS = {
         unchanged="与上一幅相同",
         thinking="思考中",
         waiting="正在准备画笔",
+        ahead=("前面还有 1 幅画", "前面还有 {} 幅画"),
         painting="绘制中",
         warming="正在预热：模型启动中。现在就可以输入，准备好后会立即回答。",
         gone="无法连接 Easel，它还在运行吗？",

@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from app.running import Run
+from app.running import Canvas, Run
 from app.store import IN_FLIGHT, INTERRUPTED, Turn
 from app.texts import Texts
 
@@ -103,7 +103,7 @@ def _picture(turn: Turn, previous: str, texts: Texts) -> str:
     if turn.draw_probability is not None:
         facts.append(f"{turn.draw_probability:.0%} {texts.to_draw}")
     if turn.timings and "drawing" in turn.timings:
-        facts.append(f"{turn.timings['dialog'] + turn.timings['drawing']:.1f} s")
+        facts.append(f"{turn.timings.get('dialog', 0.0) + turn.timings['drawing']:.1f} s")
     return (
         f'<figure class="easel-picture"><a href="{address}" target="_blank" rel="noopener">'
         f'<img src="{address}" alt="{_inline(turn.prompt)}"{_shape(turn)}></a>'
@@ -127,16 +127,29 @@ def _under_way(run: Run, texts: Texts) -> str:
     if not run.drawing:
         waiting = f'<div class="easel-thinking"><span>{texts.thinking}</span><i></i><i></i><i></i></div>'
         return _spoken(run.text) or waiting
-    share = 100 * run.step / run.steps if run.steps else 0
-    canvas = f'<img src="{_data_url(run.preview)}" alt="">' if run.preview else '<div class="easel-blank"></div>'
-    doing = f"{texts.painting} {run.step}/{run.steps}" if run.step else texts.waiting
     html = (
-        f'<figure class="easel-picture easel-canvas">{canvas}'
-        f'<div class="easel-bar"><div style="width:{share:.0f}%"></div></div>'
-        f'<figcaption><div class="easel-doing">{doing}</div><div class="easel-words">{_inline(run.prompt)}</div>'
-        f"</figcaption></figure>"
+        f'<figure class="easel-picture easel-canvas">{_canvas(run.canvas)}'
+        f'<figcaption><div class="easel-doing">{_doing(run.canvas, texts)}</div>'
+        f'<div class="easel-words">{_inline(run.prompt)}</div></figcaption></figure>'
     )
     return "\n\n".join(part for part in (_spoken(run.text), html) if part)
+
+
+def _canvas(canvas: Canvas) -> str:
+    share = 100 * canvas.step / canvas.steps if canvas.steps else 0
+    shown = f'<img src="{_data_url(canvas.preview)}" alt="">' if canvas.preview else '<div class="easel-blank"></div>'
+    return f'{shown}<div class="easel-bar"><div style="width:{share:.0f}%"></div></div>'
+
+
+def _doing(canvas: Canvas, texts: Texts) -> str:
+    if canvas.step:
+        return f"{texts.painting} {canvas.step}/{canvas.steps}"
+    return _count(texts.ahead, canvas.ahead) if canvas.ahead else texts.waiting
+
+
+def _count(forms: tuple[str, str], number: int) -> str:
+    """The form for one or the form for several."""
+    return forms[number != 1].format(number)
 
 
 def _shape(turn: Turn) -> str:

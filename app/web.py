@@ -16,7 +16,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.conversation import MODES, Mode, UserMessage, retry_of
+from app.conversation import MODES, Mode, UserMessage
 from app.errors import EaselError, InputRefused
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
@@ -251,9 +251,7 @@ class Page:
             yield self._nothing()
             return
         try:
-            if self.turns.of(conversation) is None:
-                conversation, message = retry_of(turn, conversation, self.store)
-                await self.turns.start(conversation, message, mode, turn.parent)
+            await self.turns.retry(conversation, turn, mode)
         except EaselError as error:
             _say(error)
         async for update in self._watch(gaze, conversation):

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from app.running import Run
+from app.running import Canvas, Run
 from app.store import Conversation, Store, Turn
 from app.texts import TEXTS, Texts
 from app.view import difference, literal, show_turns
@@ -64,7 +64,7 @@ def test_a_turn_without_an_end_says_why(store: Store, conversation: Conversation
 def test_a_turn_under_way(store: Store, conversation: Conversation) -> None:
     run = Run(turn(store, conversation, status="thinking"), asyncio.Event())
     assert EN.thinking in show_turns([run.turn], run, EN)[1]["content"]
-    run.drawing, run.prompt, run.step, run.steps = True, "a fox", 3, 6
+    run.drawing, run.prompt, run.canvas = True, "a fox", Canvas(3, 6)
     content = show_turns([run.turn], run, EN)[1]["content"]
     assert "width:50%" in content
     assert "Painting 3/6" in content
