@@ -44,6 +44,7 @@ class Run:
     canvas: Canvas = field(default_factory=Canvas)
     variations: list[Canvas] = field(default_factory=list)
     error: Exception | None = None
+    problem: str = ""  # why it ended without what was asked
     finished: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -63,8 +64,8 @@ class Run:
                 self.canvases[place].picture = picture
             case core.Done(turn):
                 self.turn = turn
-            case core.Failed(turn, _, error):
-                self.turn, self.error = turn, error
+            case core.Failed(turn, message, error):
+                self.turn, self.problem, self.error = turn, message, error
         self.changed.set()
 
     @property
@@ -93,6 +94,11 @@ class RunningTurns:
     def of(self, conversation: Conversation) -> Run | None:
         return self._runs.get(conversation.id)
 
+    def check_idle(self, conversation: Conversation) -> None:
+        """Raises InputRefused while a turn is under way."""
+        if conversation.id in self._runs or conversation.id in self._starting:
+            raise InputRefused("The last message is still being answered. Wait for it, or press Stop.")
+
     async def start(
         self, conversation: Conversation, message: core.UserMessage, mode: core.Mode, parent: str | None
     ) -> Run:
@@ -111,7 +117,7 @@ class RunningTurns:
         return run
 
     async def retry(self, conversation: Conversation, turn: Turn, mode: core.Mode) -> Run:
-        self._check_idle(conversation)
+        self.check_idle(conversation)
         if turn.base:  # the prompt is the user's
             anew = bool(turn.picture) and not conversation.locked
             base = self._store.turn(turn.base)
@@ -120,7 +126,7 @@ class RunningTurns:
         return await self.start(conversation, message, mode, turn.parent)
 
     async def reword(self, conversation: Conversation, turn: Turn, text: str, mode: core.Mode) -> Run:
-        self._check_idle(conversation)
+        self.check_idle(conversation)
         conversation, message = branches.reword(turn, text, conversation, self._store)
         return await self.start(conversation, message, mode, turn.parent)
 
@@ -139,14 +145,10 @@ class RunningTurns:
             run.cancel.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _check_idle(self, conversation: Conversation) -> None:
-        if conversation.id in self._runs or conversation.id in self._starting:
-            raise InputRefused("The last message is still being answered. Wait for it, or press Stop.")
-
     async def _begin(
         self, conversation: Conversation, events: AsyncGenerator[core.Event], cancel: asyncio.Event, variations: int = 0
     ) -> Run:
-        self._check_idle(conversation)
+        self.check_idle(conversation)
         self._starting.add(conversation.id)
         try:
             accepted = await anext(events)

@@ -14,7 +14,6 @@ from typing import Any
 
 from PIL import Image
 
-from app.conversation import LOOK_EVERY
 from dialog_mllm.evaluation import read_reply, turns_of
 from dialog_mllm.messages import Message
 from dialog_mllm.protocol import Parser, Reply
@@ -101,22 +100,21 @@ class FakeGenerator:
         self.errors = list(errors)
         self.requests: list[DrawRequest] = []
         self.jobs: list[FakeJob] = []
-        self.positions: list[int] = []  # in the queue that a drawing goes through before it begins
+        self.ahead = 0  # pictures of others, for as long as the test says
 
     def submit(self, request: DrawRequest, on_progress: Callable[[Any], None] | None = None) -> FakeJob:
         self.limits.check(request)
         self.requests.append(request)
         job = FakeJob()
-        job.position = self.positions[0] if self.positions else 0
+        job.position = self.ahead
         self.jobs.append(job)
         threading.Thread(target=self._paint, args=(job, request, on_progress), daemon=True).start()
         return job
 
     def _paint(self, job: FakeJob, request: DrawRequest, on_progress: Callable[[Any], None] | None) -> None:
-        for position in self.positions:
-            job.position = position
-            time.sleep(2 * LOOK_EVERY)
-        job.position = 0
+        while job.position:
+            time.sleep(0.02)
+            job.position = self.ahead
         for step in range(1, 6):
             time.sleep(self.pause)
             if job.cancelled.is_set():

@@ -7,14 +7,24 @@ import pytest
 from PIL import Image
 
 from app.branches import VARIATIONS, alternatives, go_on_from, go_to, redraw, retry_of, reword, vary
-from app.conversation import STOPPED, UNEXPECTED, Accepted, Done, Event, Failed, Picture, Progress
+from app.conversation import (
+    STOPPED,
+    UNEXPECTED,
+    Accepted,
+    Done,
+    Event,
+    Failed,
+    Picture,
+    Progress,
+    UserMessage,
+    take_turn,
+)
 from app.errors import InputRefused, NotFound
 from app.profiles import Profile
 from app.running import RunningTurns
 from app.store import Conversation, Store, Turn
 from generator.errors import DrawingFailed
 from generator.request import Upload
-from tests.app.fakes import FakeDialog, FakeGenerator
 from tests.app.test_conversation import FOX, SCARF, World
 from tests.app.test_pictures import encode
 
@@ -285,9 +295,13 @@ async def test_nothing_is_begun_while_a_turn_is_under_way(world: Garden) -> None
 
 
 async def test_the_place_in_the_queue_is_told(world: Garden) -> None:
-    world.generator = FakeGenerator()
-    world.generator.positions = [3, 3, 1]
-    world.dialog = FakeDialog(FOX)
-    events = await world.say("draw a fox")
-    assert [event.ahead for event in events if isinstance(event, Progress) and not event.step] == [0, 3, 1]
-    assert [event.ahead for event in events if isinstance(event, Progress) and event.step] == [0] * 5
+    world.generator.ahead = 3
+    heard: list[int] = []
+    events = take_turn(
+        world.conversation, UserMessage("draw a fox"), world.dialog, world.generator, world.store, world.profile
+    )
+    async for event in events:
+        if isinstance(event, Progress):
+            heard.append(event.ahead)
+            world.generator.ahead = {3: 1}.get(event.ahead, 0) if event.ahead else world.generator.ahead
+    assert heard == [0, 3, 1, *[0] * 5]
