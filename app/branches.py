@@ -131,14 +131,13 @@ async def vary(
     drawn, whatever happens to the others; the path ends with `turn` until one of them is chosen (`go_on_from`)."""
     check_picture(turn)
     conversation = go_to(conversation, turn.id, store)
-    path = store.path(turn.id)
-    requests = [
-        draw_request([*path[:-1], replace(turn, seed=new_seed())], conversation, profile, store) for _ in range(number)
-    ]
+    turns = [replace(turn, seed=new_seed()) for _ in range(number)]
     yield Accepted(turn)
     started = time.perf_counter()
     errors: list[Exception] = []
     try:
+        before = store.path(turn.parent)
+        requests = [draw_request([*before, each], conversation, profile, store) for each in turns]
         async with aclosing(until(cancel or asyncio.Event(), _draw_all(generator, requests))) as events:
             async for place, event in events:
                 if isinstance(event, Progress):
@@ -148,13 +147,13 @@ async def vary(
                 else:
                     picture = await asyncio.to_thread(keep, event, profile, store)
                     timings = {"drawing": time.perf_counter() - started, **(event.timings or {})}
-                    seed = requests[place].seed
+                    seed = turns[place].seed
                     store.add_sibling(turn, picture=picture, seed=seed, draw_probability=None, timings=timings)
                     yield Picture(picture, turn.prompt, seed, place)
     except Stopped:
         yield Failed(turn, STOPPED)
         return
-    except EaselError as error:
+    except Exception as error:
         errors.append(error)
     if not errors:
         yield Done(turn)

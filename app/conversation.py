@@ -390,9 +390,16 @@ async def draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any
                 events.put_nowait(Progress(0, request.steps, ahead=ahead))
             loop.call_later(LOOK_EVERY, look, ahead)
 
-    job = await asyncio.to_thread(
-        generator.submit, request, lambda progress: tell(Progress(progress.step, progress.steps, progress.preview))
+    submitted = asyncio.ensure_future(
+        asyncio.to_thread(
+            generator.submit, request, lambda progress: tell(Progress(progress.step, progress.steps, progress.preview))
+        )
     )
+    try:
+        job = await asyncio.shield(submitted)
+    except asyncio.CancelledError:
+        submitted.add_done_callback(_withdraw)
+        raise
     job.future.add_done_callback(tell)
     look()
     try:
@@ -402,6 +409,12 @@ async def draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any
     finally:
         if not job.future.done():
             job.cancel()
+
+
+def _withdraw(submitted: asyncio.Future[Job]) -> None:
+    """Nobody waits any more for a drawing that was being submitted."""
+    if not submitted.cancelled() and submitted.exception() is None:
+        submitted.result().cancel()
 
 
 def keep(drawing: Any, profile: Profile, store: Turns) -> str:

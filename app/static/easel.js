@@ -73,8 +73,9 @@
     form.querySelector("[name=cancel]").addEventListener("click", leave);
     form.addEventListener("keydown", (event) => {
       event.stopPropagation(); // Gradio has keys of its own
+      if (event.isComposing) return; // the keys are the input method's
       if (event.key === "Escape") leave();
-      else if (event.key === "Enter" && event.target === area && !event.shiftKey && !event.isComposing) {
+      else if (event.key === "Enter" && event.target === area && !event.shiftKey) {
         event.preventDefault();
         form.requestSubmit();
       }

@@ -112,7 +112,7 @@ class FakeGenerator:
         return job
 
     def _paint(self, job: FakeJob, request: DrawRequest, on_progress: Callable[[Any], None] | None) -> None:
-        while job.position:
+        while job.position and not job.cancelled.is_set():
             time.sleep(0.02)
             job.position = self.ahead
         for step in range(1, 6):

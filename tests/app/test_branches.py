@@ -23,7 +23,7 @@ from app.errors import InputRefused, NotFound
 from app.profiles import Profile
 from app.running import RunningTurns
 from app.store import Conversation, Store, Turn
-from generator.errors import DrawingFailed
+from generator.errors import DrawingCancelled, DrawingFailed
 from generator.request import Upload
 from tests.app.test_conversation import FOX, SCARF, World
 from tests.app.test_pictures import encode
@@ -52,6 +52,14 @@ class Garden(World):
     async def vary(self, turn: Turn, **options: Any) -> list[Event]:
         events = vary(self.conversation, turn, self.generator, self.store, self.profile, **options)
         return [event async for event in events]
+
+    async def all_stopped(self) -> None:
+        """Every drawing after the first one was given up, those that were only being submitted too."""
+        while len(self.generator.jobs) < 1 + VARIATIONS:
+            await asyncio.sleep(0.01)
+        for job in self.generator.jobs[1:]:
+            error = await asyncio.to_thread(job.future.exception, 60)
+            assert isinstance(error, DrawingCancelled)
 
 
 @pytest.fixture
@@ -221,12 +229,12 @@ async def test_a_bug_in_a_variation_is_told(world: Garden, caplog: pytest.LogCap
 
 async def test_stop_while_variations_are_drawn(world: Garden) -> None:
     (fox,) = await world.draws(FOX)
-    world.generator.pause = 5.0
+    world.generator.ahead = 1
     cancel = asyncio.Event()
     asyncio.get_running_loop().call_later(0.2, cancel.set)
     events = await world.vary(fox, cancel=cancel)
     assert isinstance(events[-1], Failed) and events[-1].message == STOPPED
-    assert all(job.cancelled.is_set() for job in world.generator.jobs[1:])
+    await world.all_stopped()
     assert world.store.siblings(fox) == [fox] and world.path == [fox]
 
 
@@ -276,7 +284,7 @@ async def test_words_that_are_refused_change_nothing(world: Garden, text: str, m
 
 async def test_nothing_is_begun_while_a_turn_is_under_way(world: Garden) -> None:
     (fox,) = await world.draws(FOX)
-    world.generator.pause = 5.0
+    world.generator.ahead = 1
     turns = RunningTurns(world.profile, world.store, world.dialog, world.generator)
     run = await turns.vary(world.conversation, fox)
     for begin in (
@@ -292,6 +300,7 @@ async def test_nothing_is_begun_while_a_turn_is_under_way(world: Garden) -> None
     run.cancel.set()
     async for _ in run.watch():
         pass
+    await world.all_stopped()
 
 
 async def test_the_place_in_the_queue_is_told(world: Garden) -> None:

@@ -344,6 +344,7 @@ def test_seed_and_settings(page: Page, models: FakeModels) -> None:
     page.wait_for_timeout(500)
     page.click("#retry")
     page.wait_for_selector(".easel-branch")
+    wait_for_pictures(page, 1)
     assert models.generator.requests[-1].seed == 123
     page.click("#reroll")
     page.wait_for_function("document.querySelector('#seed input').value != '123'")
