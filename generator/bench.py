@@ -116,7 +116,7 @@ def compare_steps(ours: Any, theirs: Any, sides: Sequence[int], rounds: int) -> 
     parity = 0.0
     for side in sides:
         canvas = ours.begin(DrawRequest(PROMPT, size=(side, side), steps=STEPS, guidance=GUIDANCE))
-        tokens = canvas.conditioning.rope.shape[0]
+        tokens = canvas.latents[0, 0].numel() // ours.dit.config.patch_size**2
         own, other = own_step(ours, canvas), diffusers_step(ours, theirs, canvas)
         contestants |= {f"ours {tokens}": own, f"theirs {tokens}": other}
         with torch.inference_mode():
