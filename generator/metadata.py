@@ -68,7 +68,7 @@ def read_png(path: str | Path) -> tuple[Image.Image, dict[str, str]]:
             pixels = picture.convert("RGB")
     except FileNotFoundError as error:
         raise RequestError(f"There is no picture {path}.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"{path} cannot be read as a picture ({reason}). Find a whole copy of it.") from error
     if kind != "PNG":

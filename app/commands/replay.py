@@ -4,7 +4,8 @@
     easel replay scarf.png --upload photo.jpg --out again.png --json
 
 Exit status 0: identical pixels. 1: some differ; it is said how many, by how much, and what drew the picture then and
-now. All files are read before a model is loaded, and share it.
+now. All files are read before a model is loaded, and share it. It computes in the precision that the picture records,
+unless the profile names one: from another, other pixels come.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from PIL import Image
 
 from app.errors import InputRefused
 from app.pictures import png_bytes, read_upload
-from app.profiles import PROFILES, Profile, load_profile
+from app.profiles import PRECISIONS, PROFILES, Profile, load_profile
 from generator.draw import check_output, save_png, show_progress
 from generator.errors import GeneratorError, RequestError
 from generator.metadata import picture_texts, read_png, read_request, software
@@ -103,6 +104,9 @@ def read_recorded(path: Path, named: str | None, uploads: Sequence[Upload], lora
     if not named and name not in PROFILES:
         raise InputRefused(f"{path} was drawn with the profile {name!r}. Name its file: --profile FILE.toml")
     profile = load_profile(name)
+    precision = texts.get("precision", "").partition(",")[0]
+    if not profile.precision and precision in PRECISIONS:
+        profile = replace(profile, precision=precision)
     if profile.adapted is not None:
         loras = [*loras, profile.adapted]
     try:
@@ -126,8 +130,8 @@ def replay(picture: Recorded, engine: Engine, out: Path | None) -> dict[str, Any
     except GeneratorError as error:
         raise type(error)(f"{picture.path}: {error}") from error
     if out is not None:
-        texts = picture_texts(request, provenance, profile=picture.profile.name)
-        save_png(drawing.image, {**picture.texts, **texts}, out)
+        origin = {name: picture.texts[name] for name in ("dialog_adapter", "turns") if name in picture.texts}
+        save_png(drawing.image, picture_texts(request, provenance, profile=picture.profile.name, **origin), out)
     result = {"picture": str(picture.path), **compare(picture.image, drawing.image), "changed": changed}
     print(f"{picture.path}: {in_words(result, picture, drawing.image)}")
     return result

@@ -127,6 +127,23 @@ def test_what_easel_draw_wrote(fox: Path, profile: str, tmp_path: Path, capsys: 
     assert f"{fox} was drawn with the profile 'tiny'. Name its file" in capsys.readouterr().err
 
 
+def test_it_computes_as_then_unless_the_profile_says_how(
+    profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = []
+    for precision in ("float32", "bfloat16"):  # one of them is not usual here
+        own = Path(profile).with_name(f"{precision}.toml")
+        own.write_text(TINY + f'precision = "{precision}"\n')
+        pictures.append(str(tmp_path / f"{precision}.png"))
+        assert main(["draw", "a red fox", "-o", pictures[-1], "--seed", "7", "--profile", str(own)]) == 0
+    assert main(["replay", *pictures, "--profile", profile]) == 0
+    capsys.readouterr()
+    assert main(["replay", *pictures, "--profile", str(own)]) == 1
+    said = capsys.readouterr().out
+    assert f"{pictures[0]}: precision: float32 when it was drawn, bfloat16 now" in said
+    assert f"{pictures[1]}: identical pixels" in said
+
+
 def test_what_the_http_api_drew(profile: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load_profile(profile)
     models = FakeModels()
