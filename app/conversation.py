@@ -28,6 +28,7 @@ from dialog_mllm import protocol
 from dialog_mllm.errors import DialogError, DialogUnavailable
 from dialog_mllm.messages import ImageBlock, Message
 from generator.errors import GeneratorError
+from generator.metadata import picture_texts
 from generator.request import DrawRequest, Upload
 
 Mode = Literal["auto", "draw", "talk"]
@@ -174,7 +175,8 @@ async def take_turn(
         if reply.kind == "draw":
             started = time.perf_counter()
             drawing = None
-            request = await asyncio.to_thread(draw_request, store.path(turn.id), conversation, profile, store)
+            path = store.path(turn.id)
+            request = await asyncio.to_thread(draw_request, path, conversation, profile, store)
             async with aclosing(_until(cancel, _draw(generator, request))) as steps:
                 async for step in steps:
                     if isinstance(step, Progress):
@@ -183,8 +185,7 @@ async def take_turn(
                         drawing = step
             assert drawing is not None
             timings |= {"drawing": time.perf_counter() - started, **(drawing.timings or {})}
-            info = {**drawing.request.metadata(), "profile": profile.name, "software": "Easel"}
-            picture = await asyncio.to_thread(store.add_picture, drawing.image, info)
+            picture = await asyncio.to_thread(_keep, drawing, path, profile, store)
             turn = store.update_turn(turn.id, status="done", picture=picture, timings=timings)
             yield Picture(picture, turn.prompt, turn.seed)
         yield Done(turn)
@@ -338,6 +339,15 @@ async def _draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[An
     finally:
         if not job.future.done():
             job.cancel()
+
+
+def _keep(drawing: Any, turns: Sequence[Turn], profile: Profile, store: Turns) -> str:
+    """The id of the picture that the last of `turns`, a path, ends with."""
+    texts = picture_texts(
+        drawing.request, drawing.provenance, profile=profile.name, dialog_adapter=profile.adapter_sha256,
+        turns=" ".join(turn.id for turn in turns),
+    )  # fmt: skip
+    return store.add_picture(drawing.image, texts)
 
 
 async def _until(cancel: asyncio.Event, events: AsyncGenerator[T]) -> AsyncGenerator[T]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -23,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from app.errors import InputRefused, NotFound, StoreError
+from app.pictures import png_bytes
 
 Verdict = Literal["", "like", "dislike", "should_draw", "should_talk"]
 VERDICTS = get_args(Verdict)
@@ -274,7 +274,7 @@ class Store:
 
     def add_picture(self, picture: Image.Image, info: Mapping[str, str] | None = None, keep: bool = False) -> str:
         """Write the picture as a PNG that carries `info`; `keep` it even when no conversation shows it any more."""
-        data = _png(picture, info or {})
+        data = png_bytes(picture, info)
         picture_id = hashlib.sha256(data).hexdigest()[:32]
         path = self._file(picture_id)
         with _clearly("The picture could not be saved"):
@@ -366,15 +366,6 @@ def _shown(db: sqlite3.Connection, picture: str) -> bool:
         UNION SELECT 1 FROM pictures WHERE id=:id AND kept
     """
     return db.execute(query, {"id": picture}).fetchone() is not None
-
-
-def _png(picture: Image.Image, info: Mapping[str, str]) -> bytes:
-    metadata = PngImagePlugin.PngInfo()
-    for key, value in info.items():
-        metadata.add_itxt(key, value)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=metadata)
-    return buffer.getvalue()
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from generator.lora import Adapters
 from generator.model import Conditioning, HunyuanDiT
 from generator.offload import working
 from generator.preview import PreviewDecoder
+from generator.provenance import provenance
 from generator.request import DrawRequest, Limits, Lora, Upload
 from generator.sampling import Plan, Schedule
 from generator.text import TextEncoders
@@ -101,6 +102,7 @@ class Pipeline:
     preview_decoder: PreviewDecoder | None = None  # see preview.py
     lanes: Lanes | None = None  # on a CPU
     adapters: Adapters | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def vae_factor(self) -> int:
@@ -341,6 +343,7 @@ def load_pipeline(
         preview_decoder=decoder and decoder.to(device),
         lanes=Lanes(torch.get_num_threads()) if dit.device.type == "cpu" else None,
         adapters=Adapters(dit, rest),
+        provenance=provenance(folder, dit.device, dtype, t5_8bit),
     )
 
 
