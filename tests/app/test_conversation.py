@@ -89,7 +89,8 @@ async def test_a_drawn_turn(world: World) -> None:
     assert done.turn.seed == 7
     assert done.turn.picture is not None
     (request,) = world.generator.requests
-    assert (request.seed, request.size, request.steps) == (7, (128, 128), world.profile.steps)
+    assert (request.seed, request.size) == (7, (world.profile.width, world.profile.height))
+    assert request.steps == world.profile.steps
     with Image.open(world.store.picture_path(done.turn.picture)) as kept:
         assert kept.getpixel((0, 0)) == colour_of(request).getpixel((0, 0))
     assert world.store.picture_info(done.turn.picture)["prompt"] == done.turn.prompt
