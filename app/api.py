@@ -32,6 +32,7 @@ from app.profiles import Profile, parse_size
 from app.store import Store, new_seed
 from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
 from generator.errors import GeneratorError, QueueFull, RequestError
+from generator.metadata import picture_texts
 
 OWNER = "api"
 MOST_PICTURES = 4  # in one request for images
@@ -166,7 +167,7 @@ class Api:
             except (asyncio.CancelledError, HTTPException):
                 job.cancel()
                 raise
-            info = {**draw.metadata(), "profile": self.profile.name, "software": "Easel"}
+            info = picture_texts(draw, drawing.provenance, profile=self.profile.name)
             picture = await asyncio.to_thread(self.store.add_picture, drawing.image, info, True)
             item: dict[str, Any] = {"revised_prompt": draw.prompt, "seed": draw.seed}
             if body.response_format == "b64_json":

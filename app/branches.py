@@ -41,7 +41,7 @@ from app.conversation import (
 )
 from app.errors import EaselError, InputRefused
 from app.profiles import Profile
-from app.store import IN_FLIGHT, Conversation, Store, Turn, new_seed
+from app.store import IN_FLIGHT, Conversation, Store, Turn, new_id, new_seed
 from generator.errors import GeneratorError
 from generator.request import DrawRequest
 
@@ -131,7 +131,7 @@ async def vary(
     drawn, whatever happens to the others; the path ends with `turn` until one of them is chosen (`go_on_from`)."""
     check_picture(turn)
     conversation = go_to(conversation, turn.id, store)
-    turns = [replace(turn, seed=new_seed()) for _ in range(number)]
+    turns = [replace(turn, id=new_id(), seed=new_seed(), draw_probability=None) for _ in range(number)]
     yield Accepted(turn)
     started = time.perf_counter()
     errors: list[Exception] = []
@@ -145,11 +145,11 @@ async def vary(
                 elif isinstance(event, Exception):
                     errors.append(event)
                 else:
-                    picture = await asyncio.to_thread(keep, event, profile, store)
+                    each = turns[place]
+                    picture = await asyncio.to_thread(keep, event, [*before, each], profile, store)
                     timings = {"drawing": time.perf_counter() - started, **(event.timings or {})}
-                    seed = turns[place].seed
-                    store.add_sibling(turn, picture=picture, seed=seed, draw_probability=None, timings=timings)
-                    yield Picture(picture, turn.prompt, seed, place)
+                    store.add_sibling(each, id=each.id, picture=picture, timings=timings)
+                    yield Picture(picture, turn.prompt, each.seed, place)
     except Stopped:
         yield Failed(turn, STOPPED)
         return

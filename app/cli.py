@@ -30,6 +30,7 @@ class Command:
 COMMANDS = {
     "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it"),
     "draw": Command("app.commands.draw", "draw one prompt into a PNG file"),
+    "replay": Command("app.commands.replay", "draw a picture again from its PNG, and compare every pixel"),
     "data pictures": Command("app.commands.data", "rendered, captioned pictures that the image models train on", True),
     "data recaption": Command("app.commands.data", "pictures' captions, rewritten as the dialog model's prompts", True),
     "data o": Command("app.commands.data", "D_o: questions, looking at pictures, talk", True),

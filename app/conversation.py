@@ -29,6 +29,7 @@ from dialog_mllm import protocol
 from dialog_mllm.errors import DialogError, DialogUnavailable
 from dialog_mllm.messages import ImageBlock, Message
 from generator.errors import GeneratorError
+from generator.metadata import picture_texts
 from generator.request import DrawRequest, Upload
 
 Mode = Literal["auto", "draw", "talk"]
@@ -205,7 +206,8 @@ async def draw_turn(
     """Draws the prompt of a turn and stores the picture."""
     started = time.perf_counter()
     drawing = None
-    request = await asyncio.to_thread(draw_request, work.store.path(work.turn.id), conversation, profile, work.store)
+    path = work.store.path(work.turn.id)
+    request = await asyncio.to_thread(draw_request, path, conversation, profile, work.store)
     async with aclosing(until(cancel, draw(generator, request))) as steps:
         async for step in steps:
             if isinstance(step, Progress):
@@ -213,7 +215,7 @@ async def draw_turn(
             else:
                 drawing = step
     assert drawing is not None
-    picture = await asyncio.to_thread(keep, drawing, profile, work.store)
+    picture = await asyncio.to_thread(keep, drawing, path, profile, work.store)
     timings = {**(work.turn.timings or {}), "drawing": time.perf_counter() - started, **(drawing.timings or {})}
     turn = work.update(status="done", picture=picture, timings=timings)
     yield Picture(picture, turn.prompt, turn.seed)
@@ -417,11 +419,13 @@ def _withdraw(submitted: asyncio.Future[Job]) -> None:
         submitted.result().cancel()
 
 
-def keep(drawing: Any, profile: Profile, store: Turns) -> str:
-    """Stores a picture with all that is needed to draw it again."""
-    return store.add_picture(
-        drawing.image, {**drawing.request.metadata(), "profile": profile.name, "software": "Easel"}
-    )
+def keep(drawing: Any, turns: Sequence[Turn], profile: Profile, store: Turns) -> str:
+    """The id of the picture that the last of `turns`, a path, ends with."""
+    texts = picture_texts(
+        drawing.request, drawing.provenance, profile=profile.name, dialog_adapter=profile.adapter_sha256,
+        turns=" ".join(turn.id for turn in turns),
+    )  # fmt: skip
+    return store.add_picture(drawing.image, texts)
 
 
 async def until(cancel: asyncio.Event, events: AsyncGenerator[T]) -> AsyncGenerator[T]:

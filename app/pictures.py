@@ -1,4 +1,4 @@
-"""Pictures that come from outside, and the checks before a pixel of them is decoded.
+"""Pictures that come from outside, the checks before a pixel of them is decoded, and what is kept of them.
 
 from app.pictures import read_upload; read_upload(b"...")  # PIL image, RGB, upright, at most 1024 px
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
 from app.errors import InputRefused
 from dialog_mllm.messages import upright
+from generator.metadata import png_info
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_BYTES = 20 * 2**20
@@ -42,6 +44,13 @@ def read_upload(source: Path | bytes) -> Image.Image:
         raise _too_large(name) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputRefused(f"{name} is not a picture that can be read. Use a PNG, JPEG or WebP file.") from error
+
+
+def png_bytes(picture: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
+    """The file that the store keeps of a picture."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=png_info(texts or {}))
+    return buffer.getvalue()
 
 
 def _check_size(name: str, width: int, height: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from app.errors import InputRefused, ProfileError
 from generator.errors import RequestError
-from generator.request import DrawRequest, EditSettings, Lora
+from generator.request import DrawRequest, EditSettings, Lora, sha256
 
 _PACKAGES = Path(__file__).resolve().parent.parent
 _BASE = _PACKAGES / "dialog_mllm" / "weights" / "base"
@@ -134,6 +134,12 @@ class Profile:
     @property
     def adapted(self) -> Lora | None:
         return Lora(self.lora, float(self.lora_scale)) if self.lora else None
+
+    @property
+    def adapter_sha256(self) -> str:
+        """Of the dialog model's adapter as its file is now; "" where there is none, or where others serve the model."""
+        weights = Path(self.adapter) / "adapter_model.safetensors"
+        return sha256(weights) if self.adapter and not self.mllm_url and weights.is_file() else ""
 
     @property
     def edits(self) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -23,9 +22,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from app.errors import InputRefused, NotFound, StoreError
+from app.pictures import png_bytes
 
 Verdict = Literal["", "like", "dislike", "should_draw", "should_talk"]
 VERDICTS = get_args(Verdict)
@@ -142,7 +142,7 @@ class Store:
     ) -> Conversation:
         now = time.time()
         values: dict[str, Any] = {
-            "id": secrets.token_hex(12), "owner": owner, "title": "", "profile": profile,
+            "id": new_id(), "owner": owner, "title": "", "profile": profile,
             "seed": new_seed() if seed is None else seed, "locked": int(locked), "settings": json.dumps(dict(settings)),
             "leaf": None, "created": now, "updated": now,
         }  # fmt: skip
@@ -190,7 +190,7 @@ class Store:
         """Store what the user said and make it the end of the active path."""
         now = time.time()
         values: dict[str, Any] = {
-            "id": secrets.token_hex(12), "conversation": conversation.id, "parent": parent, "said": said,
+            "id": new_id(), "conversation": conversation.id, "parent": parent, "said": said,
             "uploads": json.dumps(uploads), "mode": mode, "status": "thinking", "seed": seed,
             "settings": json.dumps(conversation.settings), "created": now,
         }  # fmt: skip
@@ -201,7 +201,7 @@ class Store:
 
     def add_sibling(self, turn: Turn, **changes: Any) -> Turn:
         """Store `turn` once more, with `changes`, as another answer to the same place. The active path stays."""
-        sibling = replace(turn, id=secrets.token_hex(12), created=time.time(), **changes)
+        sibling = replace(turn, **{"id": new_id(), "created": time.time(), **changes})
         values = asdict(sibling)
         for name in ("uploads", "settings", "timings"):
             values[name] = json.dumps(values[name])
@@ -293,7 +293,7 @@ class Store:
 
     def add_picture(self, picture: Image.Image, info: Mapping[str, str] | None = None, keep: bool = False) -> str:
         """Write the picture as a PNG that carries `info`; `keep` it even when no conversation shows it any more."""
-        data = _png(picture, info or {})
+        data = png_bytes(picture, info)
         picture_id = hashlib.sha256(data).hexdigest()[:32]
         path = self._file(picture_id)
         with _clearly("The picture could not be saved"):
@@ -350,6 +350,10 @@ class Store:
             return self._db.execute(query, values).fetchall()
 
 
+def new_id() -> str:
+    return secrets.token_hex(12)
+
+
 def new_seed() -> int:
     return secrets.randbelow(LARGEST_SEED + 1)
 
@@ -385,15 +389,6 @@ def _shown(db: sqlite3.Connection, picture: str) -> bool:
         UNION SELECT 1 FROM pictures WHERE id=:id AND kept
     """
     return db.execute(query, {"id": picture}).fetchone() is not None
-
-
-def _png(picture: Image.Image, info: Mapping[str, str]) -> bytes:
-    metadata = PngImagePlugin.PngInfo()
-    for key, value in info.items():
-        metadata.add_itxt(key, value)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=metadata)
-    return buffer.getvalue()
 
 
 def _write_whole(path: Path, data: bytes) -> None:

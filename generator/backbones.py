@@ -28,6 +28,7 @@ from generator.checkpoint import FETCH_AGAIN, read_json, reading
 from generator.edits import Trajectory
 from generator.errors import CheckpointError, DrawingFailed, RequestError
 from generator.pipeline import PIPELINE_CLASS, class_name, load_pipeline, overflow
+from generator.provenance import provenance
 from generator.request import DrawRequest, Limits
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class DiffusersCanvas:
 class DiffusersPipeline:
     pipeline: Any  # never called itself: each drawing has a copy that shares the models
     kind: Kind
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def native(self) -> int:
@@ -269,7 +271,7 @@ def load_backbone(
         pipeline.enable_model_cpu_offload(device=device)
     else:
         pipeline.to(device)
-    return DiffusersPipeline(pipeline, KINDS[name])
+    return DiffusersPipeline(pipeline, KINDS[name], provenance(folder, torch.device(device), dtype))
 
 
 def load_parts(folder: Path, name: str, dtype: torch.dtype) -> Any:

@@ -10,6 +10,7 @@ float32; the engine, which is compared with itself alone, in what it computes in
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -27,6 +28,7 @@ from generator.request import DrawRequest
 FOLDER = Path(__file__).parent / "weights" / "storybook"
 PROMPT = "A red fox with a blue scarf stands in the middle of the snow at night, in flat style."
 STEPS, GUIDANCE = 10, 3.0  # as the app draws
+TOKENS = (64, 256)  # of the pictures whose steps are compared; those drawn at once have the fewer
 CROWDS = (1, 2, 4, 8, 16)  # drawings submitted at once
 
 Times = dict[str, list[float]]
@@ -57,13 +59,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with Engine(lambda: load_pipeline(args.folder, dtype=shipped)) as engine:  # its worker does all the work: see there
         ours, theirs = engine.call(lambda: (load_pipeline(args.folder), diffusers_pipeline(args.folder)))
         say("one step")
-        result |= engine.call(lambda: compare_steps(ours, theirs, (ours.native, 2 * ours.native), args.rounds))
+        result |= engine.call(lambda: compare_steps(ours, theirs, args.rounds))
         say("whole pictures")
         result |= engine.call(lambda: compare_pictures(ours, theirs, max(3, args.rounds // 3)))
         say("edits")
         result |= edit_cost(engine, max(3, args.rounds // 3))
         say("drawings at once")
-        return result | throughput(engine, max(2, args.rounds // 3))
+        return result | throughput(engine, side_of(ours, TOKENS[0]), max(2, args.rounds // 3))
 
 
 def say(what: str) -> None:
@@ -108,26 +110,30 @@ def diffusers_pipeline(folder: Path) -> Any:
 # --- one step
 
 
-def compare_steps(ours: Any, theirs: Any, sides: Sequence[int], rounds: int) -> dict[str, Any]:
+def side_of(pipeline: Any, tokens: int) -> int:
+    """Of a square picture of so many tokens, in pixels."""
+    return int(math.isqrt(tokens) * pipeline.dit.config.patch_size * pipeline.vae_factor)
+
+
+def compare_steps(ours: Any, theirs: Any, rounds: int) -> dict[str, Any]:
     """Evaluations with guidance, of one picture of each size."""
     import torch
 
     contestants: dict[str, Callable[[], Any]] = {}
     parity = 0.0
-    for side in sides:
+    for tokens in TOKENS:
+        side = side_of(ours, tokens)
         canvas = ours.begin(DrawRequest(PROMPT, size=(side, side), steps=STEPS, guidance=GUIDANCE))
-        tokens = canvas.conditioning.rope.shape[0]
         own, other = own_step(ours, canvas), diffusers_step(ours, theirs, canvas)
         contestants |= {f"ours {tokens}": own, f"theirs {tokens}": other}
         with torch.inference_mode():
             parity = max(parity, float((own() - other()).abs().max()))
     times = alternate(contestants, rounds)
     result: dict[str, Any] = {"parity": parity}
-    for name in contestants:
-        if name.startswith("ours"):
-            tokens = name.split()[1]
-            result |= ratio(f"step_ratio_{tokens}", times[f"theirs {tokens}"], times[name])
-            result[f"step_ms_{tokens}"] = round(1000 * statistics.median(times[name]), 1)
+    for tokens in TOKENS:
+        own_times = times[f"ours {tokens}"]
+        result |= ratio(f"step_ratio_{tokens}", times[f"theirs {tokens}"], own_times)
+        result[f"step_ms_{tokens}"] = round(1000 * statistics.median(own_times), 1)
     return result
 
 
@@ -238,10 +244,9 @@ def edit_cost(engine: Any, rounds: int) -> dict[str, Any]:
 # --- drawings at once
 
 
-def throughput(engine: Any, rounds: int) -> dict[str, Any]:
+def throughput(engine: Any, side: int, rounds: int) -> dict[str, Any]:
     """Pictures per second of so many requests submitted at once, over those of one after the other; how far their
     pictures are from those drawn alone; and how long a second user waits behind a first who submitted 20."""
-    side = engine.pipeline.native
     request = DrawRequest(PROMPT, size=(side, side), steps=STEPS, guidance=GUIDANCE)
     most = max(CROWDS)
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
 
 from generator.errors import RequestError
+from generator.metadata import picture_texts, png_info
 from generator.request import DrawRequest, Lora
 
 if TYPE_CHECKING:
-    from generator.engine import Backbone, Drawing, Progress
+    from generator.engine import Backbone, Progress
 
 # None where they are not named
 OPTIONS = ("negative_prompt", "size", "steps", "guidance", "sampler", "lora", "lora_scale")
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the request and the timings as JSON")
 
 
-def run(args: argparse.Namespace, pipeline_source: Callable[[], Backbone[Any]]) -> int:
+def run(args: argparse.Namespace, pipeline_source: Callable[[], Backbone[Any]], profile: str = "") -> int:
     """Draw and save; raises GeneratorError. The request is checked before the model is loaded."""
     named = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
     path, scale = named.pop("lora", ""), named.pop("lora_scale", 1.0)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace, pipeline_source: Callable[[], Backbone[Any]]) 
 
     with Engine(pipeline_source) as engine:
         drawing = engine.submit(request, show_progress if sys.stderr.isatty() else None).result()
-    save_png(drawing, args.output)
+    save_png(drawing.image, picture_texts(request, drawing.provenance, profile=profile), args.output)
     if drawing.truncated:
         print("The prompt is longer than the model reads: its end was left out.", file=sys.stderr)
     print(f"{args.output}: {request.size[0]}x{request.size[1]}, seed {request.seed}, {drawing.timings['total']:.1f} s")
@@ -76,16 +77,9 @@ def check_output(path: Path) -> None:
         raise RequestError(f"The folder {path.parent} does not exist. Make it first, or choose another.")
 
 
-def png_info(request: DrawRequest) -> PngInfo:
-    info = PngInfo()
-    for key, value in request.metadata().items():
-        info.add_text(key, value)
-    return info
-
-
-def save_png(drawing: Drawing, path: Path) -> None:
+def save_png(picture: Image.Image, texts: Mapping[str, str], path: Path) -> None:
     try:
-        drawing.image.save(path, format="PNG", pnginfo=png_info(drawing.request))
+        picture.save(path, format="PNG", pnginfo=png_info(texts))
     except OSError as error:
         raise RequestError(f"{path} cannot be written ({error.strerror or error}). Choose another place.") from error
 

@@ -14,10 +14,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -48,6 +48,7 @@ class Drawing:
     request: DrawRequest
     timings: dict[str, float]  # seconds: queue, text, denoise, vae, total
     truncated: bool = False  # the prompt was longer than the text encoders read
+    provenance: Mapping[str, str] = field(default_factory=dict)  # the model's, see generator/provenance.py
 
 
 class Sketch(Protocol):
@@ -75,11 +76,13 @@ S = TypeVar("S", bound=Sketch)
 
 
 class Backbone(Protocol[S]):
-    """What the engine asks of a loaded model; `pipeline.py` and `backbones.py` answer. All but the first three are
+    """What the engine asks of a loaded model; `pipeline.py` and `backbones.py` answer. All but the first four are
     called by the worker alone."""
 
     @property
     def native(self) -> int: ...  # the side, in pixels, of the square pictures that it was made for
+    @property
+    def provenance(self) -> Mapping[str, str]: ...
     @property
     def limits(self) -> Limits: ...
     def check(self, request: DrawRequest) -> None: ...
@@ -364,7 +367,7 @@ class Engine:
             "vae": after - before,
             "total": after - job.submitted,
         }
-        self.collect(job, Drawing(image, job.request, timings, canvas.truncated))
+        self.collect(job, Drawing(image, job.request, timings, canvas.truncated, self.pipeline.provenance))
 
     def preview(self, job: Job, canvas: Sketch) -> Image.Image | None:
         wanted = job.on_progress is not None and canvas.done % max(1, canvas.steps // self.previews) == 0

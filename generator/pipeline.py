@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from generator.lora import Adapters
 from generator.model import Conditioning, HunyuanDiT
 from generator.offload import working
 from generator.preview import PreviewDecoder
+from generator.provenance import provenance
 from generator.request import DrawRequest, Limits, Lora, Upload
 from generator.sampling import Plan, Schedule
 from generator.text import TextEncoders
@@ -49,12 +50,13 @@ class Canvas:
 
     request: DrawRequest
     plan: Plan
-    conditioning: Conditioning  # two rows, negative prompt and prompt; only the prompt's without guidance
     latents: Tensor  # (1, C, h, w) float32
     clean: Tensor  # the clean latents that the last step predicted
-    truncated: bool  # the prompt is longer than the encoders read
+    # Two rows, negative prompt and prompt; only the prompt's without guidance. None until the first step.
+    conditioning: Conditioning | None = None
+    truncated: bool = False  # the prompt is longer than the encoders read
     done: int = 0  # steps
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"text": 0.0, "denoise": 0.0})
     failed: DrawingFailed | None = None
     past: list[Tensor] = field(default_factory=list)  # the latents before each step so far
     foreseen: list[Tensor] = field(default_factory=list)  # the clean latents of each
@@ -100,6 +102,7 @@ class Pipeline:
     preview_decoder: PreviewDecoder | None = None  # see preview.py
     lanes: Lanes | None = None  # on a CPU
     adapters: Adapters | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def vae_factor(self) -> int:
@@ -127,24 +130,11 @@ class Pipeline:
     @torch.inference_mode()
     def begin(self, request: DrawRequest, source: Trajectory | None = None) -> Canvas:
         """`source`: the trajectory of `request.source`, where that is a request. RequestError for a broken upload."""
-        started = time.perf_counter()
         plan = sampling.plan(self.schedule, request.sampler, request.steps)
-        prompts = [request.prompt] if request.guidance == 1 else [request.negative_prompt, request.prompt]
-        states = self.text.encode(prompts)
-        encoded = time.perf_counter()
-
         width, height = (side // self.vae_factor for side in request.size)
-        self.wear(request.lora)
-        meta_size = self.meta_size(request, len(prompts))
-        conditioning = self.dit.prepare(
-            states.clip, states.clip_mask, states.t5, states.t5_mask, plan.timesteps, height, width, meta_size=meta_size
-        )
         noise = sampling.initial_noise(request.seed, (1, self.dit.config.in_channels, height, width))
         latents = noise.to(self.dit.device)
-        seconds = {"text": encoded - started, "denoise": time.perf_counter() - encoded}
-        canvas = Canvas(
-            request, plan, conditioning, latents, torch.zeros_like(latents), states.truncated[-1], 0, seconds
-        )
+        canvas = Canvas(request, plan, latents, torch.zeros_like(latents))
         if isinstance(request.source, Upload):
             source = self.way_to(request.source, request, plan, latents)
         if source is not None:
@@ -156,6 +146,19 @@ class Pipeline:
             canvas.unguided = [*known[: reused + 1]]
             canvas.clean = canvas.foreseen[-1] if reused else canvas.clean
         return canvas
+
+    def condition(self, canvas: Canvas) -> Conditioning:
+        """Reads the prompts. A part of the first step, so that those of drawings in a batch are read side by side."""
+        request, started = canvas.request, time.perf_counter()
+        prompts = [request.prompt] if request.guidance == 1 else [request.negative_prompt, request.prompt]
+        states = self.text.encode(prompts)
+        canvas.truncated = states.truncated[-1]
+        canvas.seconds["text"] = time.perf_counter() - started
+        height, width = canvas.latents.shape[-2:]
+        meta_size, timesteps = self.meta_size(request, len(prompts)), canvas.plan.timesteps
+        return self.dit.prepare(
+            states.clip, states.clip_mask, states.t5, states.t5_mask, timesteps, height, width, meta_size=meta_size
+        )
 
     def way_to(self, upload: Upload, request: DrawRequest, plan: Plan, noise: Tensor) -> Trajectory:
         """One that could have led to a picture that was not drawn here: its own latents, noised (SDEdit)."""
@@ -200,7 +203,8 @@ class Pipeline:
                 canvas.failed = overflow(canvas.done, canvas.steps)
         seconds = time.perf_counter() - started
         for canvas in canvases:
-            canvas.seconds["denoise"] += seconds
+            first = canvas.seconds["denoise"] == 0
+            canvas.seconds["denoise"] += seconds - (canvas.seconds["text"] if first else 0)
 
     def predict(self, canvases: Sequence[Canvas]) -> list[Words]:
         """The model's word on each one's latents, guided where guidance applies."""
@@ -223,6 +227,8 @@ class Pipeline:
     def evaluate(self, canvases: Sequence[Canvas]) -> list[Words]:
         rows, parts, words = [], [], []
         for canvas in canvases:
+            if canvas.conditioning is None:
+                canvas.conditioning = self.condition(canvas)
             word = canvas.unguided[canvas.done] if len(canvas.unguided) > canvas.done else None
             both = self.guided(canvas) and word is None
             conditioning = canvas.conditioning if both else canvas.conditioning.last()
@@ -337,6 +343,7 @@ def load_pipeline(
         preview_decoder=decoder and decoder.to(device),
         lanes=Lanes(torch.get_num_threads()) if dit.device.type == "cpu" else None,
         adapters=Adapters(dit, rest),
+        provenance=provenance(folder, dit.device, dtype, t5_8bit),
     )
 
 

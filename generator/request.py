@@ -11,6 +11,7 @@ import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from generator.errors import RequestError
 
@@ -23,6 +24,12 @@ LARGEST_SEED = 2**63 - 1  # the largest integer that SQLite keeps
 
 def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def exactly(number: float) -> str:
+    """As short as it can be read back from, bit for bit."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ class Upload:
 
     data: bytes
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -65,9 +76,7 @@ class Lora:
             raise RequestError(f"{self.path} is no .safetensors file. Other formats can hold programs: convert it.")
         if not self.sha256:
             files = [self.weights, *([self.config] if self.config and self.config.is_file() else [])]
-            object.__setattr__(
-                self, "sha256", sha256(*((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
-            )
+            object.__setattr__(self, "sha256", sha256(*files))
 
     @property
     def weights(self) -> Path:
@@ -81,9 +90,13 @@ class Lora:
         return self.weights.with_name("adapter_config.json") if self.weights.name == LORA_FILES[1] else None
 
 
-@lru_cache
-def sha256(*files: tuple[Path, int, int]) -> str:
+def sha256(*files: Path) -> str:
     """Of the files' content, one after the other; size and time tell when one has to be read again."""
+    return _sha256(*((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache
+def _sha256(*files: tuple[Path, int, int]) -> str:
     digest = hashlib.sha256()
     for path, _, _ in files:
         with path.open("rb") as file:
@@ -134,30 +147,34 @@ class DrawRequest:
                     raise RequestError(f"An edit must have the {name} of its source, {getattr(self.source, name)}.")
 
     def metadata(self) -> dict[str, str]:
-        """Everything needed to draw it again, as texts for a PNG file."""
-        source = {}
-        if isinstance(self.source, DrawRequest):
-            source = {"source": json.dumps(self.source.metadata())}
-        elif self.source is not None:
-            source = {"source": json.dumps({"sha256": hashlib.sha256(self.source.data).hexdigest()})}
-        if source:
-            source["edit"] = json.dumps(asdict(self.edit))
-        lora = {}
-        if self.lora is not None:
-            name = Path(self.lora.path).name  # where it lies is nobody else's business
-            lora["lora"] = json.dumps({"name": name, "sha256": self.lora.sha256, "scale": self.lora.scale})
+        """Everything needed to draw it again, as texts for a PNG file; generator/metadata.py reads them back."""
         return {
+            name: fact if isinstance(fact, str) else json.dumps(fact, ensure_ascii=False)
+            for name, fact in self._facts().items()
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        """The sources of a source are nested as they are: texts of texts would double their quotes at every edit."""
+        facts: dict[str, Any] = {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
             "seed": str(self.seed),
             "size": f"{self.size[0]}x{self.size[1]}",
             "steps": str(self.steps),
-            "guidance": f"{self.guidance:g}",
-            "guidance_interval": f"{self.guidance_interval[0]:g}-{self.guidance_interval[1]:g}",
+            "guidance": exactly(self.guidance),
+            "guidance_interval": "-".join(map(exactly, self.guidance_interval)),
             "sampler": self.sampler,
-            **lora,
-            **source,
         }
+        if self.lora is not None:
+            name = Path(self.lora.path).name  # where it lies is nobody else's business
+            facts["lora"] = {"name": name, "sha256": self.lora.sha256, "scale": self.lora.scale}
+        if isinstance(self.source, DrawRequest):
+            facts["source"] = self.source._facts()
+        elif self.source is not None:
+            facts["source"] = {"sha256": self.source.sha256}
+        if self.source is not None:
+            facts["edit"] = asdict(self.edit)
+        return facts
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from generator.int8 import load_t5
 from generator.offload import working
 
 REMEMBERED = 16  # prompts' states: a megabyte or two each with the released encoders
+TOKENIZING = Lock()  # a tokenizer keeps how the last call wanted it to pad: threads must take turns
 ENCODERS = ("BertModel", "T5EncoderModel", "MT5EncoderModel")
 
 
@@ -49,13 +51,15 @@ class Encoder:
 
     def ids(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, (B, length) each."""
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
-        )
+        with TOKENIZING:
+            tokens = self.tokenizer(
+                list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+            )
         return tokens.input_ids, tokens.attention_mask
 
     def truncates(self, prompt: str) -> bool:
-        return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length
+        with TOKENIZING:
+            return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
@@ -106,6 +110,7 @@ class TextEncoders:
     clip: Encoder
     t5: Encoder
     known: dict[str, TextStates] = field(default_factory=dict)  # by their prompts, the latest last
+    lock: Lock = field(default_factory=Lock)  # of `known`: several threads may read prompts
 
     @classmethod
     def load(
@@ -127,15 +132,19 @@ class TextEncoders:
     def encode(self, prompts: Sequence[str]) -> TextStates:
         """The latest are remembered: most pictures have the same negative prompt, and those that are edited or varied
         the same prompt."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
+        with self.lock:
+            found = {prompt: self.known[prompt] for prompt in prompts if prompt in self.known}
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in found]
         for prompt, clip, t5 in zip(new, self.clip(new), self.t5(new), strict=True):
             truncated = self.clip.truncates(prompt) and self.t5.truncates(prompt)
-            self.known[prompt] = TextStates(*clip, *t5, (truncated,))
-        states = [self.known[prompt] for prompt in prompts]
-        for prompt in prompts:  # to the end, which is forgotten last
-            self.known[prompt] = self.known.pop(prompt)
-        while len(self.known) > REMEMBERED:
-            del self.known[next(iter(self.known))]
+            found[prompt] = TextStates(*clip, *t5, (truncated,))
+        with self.lock:
+            for prompt in prompts:
+                self.known.pop(prompt, None)  # and to the end, which is forgotten last
+                self.known[prompt] = found[prompt]
+            while len(self.known) > REMEMBERED:
+                del self.known[next(iter(self.known))]
+        states = [found[prompt] for prompt in prompts]
         clip_states, clip_mask, t5_states, t5_mask = (
             torch.cat([getattr(one, name) for one in states]) for name in ("clip", "clip_mask", "t5", "t5_mask")
         )

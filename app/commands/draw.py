@@ -29,4 +29,4 @@ def run(args: argparse.Namespace) -> int:
     for name in draw.OPTIONS:  # what is not named is the profile's
         if getattr(args, name) is None:
             setattr(args, name, (profile.width, profile.height) if name == "size" else getattr(profile, name))
-    return draw.run(args, lambda: load_generator(profile.generator, **profile.loading))
+    return draw.run(args, lambda: load_generator(profile.generator, **profile.loading), profile.name)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class FakeDrawing:
     image: Image.Image
     request: DrawRequest
     timings: dict[str, float]
+    provenance: dict[str, str] = field(default_factory=lambda: {"generator": "sha256:fa4e", "precision": "float32"})
 
 
 class FakeJob:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.api import add_api
 from app.openai_format import derive_seed, picture_markdown
-from app.profiles import Profile
+from app.profiles import PROFILES, Profile
 from app.store import Store
 from dialog_mllm.errors import DialogTimeout, DialogUnavailable
 from generator.errors import DrawingFailed, QueueFull
@@ -26,6 +26,7 @@ from tests.app.fakes import FakeGenerator, FakeModels
 from tests.app.test_pictures import bomb, encode
 
 Json = dict[str, Any]
+SIZE = (PROFILES["storybook"].width, PROFILES["storybook"].height)
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_drawing_stands_in_the_text_and_beside_it(http: TestClient) -> None:
     data = base64.b64decode(message["images"][0]["image_url"]["url"].partition(",")[2])
     assert data == served.content
     with Image.open(io.BytesIO(data)) as picture:
-        assert (picture.size, picture.info["prompt"]) == ((128, 128), prompt)
+        assert (picture.size, picture.info["prompt"]) == (SIZE, prompt)
 
 
 def test_the_history_comes_back_as_drawn_turns_of_one_seed(http: TestClient, models: FakeModels) -> None:
@@ -167,7 +168,7 @@ def test_uploads(http: TestClient, models: FakeModels) -> None:
     png = encode(Image.new("RGB", (20, 10), "red"), "PNG")
     ask(http, user(text("what are these?"), image(data_url(png)), image(own)))
     pictures = models.dialog.asked[-1][0][0].images
-    assert [picture.open().size for picture in pictures] == [(20, 10), (128, 128)]
+    assert [picture.open().size for picture in pictures] == [(20, 10), SIZE]
 
 
 def test_messages_in_a_row_are_one(http: TestClient, models: FakeModels) -> None:

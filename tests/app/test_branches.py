@@ -185,6 +185,7 @@ async def test_variations_are_siblings_with_other_seeds(world: Garden) -> None:
     assert world.path == [fox] and world.conversation.seed == 7, "nothing is chosen yet"
     others = alternatives(fox, world.store.siblings(fox))
     assert {other.picture for other in others} == {picture.id for picture in pictures}
+    assert all(world.store.picture_info(other.picture or "")["turns"] == other.id for other in others)
     chosen = others[2]
     go_on_from(world.conversation, chosen, world.store)
     assert world.path == [chosen] and world.conversation.seed == chosen.seed

@@ -71,7 +71,7 @@ def test_draw_takes_what_is_not_named_from_the_profile(tmp_path: Path, monkeypat
     profile = tmp_path / "mine.toml"
     profile.write_text("guidance = 2.5\nsteps = 7\nwidth = 96\nheight = 64\n")
     asked: list[Any] = []
-    monkeypatch.setattr("generator.draw.run", lambda args, source: asked.append(args) or 0)
+    monkeypatch.setattr("generator.draw.run", lambda args, source, profile: asked.append(args) or 0)
     assert main(["draw", "a fox", "--profile", str(profile), "--steps", "9"]) == 0
     assert (asked[0].guidance, asked[0].steps, asked[0].size, asked[0].sampler) == (2.5, 9, (96, 64), "dpmpp")
 
@@ -83,7 +83,9 @@ def test_draw_wears_the_profile_s_lora_or_another_at_its_own_scale(
     profile = tmp_path / "mine.toml"
     profile.write_text('lora = "style.safetensors"\nlora_scale = 0.5\n')
     asked: list[Any] = []
-    monkeypatch.setattr("generator.draw.run", lambda args, source: asked.append((args.lora, args.lora_scale)) or 0)
+    monkeypatch.setattr(
+        "generator.draw.run", lambda args, source, profile: asked.append((args.lora, args.lora_scale)) or 0
+    )
     for options in ([], ["--lora-scale", "0.7"], ["--lora", "other"], ["--lora", ""]):
         assert main(["draw", "a fox", "--profile", str(profile), *options]) == 0
     style = str(tmp_path / "style.safetensors")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -88,11 +89,28 @@ async def test_a_drawn_turn(world: World) -> None:
     assert done.turn.seed == 7
     assert done.turn.picture is not None
     (request,) = world.generator.requests
-    assert (request.seed, request.size, request.steps) == (7, (128, 128), world.profile.steps)
+    assert (request.seed, request.size) == (7, (world.profile.width, world.profile.height))
+    assert request.steps == world.profile.steps
     with Image.open(world.store.picture_path(done.turn.picture)) as kept:
         assert kept.getpixel((0, 0)) == colour_of(request).getpixel((0, 0))
     assert world.store.picture_info(done.turn.picture)["prompt"] == done.turn.prompt
     assert set(done.turn.timings or {}) >= {"dialog", "drawing", "denoise"}
+
+
+async def test_a_picture_says_where_it_comes_from(world: World) -> None:
+    await world.say("hello")
+    await world.say("draw a red fox")
+    path = world.store.path(world.conversation.leaf)
+    assert path[-1].picture is not None
+    info = world.store.picture_info(path[-1].picture)
+    adapter = Path(world.profile.adapter) / "adapter_model.safetensors"
+    assert info["dialog_adapter"] == hashlib.sha256(adapter.read_bytes()).hexdigest()
+    assert info["turns"].split() == [turn.id for turn in path] and len(path) == 2
+    assert (info["profile"], info["generator"]) == ("storybook", "sha256:fa4e")
+    assert "trainedAlgorithmicMedia" in info["XML:com.adobe.xmp"]
+    world.profile = replace(world.profile, mllm_url="http://127.0.0.1:1/v1")  # what serves there is not known
+    (done,) = [event for event in await world.say("draw a cat") if isinstance(event, Done)]
+    assert done.turn.picture is not None and "dialog_adapter" not in world.store.picture_info(done.turn.picture)
 
 
 async def test_the_message_is_stored_before_the_model_is_asked(world: World) -> None:

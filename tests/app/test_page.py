@@ -64,7 +64,7 @@ def test_a_conversation(page: Page, url: str) -> None:
     say(page, "give it a blue scarf")
     addresses = page.locator(PICTURES).evaluate_all("images => images.map(image => image.src)")
     assert len(set(addresses)) == 2
-    assert all(page.locator(PICTURES).evaluate_all("images => images.map(image => image.naturalWidth == 128)"))
+    assert all(page.locator(PICTURES).evaluate_all("images => images.map(image => image.naturalWidth > 0)"))
     page.locator(".easel-prompt summary").last.click()
     assert page.locator(".easel-words mark").last.inner_text() == ", give it a blue scarf"
     assert page.locator("#conversations label").first.inner_text() == "hello"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,10 @@ def test_a_latents_shift_is_added(pipeline: Pipeline) -> None:
 
 
 def test_long_prompts_are_reported(pipeline: Pipeline) -> None:
-    assert not pipeline.begin(FOX).truncated
-    assert pipeline.begin(replace(FOX, prompt="fox " * 200)).truncated
+    for prompt, truncated in (("a red fox", False), ("fox " * 200, True)):
+        canvas = pipeline.begin(replace(FOX, prompt=prompt))
+        pipeline.advance([canvas])
+        assert canvas.truncated == truncated
 
 
 def test_an_overflow_is_its_own_canvas_s_error(pipeline: Pipeline) -> None:
@@ -185,6 +188,17 @@ def test_prompts_are_read_once_and_the_latest_remembered(pipeline: Pipeline) -> 
     counting.encode(["a fox", "", "a fox"])
     assert read == [f"fox {i}" for i in range(REMEMBERED - 1)] + [""], "the oldest is forgotten first"
     assert len(counting.known) == REMEMBERED
+
+
+def test_threads_may_read_prompts_at_once(pipeline: Pipeline) -> None:
+    """A tokenizer keeps how its last call wanted it to pad."""
+    encoder = pipeline.text.t5
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            (pool.submit(encoder.truncates, "fox " * 100), pool.submit(encoder.ids, ["a red fox"])) for _ in range(500)
+        ]
+    assert all(truncated.result() for truncated, _ in jobs)
+    assert {read.result()[0].shape for _, read in jobs} == {(1, encoder.length)}
 
 
 def test_preview_with_a_decoder_of_its_own_and_without(pipeline: Pipeline, tmp_path: Path) -> None:
