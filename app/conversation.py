@@ -2,8 +2,9 @@
 
     async for event in take_turn(conversation, UserMessage("draw a red fox"), dialog, generator, store, profile): ...
 
-The browser, the HTTP API and the tests all drive this one function. It knows nothing of Gradio, HTTP or SQL: what it
-needs of the dialog model, the generator and the store stands in the three protocols below.
+The browser, the HTTP API and the tests all drive this one function; what else a user does with a turn is in
+branches.py. It knows nothing of Gradio, HTTP or SQL: what it needs of the dialog model, the generator and the store
+stands in the three protocols below.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from PIL import Image
 from app.errors import EaselError, InputRefused
 from app.pictures import read_upload
 from app.profiles import Profile
-from app.store import Conversation, Store, Turn, new_seed
+from app.store import Conversation, Turn
 from dialog_mllm import protocol
 from dialog_mllm.errors import DialogError, DialogUnavailable
 from dialog_mllm.messages import ImageBlock, Message
@@ -36,6 +37,7 @@ MODES = get_args(Mode)
 MAX_TEXT = 4_000  # characters in one message
 MAX_UPLOADS = 4  # pictures in one message
 TITLE_LENGTH = 48
+LOOK_EVERY = 0.3  # seconds between two looks at a waiting drawing's place in the queue
 ALIKE = (
     0.6  # share of the letters of two prompts that stand in both, in order; from here on one is an edit of the other
 )
@@ -81,6 +83,8 @@ class Progress:
     step: int  # 0: waiting to begin
     steps: int
     preview: Image.Image | None = None
+    ahead: int = 0  # pictures that are drawn before it begins
+    place: int = 0  # which one, of several that are drawn together
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Picture:
     id: str
     prompt: str
     seed: int
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ class Dialog(Protocol):
 class Job(Protocol):
     @property
     def future(self) -> Any: ...  # a concurrent.futures.Future of a Drawing
+    @property
+    def position(self) -> int: ...  # how many drawings come first; 0 once it has begun
 
     def cancel(self) -> Any: ...
 
@@ -129,6 +136,7 @@ class Turns(Protocol):
         self, conversation: Conversation, parent: str | None, said: str, uploads: tuple[str, ...], mode: str, seed: int
     ) -> Turn: ...
     def update_turn(self, turn_id: str, **changes: Any) -> Turn: ...
+    def turn(self, turn_id: str) -> Turn: ...
     def path(self, leaf: str | None) -> list[Turn]: ...
     def add_picture(self, picture: Image.Image, info: dict[str, str] | None = None) -> str: ...
     def picture_path(self, picture_id: str) -> Path: ...
@@ -152,61 +160,85 @@ async def take_turn(
     check_message(message, mode)
     uploads = await asyncio.to_thread(_store_uploads, message, store)
     turn = store.begin_turn(conversation, parent, message.text.strip(), uploads, mode, conversation.seed)
-    said = _Said()
+    work = Work(turn, store)
+    answer = _answer(work, conversation, dialog, generator, profile, mode, system, cancel)
+    async with aclosing(to_its_end(work, answer)) as events:
+        async for event in events:
+            yield event
+
+
+async def _answer(
+    work: Work,
+    conversation: Conversation,
+    dialog: Dialog,
+    generator: Generator,
+    profile: Profile,
+    mode: Mode,
+    system: str,
+    cancel: asyncio.Event,
+) -> AsyncGenerator[Event]:
+    started = time.perf_counter()
+    reply: protocol.Reply | None = None
+    async with aclosing(until(cancel, _ask(dialog, work.turn, work.store, profile, mode, system))) as events:
+        async for event in events:
+            if isinstance(event, protocol.Reply):
+                reply = event
+            else:
+                work.hear(event)
+                yield event
+    if reply is None:
+        raise DialogUnavailable("The dialog model broke off in mid-reply. Retry.")
+    # The prompt is stored before it is drawn: a crash while drawing loses no word of it.
+    work.update(
+        status="drawing" if reply.kind == "draw" else "done", text=reply.text, prompt=reply.prompt,
+        switched=reply.switched, raw=reply.raw, draw_probability=reply.draw_probability,
+        timings={"dialog": time.perf_counter() - started, **(reply.timings or {})},
+    )  # fmt: skip
+    if reply.kind == "draw":
+        async with aclosing(draw_turn(work, conversation, generator, profile, cancel)) as steps:
+            async for step in steps:
+                yield step
+
+
+async def draw_turn(
+    work: Work, conversation: Conversation, generator: Generator, profile: Profile, cancel: asyncio.Event
+) -> AsyncGenerator[Progress | Picture]:
+    """Draws the prompt of a turn and stores the picture."""
+    started = time.perf_counter()
+    drawing = None
+    path = work.store.path(work.turn.id)
+    request = await asyncio.to_thread(draw_request, path, conversation, profile, work.store)
+    async with aclosing(until(cancel, draw(generator, request))) as steps:
+        async for step in steps:
+            if isinstance(step, Progress):
+                yield step
+            else:
+                drawing = step
+    assert drawing is not None
+    picture = await asyncio.to_thread(keep, drawing, path, profile, work.store)
+    timings = {**(work.turn.timings or {}), "drawing": time.perf_counter() - started, **(drawing.timings or {})}
+    turn = work.update(status="done", picture=picture, timings=timings)
+    yield Picture(picture, turn.prompt, turn.seed)
+
+
+async def to_its_end(work: Work, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    """A turn that is stored, what happens to it, and how it ends."""
     try:
-        yield Accepted(turn)
-        started = time.perf_counter()
-        reply: protocol.Reply | None = None
-        async with aclosing(_until(cancel, _ask(dialog, turn, store, profile, mode, system))) as events:
+        yield Accepted(work.turn)
+        async with aclosing(events):
             async for event in events:
-                if isinstance(event, protocol.Reply):
-                    reply = event
-                else:
-                    said.add(event)
-                    yield event
-        if reply is None:
-            raise DialogUnavailable("The dialog model broke off in mid-reply. Retry.")
-        timings = {"dialog": time.perf_counter() - started, **(reply.timings or {})}
-        # The prompt is stored before it is drawn: a crash while drawing loses no word of it.
-        turn = store.update_turn(
-            turn.id, status="drawing" if reply.kind == "draw" else "done", text=reply.text, prompt=reply.prompt,
-            switched=reply.switched, raw=reply.raw, draw_probability=reply.draw_probability, timings=timings,
-        )  # fmt: skip
-        if reply.kind == "draw":
-            started = time.perf_counter()
-            drawing = None
-            path = store.path(turn.id)
-            request = await asyncio.to_thread(draw_request, path, conversation, profile, store)
-            async with aclosing(_until(cancel, _draw(generator, request))) as steps:
-                async for step in steps:
-                    if isinstance(step, Progress):
-                        yield step
-                    else:
-                        drawing = step
-            assert drawing is not None
-            timings |= {"drawing": time.perf_counter() - started, **(drawing.timings or {})}
-            picture = await asyncio.to_thread(_keep, drawing, path, profile, store)
-            turn = store.update_turn(turn.id, status="done", picture=picture, timings=timings)
-            yield Picture(picture, turn.prompt, turn.seed)
-        yield Done(turn)
-    except _Stopped:
-        yield Failed(_end(store, turn, said, "cancelled", STOPPED), STOPPED)
+                yield event
+        yield Done(work.turn)
+    except Stopped:
+        yield Failed(work.end("cancelled", STOPPED), STOPPED)
     except (DialogError, GeneratorError, EaselError) as error:
-        yield Failed(_end(store, turn, said, "failed", str(error)), str(error), error)
+        yield Failed(work.end("failed", str(error)), str(error), error)
     except (asyncio.CancelledError, GeneratorExit):
-        _end(store, turn, said, "cancelled", STOPPED)
+        work.end("cancelled", STOPPED)
         raise
     except Exception as error:
         log.exception("a turn failed")
-        yield Failed(_end(store, turn, said, "failed", UNEXPECTED), UNEXPECTED, error)
-
-
-def retry_of(turn: Turn, conversation: Conversation, store: Store) -> tuple[Conversation, UserMessage]:
-    """What to take again to get a sibling of `turn`. A finished picture is retried for another one, so the seed of an
-    unlocked conversation is rolled anew; a failed turn is retried as it was."""
-    if turn.picture and not conversation.locked:
-        conversation = store.change_conversation(conversation, seed=new_seed())
-    return conversation, UserMessage(turn.said, turn.uploads)
+        yield Failed(work.end("failed", UNEXPECTED), UNEXPECTED, error)
 
 
 def title_of(text: str) -> str:
@@ -215,7 +247,7 @@ def title_of(text: str) -> str:
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
 
 
-def check_message(message: UserMessage, mode: str) -> None:
+def check_message(message: UserMessage, mode: str = "auto") -> None:
     """Raises InputRefused, with what to do about it."""
     if mode not in MODES:
         raise InputRefused(f"There is no mode {mode!r}. Choose {', '.join(MODES)}.")
@@ -244,21 +276,37 @@ def history(turns: Sequence[Turn], store: Turns) -> list[Message]:
     return messages
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The user pressed Stop."""
 
 
-class _Said:
-    """What was shown of a reply so far."""
+class Work:
+    """A turn under way, as it is stored; and what was shown of its reply so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn, store: Turns) -> None:
+        self.turn = turn
+        self.store = store
         self.text = self.prompt = ""
 
-    def add(self, event: TextDelta | DrawDecision | PromptDelta) -> None:
+    def hear(self, event: TextDelta | DrawDecision | PromptDelta) -> None:
         if isinstance(event, TextDelta):
             self.text += event.text
         elif isinstance(event, PromptDelta):
             self.prompt += event.text
+
+    def update(self, **changes: Any) -> Turn:
+        self.turn = self.store.update_turn(self.turn.id, **changes)
+        return self.turn
+
+    def end(self, status: str, error: str) -> Turn:
+        """Write how the turn ended, with what was shown until then. With a full disk that fails too; the store then
+        finds the turn as failed at its next start."""
+        text, prompt = self.turn.text or self.text, self.turn.prompt or self.prompt
+        try:
+            self.update(status=status, error=error, text=text, prompt=prompt)
+        except EaselError:
+            log.exception("the end of a turn could not be stored")
+        return self.turn
 
 
 def _store_uploads(message: UserMessage, store: Turns) -> tuple[str, ...]:
@@ -294,23 +342,33 @@ def draw_request(turns: Sequence[Turn], conversation: Conversation, profile: Pro
     one before it whose prompt is most like its own, one of these once more, or a picture of its own."""
     drawn: list[DrawRequest] = []
     for turn in turns:
-        if not turn.prompt or not (turn.picture or turn is turns[-1]):
-            continue
-        request = profile.request(turn.prompt, turn.seed, profile.read_settings(turn.settings), conversation.owner)
-        if turn.uploads:
-            if profile.upload_reuse:
-                upload = Upload(store.picture_path(turn.uploads[-1]).read_bytes())
-                request = replace(request, source=upload, edit=profile.upload_edit)
-        elif drawn and not turn.switched and profile.edits:
-            # The consistency rule keeps a prompt word by word but for the change, so the likest one is what is changed:
-            # mostly the latest, but users go back as well.
-            before = max(reversed(drawn), key=lambda earlier: likeness(earlier, request))
-            if replace(before, source=None, edit=request.edit) == request:
-                request = before
-            elif likeness(before, request) >= ALIKE:
-                request = replace(request, source=before)
-        drawn.append(request)
+        if turn.prompt and (turn.picture or turn is turns[-1]):
+            drawn.append(_request(turn, drawn, conversation, profile, store))
     return drawn[-1]
+
+
+def _request(
+    turn: Turn, drawn: Sequence[DrawRequest], conversation: Conversation, profile: Profile, store: Turns
+) -> DrawRequest:
+    """What `turn` asks to draw after the pictures that were `drawn`."""
+    request = profile.request(turn.prompt, turn.seed, profile.read_settings(turn.settings), conversation.owner)
+    if turn.uploads:
+        if profile.upload_reuse:
+            upload = Upload(store.picture_path(turn.uploads[-1]).read_bytes())
+            request = replace(request, source=upload, edit=profile.upload_edit)
+        return request
+    before = [] if turn.switched else list(drawn)
+    if turn.base:  # it stands where this turn stands, and was drawn before it
+        before.append(_request(store.turn(turn.base), drawn, conversation, profile, store))
+    if before and profile.edits:
+        # The consistency rule keeps a prompt word by word but for the change, so the likest one is what is changed:
+        # mostly the latest, but users go back as well.
+        likest = max(reversed(before), key=lambda earlier: likeness(earlier, request))
+        if replace(likest, source=None, edit=request.edit) == request:
+            request = likest
+        elif likeness(likest, request) >= ALIKE:
+            request = replace(request, source=likest)
+    return request
 
 
 def likeness(before: DrawRequest, after: DrawRequest) -> float:
@@ -319,7 +377,7 @@ def likeness(before: DrawRequest, after: DrawRequest) -> float:
     return SequenceMatcher(None, before.prompt, after.prompt, autojunk=False).ratio() if same else 0.0
 
 
-async def _draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any]:
+async def draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any]:
     """Progress, then the Drawing. Leaving it early cancels the job."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Any] = asyncio.Queue()
@@ -328,10 +386,24 @@ async def _draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[An
     def tell(event: Any) -> None:  # called by the engine's thread
         loop.call_soon_threadsafe(events.put_nowait, event)
 
-    job = await asyncio.to_thread(
-        generator.submit, request, lambda progress: tell(Progress(progress.step, progress.steps, progress.preview))
+    def look(before: int = 0) -> None:  # how the queue moves: nobody tells
+        if ahead := job.position:
+            if ahead != before:
+                events.put_nowait(Progress(0, request.steps, ahead=ahead))
+            loop.call_later(LOOK_EVERY, look, ahead)
+
+    submitted = asyncio.ensure_future(
+        asyncio.to_thread(
+            generator.submit, request, lambda progress: tell(Progress(progress.step, progress.steps, progress.preview))
+        )
     )
+    try:
+        job = await asyncio.shield(submitted)
+    except asyncio.CancelledError:
+        submitted.add_done_callback(_withdraw)
+        raise
     job.future.add_done_callback(tell)
+    look()
     try:
         while (event := await events.get()) is not job.future:
             yield event
@@ -341,7 +413,13 @@ async def _draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[An
             job.cancel()
 
 
-def _keep(drawing: Any, turns: Sequence[Turn], profile: Profile, store: Turns) -> str:
+def _withdraw(submitted: asyncio.Future[Job]) -> None:
+    """Nobody waits any more for a drawing that was being submitted."""
+    if not submitted.cancelled() and submitted.exception() is None:
+        submitted.result().cancel()
+
+
+def keep(drawing: Any, turns: Sequence[Turn], profile: Profile, store: Turns) -> str:
     """The id of the picture that the last of `turns`, a path, ends with."""
     texts = picture_texts(
         drawing.request, drawing.provenance, profile=profile.name, dialog_adapter=profile.adapter_sha256,
@@ -350,8 +428,8 @@ def _keep(drawing: Any, turns: Sequence[Turn], profile: Profile, store: Turns) -
     return store.add_picture(drawing.image, texts)
 
 
-async def _until(cancel: asyncio.Event, events: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """The events, until the user presses Stop: then _Stopped, at once, whatever is being waited for."""
+async def until(cancel: asyncio.Event, events: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """The events, until the user presses Stop: then Stopped, at once, whatever is being waited for."""
     stop = asyncio.ensure_future(cancel.wait())
     upcoming: asyncio.Task[T] | None = None
     try:
@@ -359,7 +437,7 @@ async def _until(cancel: asyncio.Event, events: AsyncGenerator[T]) -> AsyncGener
             upcoming = asyncio.ensure_future(anext(events))
             await asyncio.wait({upcoming, stop}, return_when=asyncio.FIRST_COMPLETED)
             if stop.done():
-                raise _Stopped
+                raise Stopped
             try:
                 yield upcoming.result()
             except StopAsyncIteration:
@@ -370,15 +448,3 @@ async def _until(cancel: asyncio.Event, events: AsyncGenerator[T]) -> AsyncGener
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
         await events.aclose()
-
-
-def _end(store: Turns, turn: Turn, said: _Said, status: str, error: str) -> Turn:
-    """Write how the turn ended, with what was shown until then. With a full disk that fails too; the store then finds
-    the turn as failed at its next start."""
-    try:
-        return store.update_turn(
-            turn.id, status=status, error=error, text=turn.text or said.text, prompt=turn.prompt or said.prompt
-        )
-    except EaselError:
-        log.exception("the end of a turn could not be stored")
-        return turn

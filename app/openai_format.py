@@ -105,6 +105,9 @@ class RequestTurns:
         self._turns[turn_id] = turn = replace(self._turns[turn_id], **changes)
         return turn
 
+    def turn(self, turn_id: str) -> Turn:
+        return self._turns[turn_id]
+
     def path(self, leaf: str | None) -> list[Turn]:
         path: list[Turn] = []
         while leaf is not None:

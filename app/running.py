@@ -12,27 +12,39 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from app import branches
 from app import conversation as core
 from app.errors import InputRefused, StoreError
 from app.profiles import Profile
-from app.store import Conversation, Store, Turn
+from app.store import Conversation, Store, Turn, new_seed
 
 GLANCE = 0.08  # seconds between two looks at a turn: faster is not seen
 
 
 @dataclass
+class Canvas:
+    """What there is to show of a picture so far."""
+
+    step: int = 0
+    steps: int = 0
+    preview: Image.Image | None = None
+    ahead: int = 0  # pictures that are drawn first
+    picture: str = ""  # once it is stored
+
+
+@dataclass
 class Run:
-    """What there is to show of a turn so far."""
+    """What there is to show of a turn so far. Of variations, `turn` is what they are variations of."""
 
     turn: Turn
     cancel: asyncio.Event
     text: str = ""
     prompt: str = ""
     drawing: bool = False
-    step: int = 0
-    steps: int = 0
-    preview: Image.Image | None = None
+    canvas: Canvas = field(default_factory=Canvas)
+    variations: list[Canvas] = field(default_factory=list)
     error: Exception | None = None
+    problem: str = ""  # why it ended without what was asked
     finished: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -44,13 +56,21 @@ class Run:
                 self.drawing = True
             case core.PromptDelta(text):
                 self.prompt += text
-            case core.Progress(step, steps, preview):
-                self.step, self.steps, self.preview = step, steps, preview or self.preview
+            case core.Progress(step, steps, preview, ahead, place):
+                canvas = self.canvases[place]
+                canvas.step, canvas.steps, canvas.ahead = step, steps, ahead
+                canvas.preview = preview or canvas.preview
+            case core.Picture(picture, place=place):
+                self.canvases[place].picture = picture
             case core.Done(turn):
                 self.turn = turn
-            case core.Failed(turn, _, error):
-                self.turn, self.error = turn, error
+            case core.Failed(turn, message, error):
+                self.turn, self.problem, self.error = turn, message, error
         self.changed.set()
+
+    @property
+    def canvases(self) -> list[Canvas]:
+        return self.variations or [self.canvas]
 
     async def watch(self) -> AsyncGenerator[Run]:
         """Yields at every change, but not faster than is seen, until the turn is over."""
@@ -74,35 +94,75 @@ class RunningTurns:
     def of(self, conversation: Conversation) -> Run | None:
         return self._runs.get(conversation.id)
 
+    def check_idle(self, conversation: Conversation) -> None:
+        """Raises InputRefused while a turn is under way."""
+        if conversation.id in self._runs or conversation.id in self._starting:
+            raise InputRefused("The last message is still being answered. Wait for it, or press Stop.")
+
     async def start(
         self, conversation: Conversation, message: core.UserMessage, mode: core.Mode, parent: str | None
     ) -> Run:
         """Returns once the message is stored. Raises InputRefused or StoreError, and nothing has happened."""
-        if conversation.id in self._runs or conversation.id in self._starting:
-            raise InputRefused("The last message is still being answered. Wait for it, or press Stop.")
-        self._starting.add(conversation.id)
-        try:
-            cancel = asyncio.Event()
-            events = core.take_turn(
+        cancel = asyncio.Event()
+        run = await self._begin(
+            conversation,
+            core.take_turn(
                 conversation, message, self._dialog, self._generator, self._store, self._profile, mode, cancel, parent
-            )
-            accepted = await anext(events)
-            assert isinstance(accepted, core.Accepted)
-            run = self._runs[conversation.id] = Run(accepted.turn, cancel)
-        finally:
-            self._starting.discard(conversation.id)
-        task = asyncio.create_task(self._follow(conversation.id, run, events))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            ),
+            cancel,
+        )
         if not conversation.title:
             with suppress(StoreError):  # a full disk must not keep the turn from its end
                 self._store.change_conversation(conversation, title=core.title_of(message.text))
         return run
 
+    async def retry(self, conversation: Conversation, turn: Turn, mode: core.Mode) -> Run:
+        self.check_idle(conversation)
+        if turn.base:  # the prompt is the user's
+            anew = bool(turn.picture) and not conversation.locked
+            base = self._store.turn(turn.base)
+            return await self.redraw(conversation, base, turn.prompt, new_seed() if anew else turn.seed)
+        conversation, message = branches.retry_of(turn, conversation, self._store)
+        return await self.start(conversation, message, mode, turn.parent)
+
+    async def reword(self, conversation: Conversation, turn: Turn, text: str, mode: core.Mode) -> Run:
+        self.check_idle(conversation)
+        conversation, message = branches.reword(turn, text, conversation, self._store)
+        return await self.start(conversation, message, mode, turn.parent)
+
+    async def redraw(self, conversation: Conversation, turn: Turn, prompt: str, seed: int | None = None) -> Run:
+        cancel = asyncio.Event()
+        events = branches.redraw(conversation, turn, prompt, self._generator, self._store, self._profile, cancel, seed)
+        return await self._begin(conversation, events, cancel)
+
+    async def vary(self, conversation: Conversation, turn: Turn) -> Run:
+        cancel = asyncio.Event()
+        events = branches.vary(conversation, turn, self._generator, self._store, self._profile, cancel)
+        return await self._begin(conversation, events, cancel, branches.VARIATIONS)
+
     async def stop_all(self) -> None:
         for run in self._runs.values():
             run.cancel.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _begin(
+        self, conversation: Conversation, events: AsyncGenerator[core.Event], cancel: asyncio.Event, variations: int = 0
+    ) -> Run:
+        self.check_idle(conversation)
+        self._starting.add(conversation.id)
+        try:
+            accepted = await anext(events)
+            assert isinstance(accepted, core.Accepted)
+            turn = accepted.turn
+            run = Run(turn, cancel, turn.text, turn.prompt, drawing=bool(turn.prompt))
+            run.variations = [Canvas() for _ in range(variations)]
+            self._runs[conversation.id] = run
+        finally:
+            self._starting.discard(conversation.id)
+        task = asyncio.create_task(self._follow(conversation.id, run, events))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
 
     async def _follow(self, conversation_id: str, run: Run, events: AsyncGenerator[core.Event]) -> None:
         try:

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -63,6 +63,7 @@ MIGRATIONS = (
         verdict TEXT NOT NULL, prompt TEXT NOT NULL, created REAL NOT NULL
     );
     """,
+    "ALTER TABLE turns ADD COLUMN base TEXT REFERENCES turns (id) ON DELETE SET NULL;",
 )
 
 
@@ -100,6 +101,7 @@ class Turn:
     draw_probability: float | None = None
     error: str = ""
     timings: dict[str, float] | None = None
+    base: str | None = None  # the sibling whose prompt the user put into other words; None: the model wrote the prompt
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Store:
     ) -> Conversation:
         now = time.time()
         values: dict[str, Any] = {
-            "id": secrets.token_hex(12), "owner": owner, "title": "", "profile": profile,
+            "id": new_id(), "owner": owner, "title": "", "profile": profile,
             "seed": new_seed() if seed is None else seed, "locked": int(locked), "settings": json.dumps(dict(settings)),
             "leaf": None, "created": now, "updated": now,
         }  # fmt: skip
@@ -188,7 +190,7 @@ class Store:
         """Store what the user said and make it the end of the active path."""
         now = time.time()
         values: dict[str, Any] = {
-            "id": secrets.token_hex(12), "conversation": conversation.id, "parent": parent, "said": said,
+            "id": new_id(), "conversation": conversation.id, "parent": parent, "said": said,
             "uploads": json.dumps(uploads), "mode": mode, "status": "thinking", "seed": seed,
             "settings": json.dumps(conversation.settings), "created": now,
         }  # fmt: skip
@@ -196,6 +198,16 @@ class Store:
             _insert(db, "turns", values)
             _update(db, "conversations", conversation.id, {"leaf": values["id"], "updated": now})
         return self.turn(values["id"])
+
+    def add_sibling(self, turn: Turn, **changes: Any) -> Turn:
+        """Store `turn` once more, with `changes`, as another answer to the same place. The active path stays."""
+        sibling = replace(turn, **{"id": new_id(), "created": time.time(), **changes})
+        values = asdict(sibling)
+        for name in ("uploads", "settings", "timings"):
+            values[name] = json.dumps(values[name])
+        with self._write() as db:
+            _insert(db, "turns", values)
+        return self.turn(sibling.id)
 
     def update_turn(self, turn_id: str, **changes: Any) -> Turn:
         if "timings" in changes:
@@ -209,6 +221,13 @@ class Store:
         if row is None:
             raise NotFound("This turn does not exist any more.")
         return _turn(row)
+
+    def turn_of(self, conversation: Conversation, turn_id: str) -> Turn:
+        """The turn, where it is one of the conversation's."""
+        turn = self.turn(turn_id)
+        if turn.conversation != conversation.id:
+            raise NotFound("This turn does not exist any more.")
+        return turn
 
     def path(self, leaf: str | None) -> list[Turn]:
         """The turns from the first to `leaf`."""
@@ -329,6 +348,10 @@ class Store:
     def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock, _clearly("The data cannot be read"):
             return self._db.execute(query, values).fetchall()
+
+
+def new_id() -> str:
+    return secrets.token_hex(12)
 
 
 def new_seed() -> int:

@@ -39,11 +39,28 @@ class Texts:
     guidance_info: str
     retry: str
     undo: str
+    reword: str
+    send: str
+    cancel: str
+    older: str
+    newer: str
+    redraw: str
+    redraw_info: str
+    redraw_send: str
+    vary: str
+    vary_info: str
+    from_here: str
+    from_here_info: str
+    others: tuple[str, str]  # one picture, several
+    choose: str
+    later: str
+    show_later: str
     refined: str
     changed: str
     unchanged: str
     thinking: str
     waiting: str
+    ahead: tuple[str, str]  # one picture, several
     painting: str
     warming: str
     gone: str
@@ -87,11 +104,28 @@ TEXTS = {
         guidance_info="How closely the picture follows the prompt",
         retry="Retry",
         undo="Undo",
+        reword="Edit this message and send it again",
+        send="Send",
+        cancel="Cancel",
+        older="Older branch",
+        newer="Newer branch",
+        redraw="Edit prompt",
+        redraw_info="Edit the refined prompt and draw again",
+        redraw_send="Draw",
+        vary="Variations",
+        vary_info="Four more pictures of this prompt, with other seeds",
+        from_here="Edit from here",
+        from_here_info="The next message changes this picture; later turns are kept",
+        others=("One more: choose it to go on with it", "{} more: choose one to go on with"),
+        choose="Go on with picture {}",
+        later="The next message goes on from here. Later turns are kept.",
+        show_later="Show them",
         refined="Refined prompt",
         changed="changed words are marked",
         unchanged="same as before",
         thinking="Thinking",
         waiting="Getting the brushes ready",
+        ahead=("One picture before yours", "{} pictures before yours"),
         painting="Painting",
         warming="Warming up: the models are starting. You can write already; the answer comes when they are ready.",
         gone="Easel cannot be reached. Is it still running?",
@@ -138,11 +172,28 @@ TEXTS = {
         guidance_info="画面遵循提示词的程度",
         retry="重试",
         undo="撤销",
+        reword="修改这条消息并重新发送",
+        send="发送",
+        cancel="取消",
+        older="较早的分支",
+        newer="较新的分支",
+        redraw="改提示词",
+        redraw_info="修改绘图提示词并重画",
+        redraw_send="重画",
+        vary="换几幅",
+        vary_info="用其他种子再画四幅",
+        from_here="从这里改",
+        from_here_info="下一条消息将修改这幅画，之后的对话会保留",
+        others=("还有 1 幅：点选即可用它继续", "还有 {} 幅：点选一幅继续"),
+        choose="用第 {} 幅继续",
+        later="下一条消息将从这里继续，之后的对话已保留。",
+        show_later="查看",
         refined="绘图提示词",
         changed="已标出改动之处",
         unchanged="与上一幅相同",
         thinking="思考中",
         waiting="正在准备画笔",
+        ahead=("前面还有 1 幅画", "前面还有 {} 幅画"),
         painting="绘制中",
         warming="正在预热：模型启动中。现在就可以输入，准备好后会立即回答。",
         gone="无法连接 Easel，它还在运行吗？",

@@ -11,31 +11,52 @@ import base64
 import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from PIL import Image
 
-from app.running import Run
+from app.branches import alternatives
+from app.running import Canvas, Run
 from app.store import IN_FLIGHT, INTERRUPTED, Turn
 from app.texts import Texts
 
 _ALWAYS_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>&#|~!$@]|://|(?<=www)\.")
 _LINE_START = re.compile(r"^([ \t]*)([-+=:]|\d+(?=[.)]))", re.MULTILINE)
 _HTML_AND_LINKS = re.compile(r"[<>&\[\]!\\]|://|(?<=www)\.")
+_ICON = ' class="easel-icon"'
 _WORDS = re.compile(r"[\w'-]*[a-z0-9][\w'-]*|\s+|.", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 
-def show_turns(turns: Sequence[Turn], run: Run | None, texts: Texts) -> list[dict[str, Any]]:
+def show_turns(
+    turns: Sequence[Turn],
+    run: Run | None,
+    texts: Texts,
+    siblings: Mapping[str, Sequence[Turn]] | None = None,
+    later: bool = False,
+) -> list[dict[str, Any]]:
+    """The turns of a path. `siblings`: of each turn, by its id; `later`: whether others come after the last one.
+
+    Buttons carry what they do in `name` and the turn in `value`: the chatbot lets no other attribute through.
+    easel.js hears them.
+    """
     messages: list[dict[str, Any]] = []
     previous = ""
     for turn in turns:
-        messages.append({"role": "user", "content": _said(turn)})
-        if run is not None and run.turn.id == turn.id:
-            messages.append({"role": "assistant", "content": _under_way(run, texts)})
+        last = turn is turns[-1]
+        beside = (siblings or {}).get(turn.id, [turn])
+        mine = run if run is not None and run.turn.id == turn.id else None
+        messages.append({"role": "user", "content": _said(turn, beside, texts)})
+        if mine is not None and not mine.variations:
+            content = _under_way(mine, texts)
         else:
-            messages.append({"role": "assistant", "content": _reply(turn, previous, texts)})
+            content = _reply(turn, previous, texts, _Place(beside, last, mine.variations if mine is not None else []))
+        if last and later:
+            show = _button("branch", turn, texts.show_later)
+            content += f'\n\n<div class="easel-buttons easel-later">{texts.later} {show}</div>'
+        messages.append({"role": "assistant", "content": content})
         previous = turn.prompt if turn.picture else previous
     return messages
 
@@ -73,15 +94,50 @@ def _address(picture: str) -> str:
     return f"/v1/pictures/{picture}.png"
 
 
-def _said(turn: Turn) -> str:
+@dataclass(frozen=True)
+class _Place:
+    """Where a turn stands."""
+
+    siblings: Sequence[Turn]
+    last: bool
+    under_way: Sequence[Canvas]  # its variations
+
+
+def _button(name: str, turn: Turn, label: str, title: str = "", more: str = "") -> str:
+    """`title` says more than the label; of a button without words, easel.js makes it the name."""
+    return f'<button type="button" name="{name}" value="{turn.id}" title="{title or label}"{more}>{label}</button>'
+
+
+def _raw(text: str) -> str:
+    """The text as it is, for an editor to begin with."""
+    return f'<span class="easel-raw" hidden>{escape(text).replace(chr(10), "&#10;")}</span>'
+
+
+def _said(turn: Turn, siblings: Sequence[Turn], texts: Texts) -> str:
     pictures = "".join(f'<img class="easel-upload" src="{_address(picture)}" alt="">' for picture in turn.uploads)
-    return "\n\n".join(part for part in (pictures, literal(turn.said)) if part)
+    tools = (
+        f'<div class="easel-buttons easel-tools easel-mine">{_branches(turn, siblings, texts)}'
+        f"{_button('reword', turn, '', texts.reword, _ICON)}{_raw(turn.said)}</div>"
+    )
+    return "\n\n".join(part for part in (pictures, literal(turn.said), tools) if part)
 
 
-def _reply(turn: Turn, previous: str, texts: Texts) -> str:
+def _branches(turn: Turn, siblings: Sequence[Turn], texts: Texts) -> str:
+    if len(siblings) < 2:
+        return ""
+    place = [sibling.id for sibling in siblings].index(turn.id)
+    older, newer = siblings[max(place - 1, 0)], siblings[min(place + 1, len(siblings) - 1)]
+    return (
+        _button("branch", older, "‹", texts.older, _ICON + " disabled" * (older.id == turn.id))
+        + f'<span class="easel-branch">{place + 1}/{len(siblings)}</span>'
+        + _button("branch", newer, "›", texts.newer, _ICON + " disabled" * (newer.id == turn.id))
+    )
+
+
+def _reply(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
     parts = [_spoken(turn.text)]
     if turn.picture:
-        parts.append(_picture(turn, previous, texts))
+        parts.append(_picture(turn, previous, texts, place))
     elif turn.prompt:
         parts.append(_prompt(turn.prompt, previous, "", texts))
     if turn.status == "cancelled":
@@ -97,18 +153,54 @@ def _spoken(text: str) -> str:
     return _HTML_AND_LINKS.sub(_entities, text)
 
 
-def _picture(turn: Turn, previous: str, texts: Texts) -> str:
+def _picture(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
     address = _address(turn.picture or "")
     facts = [f"{texts.seed} {turn.seed}"]
     if turn.draw_probability is not None:
         facts.append(f"{turn.draw_probability:.0%} {texts.to_draw}")
     if turn.timings and "drawing" in turn.timings:
-        facts.append(f"{turn.timings['dialog'] + turn.timings['drawing']:.1f} s")
+        facts.append(f"{turn.timings.get('dialog', 0.0) + turn.timings['drawing']:.1f} s")
     return (
         f'<figure class="easel-picture"><a href="{address}" target="_blank" rel="noopener">'
         f'<img src="{address}" alt="{_inline(turn.prompt)}"{_shape(turn)}></a>'
-        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}</figcaption></figure>"
+        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_tools(turn, texts, place)}"
+        f"{_others(turn, texts, place)}</figcaption></figure>"
     )
+
+
+def _tools(turn: Turn, texts: Texts, place: _Place) -> str:
+    from_here = "" if place.last else _button("base", turn, f"↳ {texts.from_here}", texts.from_here_info)
+    return (
+        f'<div class="easel-buttons easel-tools">{_button("redraw", turn, f"✎ {texts.redraw}", texts.redraw_info)}'
+        f"{_button('vary', turn, f'❖ {texts.vary}', texts.vary_info)}{from_here}{_raw(turn.prompt)}</div>"
+    )
+
+
+def _others(turn: Turn, texts: Texts, place: _Place) -> str:
+    """The same prompt's other pictures, to choose from, and those that are being drawn."""
+    drawn = {canvas.picture for canvas in place.under_way}
+    others = [other for other in alternatives(turn, place.siblings) if other.picture not in drawn]
+    cells = [
+        _button("base", other, f'<img src="{_address(other.picture or "")}" alt="{title}"{_shape(other)}>', title)
+        for number, other in enumerate(others, 1)
+        for title in [texts.choose.format(number)]
+    ]
+    cells += [_cell(canvas, texts) for canvas in place.under_way]
+    if not cells:
+        return ""
+    # They stand open where the conversation can go on from them.
+    return (
+        f'<details class="easel-others"{" open" * (place.last or bool(place.under_way))}>'
+        f"<summary>{_count(texts.others, len(cells))}</summary>"
+        f'<div class="easel-grid{" easel-many" * (len(cells) > 4)}">{"".join(cells)}</div></details>'
+    )
+
+
+def _cell(canvas: Canvas, texts: Texts) -> str:
+    if canvas.picture:
+        return f'<div class="easel-cell"><img src="{_address(canvas.picture)}" alt=""></div>'
+    waits = f'<div class="easel-doing">{_doing(canvas, texts)}</div>' * bool(canvas.ahead)
+    return f'<div class="easel-cell easel-canvas">{_canvas(canvas)}{waits}</div>'
 
 
 def _prompt(prompt: str, previous: str, facts: str, texts: Texts) -> str:
@@ -127,16 +219,29 @@ def _under_way(run: Run, texts: Texts) -> str:
     if not run.drawing:
         waiting = f'<div class="easel-thinking"><span>{texts.thinking}</span><i></i><i></i><i></i></div>'
         return _spoken(run.text) or waiting
-    share = 100 * run.step / run.steps if run.steps else 0
-    canvas = f'<img src="{_data_url(run.preview)}" alt="">' if run.preview else '<div class="easel-blank"></div>'
-    doing = f"{texts.painting} {run.step}/{run.steps}" if run.step else texts.waiting
     html = (
-        f'<figure class="easel-picture easel-canvas">{canvas}'
-        f'<div class="easel-bar"><div style="width:{share:.0f}%"></div></div>'
-        f'<figcaption><div class="easel-doing">{doing}</div><div class="easel-words">{_inline(run.prompt)}</div>'
-        f"</figcaption></figure>"
+        f'<figure class="easel-picture easel-canvas">{_canvas(run.canvas)}'
+        f'<figcaption><div class="easel-doing">{_doing(run.canvas, texts)}</div>'
+        f'<div class="easel-words">{_inline(run.prompt)}</div></figcaption></figure>'
     )
     return "\n\n".join(part for part in (_spoken(run.text), html) if part)
+
+
+def _canvas(canvas: Canvas) -> str:
+    share = 100 * canvas.step / canvas.steps if canvas.steps else 0
+    shown = f'<img src="{_data_url(canvas.preview)}" alt="">' if canvas.preview else '<div class="easel-blank"></div>'
+    return f'{shown}<div class="easel-bar"><div style="width:{share:.0f}%"></div></div>'
+
+
+def _doing(canvas: Canvas, texts: Texts) -> str:
+    if canvas.step:
+        return f"{texts.painting} {canvas.step}/{canvas.steps}"
+    return _count(texts.ahead, canvas.ahead) if canvas.ahead else texts.waiting
+
+
+def _count(forms: tuple[str, str], number: int) -> str:
+    """The form for one or the form for several."""
+    return forms[number != 1].format(number)
 
 
 def _shape(turn: Turn) -> str:

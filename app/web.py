@@ -16,7 +16,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.conversation import MODES, Mode, UserMessage, retry_of
+from app.branches import go_on_from, go_to
+from app.conversation import MODES, STOPPED, Mode, UserMessage
 from app.errors import EaselError, InputRefused
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
@@ -139,9 +140,15 @@ class Page:
             with gr.Row(elem_id="actions", visible=False) as self.actions:
                 self.retry = gr.Button(f"↻ {texts.retry}", size="sm", elem_id="retry", min_width=70)
                 self.undo = gr.Button(f"↶ {texts.undo}", size="sm", elem_id="undo", min_width=70)
-                self.older = gr.Button("‹", size="sm", elem_id="older", min_width=30, visible=False)
-                self.branch = gr.HTML("", elem_id="branch", visible=False)
-                self.newer = gr.Button("›", size="sm", elem_id="newer", min_width=30, visible=False)
+            # What easel.js makes of the buttons in the chat, and the form that it opens there.
+            self.bridge = gr.HTML(
+                f'<form class="easel-buttons easel-editor" hidden data-reword="{texts.send}"'
+                f' data-redraw="{texts.redraw_send}"><textarea rows="2"></textarea><div>'
+                f'<button type="submit"></button><button type="button" name="cancel">{texts.cancel}</button>'
+                "</div></form>",
+                elem_id="bridge",
+                js_on_load="document.addEventListener('easel', event => trigger('submit', event.detail))",
+            )
             self.box = gr.MultimodalTextbox(
                 placeholder=texts.placeholder,
                 show_label=False,
@@ -181,7 +188,7 @@ class Page:
         panel = [self.seed, self.lock, self.size, self.steps, self.guidance]
         shown = [
             self.chat, self.box, self.current, self.saved, self.list, self.manage, self.title, self.confirm,
-            self.actions, self.retry, self.undo, self.older, self.newer, self.branch, *panel,
+            self.actions, self.retry, self.undo, *panel,
         ]  # fmt: skip
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 
@@ -193,8 +200,7 @@ class Page:
         on(self.chat.example_select, self.send_example, self.current, self.mode, *panel)
         on(self.retry.click, self.take_again, self.current, self.mode)
         on(self.list.input, self.open, self.list)
-        on(self.older.click, self.show_older, self.current)
-        on(self.newer.click, self.show_newer, self.current)
+        on(self.bridge.submit, self.act, self.current, self.mode)
         on(self.undo.click, self.take_back, self.current)
         on(self.chat.like, self.rate, self.current)
         on(self.new.click, self.start_new)
@@ -251,11 +257,34 @@ class Page:
             yield self._nothing()
             return
         try:
-            if self.turns.of(conversation) is None:
-                conversation, message = retry_of(turn, conversation, self.store)
-                await self.turns.start(conversation, message, mode, turn.parent)
+            await self.turns.retry(conversation, turn, mode)
         except EaselError as error:
             _say(error)
+        async for update in self._watch(gaze, conversation):
+            yield update
+
+    async def act(self, gaze: Gaze, current: str | None, mode: Mode, event: gr.EventData) -> AsyncGenerator[Update]:
+        """A button in the chat was pressed; see view.py."""
+        conversation = self._find(current)
+        try:
+            turn = self.store.turn_of(conversation, event.turn)
+            match event.do:
+                case "reword":
+                    await self.turns.reword(conversation, turn, event.text, mode)
+                case "redraw":
+                    await self.turns.redraw(conversation, turn, event.text)
+                case "vary":
+                    await self.turns.vary(conversation, turn)
+                case "base":
+                    self.turns.check_idle(conversation)
+                    go_on_from(conversation, turn, self.store)
+                case "branch":
+                    self.turns.check_idle(conversation)
+                    go_to(conversation, self.store.newest_leaf(turn), self.store)
+        except EaselError as error:
+            _say(error)
+            yield self._nothing()
+            return
         async for update in self._watch(gaze, conversation):
             yield update
 
@@ -264,7 +293,7 @@ class Page:
         conversation, turn = self._last(current)
         if conversation is None or turn is None or self._busy(conversation):
             return self._show(conversation)
-        conversation = self.store.change_conversation(conversation, leaf=turn.parent)
+        conversation = go_to(conversation, turn.parent, self.store)
         files = [str(self.store.picture_path(picture)) for picture in turn.uploads]
         return {**self._show(conversation), self.box: self._box(False, {"text": turn.said, "files": files})}
 
@@ -285,14 +314,6 @@ class Page:
                 _say(error)
                 yield {self.chat: gr.update(feedback_value=[])}  # what the click has changed in the browser alone
         yield {self.chat: gr.update(feedback_value=self._ratings(path))}
-
-    async def show_older(self, gaze: Gaze, current: str | None) -> AsyncGenerator[Update]:
-        async for update in self._watch(gaze, self._step(current, -1)):
-            yield update
-
-    async def show_newer(self, gaze: Gaze, current: str | None) -> AsyncGenerator[Update]:
-        async for update in self._watch(gaze, self._step(current, 1)):
-            yield update
 
     def stop(self, current: str | None) -> None:
         run = self.turns.of(self._find(current)) if current else None
@@ -356,16 +377,21 @@ class Page:
     async def _watch(self, gaze: Gaze, conversation: Conversation | None) -> AsyncGenerator[Update]:
         """The conversation as it is, and again at every change while a turn is under way."""
         look = gaze.turn()
+        if conversation is not None:  # its path may have changed since
+            conversation = self.store.conversation(OWNER, conversation.id)
         run = self.turns.of(conversation) if conversation is not None else None
         yield self._show(conversation)
         if conversation is None or run is None:
             return
-        path = self.store.path(run.turn.id)
+        path = self.store.path(conversation.leaf)
+        siblings = self._siblings(path)
         async for _ in run.watch():
             if gaze.turned != look:  # this page looks elsewhere now; the turn goes on
                 break
-            yield {self.chat: show_turns(path, run, self.texts)}
+            yield {self.chat: show_turns(path, run, self.texts, siblings)}
         if gaze.turned == look:
+            if run.variations and run.problem not in ("", STOPPED):  # of others, the turn itself tells
+                gr.Warning(escape(run.problem), duration=12)
             yield self._show(self.store.conversation(OWNER, conversation.id))
         else:
             yield self._nothing()
@@ -373,15 +399,14 @@ class Page:
     def _show(self, conversation: Conversation | None) -> Update:
         run = self.turns.of(conversation) if conversation is not None else None
         path = self.store.path(conversation.leaf) if conversation is not None else []
-        siblings = [turn.id for turn in self.store.siblings(path[-1])] if path else []
-        place = siblings.index(path[-1].id) + 1 if path else 0
-        several = len(siblings) > 1 and run is None
+        later = bool(path) and run is None and self.store.newest_leaf(path[-1]) != path[-1].id
+        shown = show_turns(path, run, self.texts, self._siblings(path), later)
         settings = self.profile.settings
         if conversation is not None:
             settings = self.profile.read_settings(conversation.settings)
         conversation_id = conversation.id if conversation is not None else None
         return {
-            self.chat: gr.update(value=show_turns(path, run, self.texts), feedback_value=self._ratings(path)),
+            self.chat: gr.update(value=shown, feedback_value=self._ratings(path)),
             self.box: self._box(run is not None),
             self.current: conversation_id,
             self.saved: conversation_id,
@@ -390,15 +415,15 @@ class Page:
             self.title: conversation.title if conversation is not None else "",
             self.confirm: gr.Row(visible=False),
             self.actions: gr.Row(visible=bool(path) and run is None),
-            self.older: gr.Button(visible=several, interactive=place > 1),
-            self.newer: gr.Button(visible=several, interactive=place < len(siblings)),
-            self.branch: gr.HTML(f"{place}/{len(siblings)}", visible=several),
             self.seed: conversation.seed if conversation is not None else new_seed(),
             self.lock: conversation.locked if conversation is not None else False,
             self.size: f"{settings.width}x{settings.height}",
             self.steps: settings.steps,
             self.guidance: settings.guidance,
         }
+
+    def _siblings(self, path: Sequence[Turn]) -> dict[str, list[Turn]]:
+        return {turn.id: self.store.siblings(turn) for turn in path}
 
     def _nothing(self) -> Update:
         """No change. Gradio shows a generator's last update once more when it ends: this one does no harm then."""
@@ -431,21 +456,12 @@ class Page:
         return conversation, path[-1] if path else None
 
     def _busy(self, conversation: Conversation) -> bool:
-        if self.turns.of(conversation) is None:
-            return False
-        _say(InputRefused("The last message is still being answered. Wait for it, or press Stop."))
-        return True
-
-    def _step(self, current: str | None, step: int) -> Conversation | None:
-        """The branch before or after the one that is shown."""
-        conversation, turn = self._last(current)
-        if conversation is None or turn is None or self.turns.of(conversation) is not None:
-            return conversation
-        siblings = self.store.siblings(turn)
-        place = [sibling.id for sibling in siblings].index(turn.id) + step
-        if not 0 <= place < len(siblings):
-            return conversation
-        return self.store.change_conversation(conversation, leaf=self.store.newest_leaf(siblings[place]))
+        try:
+            self.turns.check_idle(conversation)
+        except InputRefused as error:
+            _say(error)
+            return True
+        return False
 
 
 def _say(error: EaselError) -> None:

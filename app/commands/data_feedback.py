@@ -175,7 +175,9 @@ def _should_have_been(
     others = [
         other
         for other in store.siblings(turn)
-        if other.id != turn.id and other.status == "done" and (other.said, other.uploads) == (turn.said, turn.uploads)
+        if other.status == "done"
+        and (other.said, other.uploads) == (turn.said, turn.uploads)
+        and (other.text, other.prompt) != (turn.text, turn.prompt)  # another picture of it is no other reply
     ]
     for other in reversed(others):
         opinion = store.rating(other.id)

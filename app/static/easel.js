@@ -1,4 +1,5 @@
-// How the models are, in the status line; and the light or dark choice. Everything else is Gradio's.
+// How the models are, in the status line; the light or dark choice; and the buttons inside the chat with the editor that
+// two of them open. Everything else is Gradio's.
 (() => {
   const kept = localStorage.getItem("easel-theme");
   const dark = kept ? kept === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -36,8 +37,69 @@
     else if (!box && tries) setTimeout(() => focus(tries - 1), 100);
   }
 
+  // The server hears of it by the bridge, see web.py. What it refuses stays in the editor; else the message is drawn anew,
+  // and the focus goes to the button in the same place or to the box.
+  function act(button, editor) {
+    const { name, value: turn, title } = button;
+    const alike = () => [...document.querySelectorAll(`#chat button[name=${name}]`)].filter((one) => one.title === title);
+    const place = alike().indexOf(button);
+    const text = editor ? editor.querySelector("textarea").value : "";
+    document.dispatchEvent(new CustomEvent("easel", { detail: { do: name, turn, text } }));
+    const settle = (tries) => {
+      if (button.isConnected && button.value === turn) return tries && setTimeout(() => settle(tries - 1), 100);
+      if (editor) editor.remove();
+      if (document.activeElement !== document.body) return;
+      const next = name === "branch" && alike()[place];
+      if (next && !next.disabled) next.focus();
+      else if (innerWidth >= 700) document.querySelector("#box textarea")?.focus();
+    };
+    settle(100);
+  }
+
+  // In the message, with its own words in it. Enter sends, Shift and Enter begin a line, Escape leaves.
+  function edit(button) {
+    const tools = button.closest(".easel-tools");
+    const open = tools.parentElement.querySelector(".easel-editor");
+    if (open) return open.querySelector("textarea").focus();
+    const form = document.querySelector("#bridge .easel-editor").cloneNode(true);
+    const area = form.querySelector("textarea");
+    const fit = () => { area.style.height = "auto"; area.style.height = `${area.scrollHeight + 2}px`; };
+    const leave = () => { form.remove(); button.focus(); };
+    area.value = tools.querySelector(".easel-raw").textContent;
+    area.setAttribute("aria-label", button.title);
+    form.querySelector("[type=submit]").textContent = form.dataset[button.name];
+    form.hidden = false;
+    form.addEventListener("submit", (event) => { event.preventDefault(); act(button, form); });
+    form.querySelector("[name=cancel]").addEventListener("click", leave);
+    form.addEventListener("keydown", (event) => {
+      event.stopPropagation(); // Gradio has keys of its own
+      if (event.isComposing) return; // the keys are the input method's
+      if (event.key === "Escape") leave();
+      else if (event.key === "Enter" && event.target === area && !event.shiftKey) {
+        event.preventDefault();
+        form.requestSubmit();
+      }
+    });
+    area.addEventListener("input", fit);
+    tools.before(form);
+    fit();
+    area.focus();
+    form.scrollIntoView({ block: "nearest" });
+  }
+
+  // Gradio's chatbot lets no aria attribute through: what a screen reader says of a button without words is set here.
+  function name() {
+    document.querySelectorAll("#chat .easel-icon:not([aria-label])").forEach((one) => one.setAttribute("aria-label", one.title));
+  }
+
   document.addEventListener("click", (event) => {
-    if (!event.target.closest || !event.target.closest("[data-easel=theme]")) return;
+    const button = event.target.closest?.("#chat button[name][value]");
+    if (!button) return;
+    if (button.name === "redraw" || button.name === "reword") edit(button);
+    else act(button);
+  });
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.("[data-easel=theme]")) return;
     const on = !document.body.classList.contains("dark");
     paint(on);
     localStorage.setItem("easel-theme", on ? "dark" : "light");
@@ -46,6 +108,7 @@
     paint(dark);
     setTimeout(() => paint(dark), 400); // Gradio paints its own choice while it mounts
     ask();
+    new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
     if (innerWidth < 700) tuck();
     else focus();
   }

@@ -84,6 +84,7 @@ class FakeJob:
     def __init__(self) -> None:
         self.future: Future[FakeDrawing] = Future()
         self.cancelled = threading.Event()
+        self.position = 0
 
     def cancel(self) -> None:
         self.cancelled.set()
@@ -100,16 +101,21 @@ class FakeGenerator:
         self.errors = list(errors)
         self.requests: list[DrawRequest] = []
         self.jobs: list[FakeJob] = []
+        self.ahead = 0  # pictures of others, for as long as the test says
 
     def submit(self, request: DrawRequest, on_progress: Callable[[Any], None] | None = None) -> FakeJob:
         self.limits.check(request)
         self.requests.append(request)
         job = FakeJob()
+        job.position = self.ahead
         self.jobs.append(job)
         threading.Thread(target=self._paint, args=(job, request, on_progress), daemon=True).start()
         return job
 
     def _paint(self, job: FakeJob, request: DrawRequest, on_progress: Callable[[Any], None] | None) -> None:
+        while job.position and not job.cancelled.is_set():
+            time.sleep(0.02)
+            job.position = self.ahead
         for step in range(1, 6):
             time.sleep(self.pause)
             if job.cancelled.is_set():

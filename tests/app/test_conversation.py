@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from app import store as store_module
+from app.branches import retry_of
 from app.conversation import (
     STOPPED,
     UNEXPECTED,
@@ -24,7 +25,6 @@ from app.conversation import (
     PromptDelta,
     TextDelta,
     UserMessage,
-    retry_of,
     take_turn,
     title_of,
 )

@@ -109,6 +109,16 @@ def test_every_rating_teaches_what_it_says(chat: Chat, tmp_path: Path, capsys: p
     assert all((out / path).is_file() for pair in pairs for path in pair["images"])
 
 
+def test_a_variation_is_no_other_reply(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fox = chat.say("draw a fox", None, prompt="A red fox.")
+    chat.store.rate(fox, "dislike")
+    chat.store.rate(chat.store.add_sibling(fox, seed=2), "like")
+    assert feedback(chat, tmp_path / "out") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["records"], result["preferences"]) == (1, 0)
+    assert result["left_out"] == {"it was disliked, and no branch was liked": 1}
+
+
 def test_the_dialog_model_fills_in_what_nobody_answered(
     chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 from app.profiles import PROFILES
 from app.serve import build_app
 from app.store import Store
+from generator.errors import DrawingFailed
 from tests.app.browser import open_browser, open_page, say, send, serving
 from tests.app.fakes import FakeDialog, FakeGenerator, FakeModels
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
 PICTURES = "#chat .easel-picture img"
@@ -140,11 +141,11 @@ def test_stop_and_retry(page: Page, models: FakeModels) -> None:
     assert models.generator.jobs[-1].cancelled.is_set()
     page.click("#retry")
     page.wait_for_selector(PICTURES)
-    page.wait_for_selector("#older")
-    assert page.locator("#branch").inner_text().strip() == "2/2"
-    page.click("#older")
+    page.wait_for_selector(".easel-branch")
+    assert page.locator(".easel-branch").inner_text() == "2/2"
+    page.click("#chat button[title='Older branch']")
     page.wait_for_selector(".easel-note")
-    page.click("#newer")
+    page.click("#chat button[title='Newer branch']")
     page.wait_for_selector(PICTURES)
 
 
@@ -164,6 +165,175 @@ def test_undo_gives_the_message_back(page: Page) -> None:
     assert page.locator("#chat .message.user").count() == 1
 
 
+def button(page: Page, name: str) -> Locator:
+    """The last one of a name in the chat, variations aside."""
+    return page.locator(f"#chat .easel-buttons button[name={name}]").last
+
+
+def editor(page: Page) -> Locator:
+    return page.locator("#chat .easel-editor textarea")
+
+
+def wait_for_pictures(page: Page, number: int) -> None:
+    """Until the conversation shows so many, variations aside, and nothing is under way."""
+    page.wait_for_function(
+        """n => document.querySelectorAll('#chat .easel-picture > a').length === n
+            && document.querySelector('#box .submit-button')""",
+        arg=number,
+    )
+
+
+def test_the_refined_prompt_is_edited_and_drawn(page: Page, models: FakeModels, store: Store) -> None:
+    say(page, "draw a red fox")
+    asked = len(models.dialog.asked)
+    button(page, "redraw").click()
+    assert editor(page).input_value() == "A flat picture of a red fox."
+    assert editor(page).evaluate("area => area === document.activeElement")
+    editor(page).fill("A flat picture of a <blue> fox.")
+    editor(page).press("Escape")
+    assert editor(page).count() == 0
+    assert button(page, "redraw").evaluate("button => button === document.activeElement")
+    page.keyboard.press("Enter")
+    editor(page).fill("A flat picture of a <blue> fox.")
+    editor(page).press("Enter")
+    page.wait_for_selector(".easel-branch:has-text('2/2')")
+    wait_for_pictures(page, 1)
+    page.wait_for_function("document.activeElement === document.querySelector('#box textarea')")
+    assert editor(page).count() == 0
+    assert (models.generator.requests[-1].prompt, len(models.dialog.asked)) == (
+        "A flat picture of a <blue> fox.",
+        asked,
+    )
+    assert store.ratings()[-1].prompt == "A flat picture of a <blue> fox."
+    page.locator(".easel-prompt summary").click()
+    assert page.locator(".easel-words").inner_text() == "A flat picture of a <blue> fox."
+
+
+def test_a_refused_prompt_stays_in_the_editor(page: Page, models: FakeModels) -> None:
+    say(page, "draw a red fox")
+    button(page, "redraw").click()
+    editor(page).press("Enter")
+    page.get_by_text("The prompt is as it was").wait_for()
+    editor(page).fill(" ")
+    page.locator("#chat .easel-editor [type=submit]").click()
+    page.get_by_text("The prompt is empty").wait_for()
+    editor(page).press("Escape")
+    models.generator.pause = 1.0
+    send(page, "draw a slow fox")
+    page.wait_for_selector("#chat .easel-canvas")
+    button(page, "redraw").click()
+    editor(page).fill("A flat picture of a blue fox.")
+    editor(page).press("Enter")
+    page.get_by_text("The last message is still being answered").wait_for()
+    models.generator.pause = 0.05
+    wait_for_pictures(page, 2)
+    assert editor(page).input_value() == "A flat picture of a blue fox.", "nothing is lost"
+    editor(page).press("Enter")
+    page.wait_for_selector(".easel-branch:has-text('2/2')")
+    wait_for_pictures(page, 1)
+
+
+def test_variations_are_chosen_from_a_grid(page: Page, models: FakeModels) -> None:
+    say(page, "draw a red fox")
+    original = page.locator(PICTURES).get_attribute("src")
+    before = len(models.generator.requests)
+    button(page, "vary").click()
+    page.wait_for_selector(".easel-cell.easel-canvas >> nth=3")
+    grid = page.locator("#chat .easel-grid button")
+    grid.nth(3).wait_for()
+    assert len({request.seed for request in models.generator.requests[before:]}) == 4
+    boxes = [box for box in (grid.nth(number).bounding_box() for number in range(4)) if box]
+    assert len({box["x"] for box in boxes}) == len({box["y"] for box in boxes}) == 2, "two by two"
+    assert all(grid.locator("img").evaluate_all("images => images.map(image => image.naturalWidth > 0)"))
+    chosen = grid.nth(2).locator("img").get_attribute("src")
+    grid.nth(2).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"#chat .easel-picture > a[href='{chosen}']")
+    assert original in grid.locator("img").evaluate_all("images => images.map(image => image.getAttribute('src'))")
+    say(page, "give it a blue scarf")
+    edit = models.generator.requests[-1]
+    assert edit.source is not None and edit.seed in {request.seed for request in models.generator.requests[before:-1]}
+    assert not page.locator("#chat .easel-others").first.evaluate("others => others.open"), "chosen: out of the way"
+
+
+def test_variations_that_cannot_be_drawn_are_said(page: Page, models: FakeModels) -> None:
+    say(page, "draw a red fox")
+    models.generator.errors.append(DrawingFailed("The device gave up."))
+    button(page, "vary").click()
+    page.get_by_text("The device gave up.").wait_for()
+    page.wait_for_selector("#chat .easel-grid button >> nth=2")
+    assert page.locator("#chat .easel-grid button").count() == 3
+
+
+def test_an_earlier_picture_is_changed_next(page: Page, models: FakeModels) -> None:
+    say(page, "draw a red fox")
+    say(page, "give it a blue scarf")
+    say(page, "now make it night")
+    page.locator("#chat button[name=base]").first.click()
+    page.wait_for_selector(".easel-later")
+    wait_for_pictures(page, 1)
+    page.get_by_role("button", name="Show them").click()
+    wait_for_pictures(page, 3)
+    page.locator("#chat button[name=base]").first.click()
+    wait_for_pictures(page, 1)
+    say(page, "give it a hat")
+    assert models.generator.requests[-1].prompt == "A flat picture of a red fox, give it a hat."
+    assert page.locator(".easel-later").count() == 0
+    page.get_by_role("button", name="Older branch").click()
+    wait_for_pictures(page, 3)
+    page.wait_for_function("document.activeElement !== document.body")
+    page.reload()
+    wait_for_pictures(page, 3)
+
+
+def test_a_message_is_edited(page: Page, models: FakeModels) -> None:
+    message = "draw a <b>red</b> fox\n  in the *snow*"
+    say(page, "hello")
+    say(page, message)
+    say(page, "thank you")
+    page.get_by_role("button", name="Edit this message and send it again").nth(1).click()
+    assert editor(page).input_value() == message
+    editor(page).fill("draw a castle")
+    editor(page).press("Shift+Enter")
+    editor(page).type("at night")
+    editor(page).press("Enter")
+    page.wait_for_selector(".easel-branch:has-text('2/2')")
+    wait_for_pictures(page, 1)
+    assert models.generator.requests[-1].prompt.startswith("A flat picture of a castle")
+    assert page.locator("#chat .message.user").count() == 2
+    page.get_by_role("button", name="Older branch").click()
+    page.locator("#chat .message.user", has_text="thank you").wait_for()
+    assert page.locator("#chat .message.user").count() == 3
+
+
+def test_the_place_in_the_queue_is_shown(page: Page, models: FakeModels) -> None:
+    models.generator.ahead = 2
+    try:
+        send(page, "draw a red fox")
+        page.get_by_text("2 pictures before yours").wait_for()
+        models.generator.ahead = 1
+        page.get_by_text("One picture before yours").wait_for()
+    finally:
+        models.generator.ahead = 0
+    page.wait_for_selector(PICTURES)
+
+
+def test_a_turn_on_a_phone(browser: Browser, url: str) -> None:
+    with browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, locale="zh-CN") as context:
+        page = open_page(context.new_page(), url)
+        say(page, "draw a fox " + "that is long " * 12)
+        button(page, "vary").tap()
+        page.wait_for_selector("#chat .easel-grid button >> nth=3")
+        button(page, "redraw").tap()
+        page.wait_for_function("document.querySelector('#chat .easel-editor textarea') === document.activeElement")
+        page.get_by_role("button", name="取消").tap()
+        page.locator("#chat button[name=reword]").tap()
+        editor(page).wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        box = editor(page).bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
+
+
 def test_seed_and_settings(page: Page, models: FakeModels) -> None:
     page.click("#settings button")
     page.fill("#seed input", "123")
@@ -173,7 +343,8 @@ def test_seed_and_settings(page: Page, models: FakeModels) -> None:
     page.check("#lock input")
     page.wait_for_timeout(500)
     page.click("#retry")
-    page.wait_for_selector("#older")
+    page.wait_for_selector(".easel-branch")
+    wait_for_pictures(page, 1)
     assert models.generator.requests[-1].seed == 123
     page.click("#reroll")
     page.wait_for_function("document.querySelector('#seed input').value != '123'")

@@ -18,7 +18,7 @@ def turns(profile: Profile, store: Store) -> RunningTurns:
 
 
 async def finish(run: Run) -> list[tuple[str, int]]:
-    return [(run.prompt, run.step) async for _ in run.watch()]
+    return [(run.prompt, run.canvas.step) async for _ in run.watch()]
 
 
 async def test_a_turn_goes_on_without_a_watcher(turns: RunningTurns, store: Store, conversation: Conversation) -> None:
@@ -28,7 +28,7 @@ async def test_a_turn_goes_on_without_a_watcher(turns: RunningTurns, store: Stor
     assert turns.of(conversation) is run
     await asyncio.gather(finish(run), finish(run))  # two pages came
     assert turns.of(conversation) is None
-    assert (run.turn.status, run.drawing, run.step) == ("done", True, 5)
+    assert (run.turn.status, run.drawing, run.canvas.step) == ("done", True, 5)
     assert store.path(store.conversation("local", conversation.id).leaf) == [run.turn]
     assert store.conversation("local", conversation.id).title == "draw a fox"
 

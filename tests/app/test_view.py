@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from app.running import Run
+from app.running import Canvas, Run
 from app.store import Conversation, Store, Turn
 from app.texts import TEXTS, Texts
 from app.view import difference, literal, show_turns
@@ -55,6 +55,36 @@ def test_a_picture_with_its_prompt(store: Store, conversation: Conversation) -> 
     assert "\n\n" not in content[1]  # an empty line would end the HTML
 
 
+def test_what_can_be_done_with_a_turn(store: Store, conversation: Conversation) -> None:
+    first = turn(store, conversation, 'a\n\n"fox" & <b>', status="done", prompt='a "red" <fox>', picture="f" * 32)
+    other = store.add_sibling(first, picture="e" * 32)
+    talk = store.add_sibling(first, said="hello", prompt="", picture=None, text="Hi.")
+    said, picture, _, answer = [
+        message["content"] for message in show_turns([first, talk], None, EN, {first.id: store.siblings(first)})
+    ]
+    assert '<span class="easel-raw" hidden>a&#10;&#10;&quot;fox&quot; &amp; &lt;b&gt;</span>' in said
+    assert f'name="reword" value="{first.id}"' in said
+    assert "1/3" in said and f'name="branch" value="{other.id}" title="Newer branch"' in said
+    assert f'name="branch" value="{first.id}" title="Older branch" class="easel-icon" disabled' in said
+    assert all(f'name="{name}" value="{first.id}"' in picture for name in ("redraw", "vary", "base"))
+    assert "a &quot;red&quot; &lt;fox&gt;</span>" in picture
+    assert f'name="base" value="{other.id}"' in picture and f"/v1/pictures/{'e' * 32}.png" in picture
+    assert "<button" not in answer and "\n\n" not in picture
+    last = show_turns([first], None, EN, {first.id: store.siblings(first)}, later=True)[1]["content"]
+    assert f'name="base" value="{first.id}"' not in last, "the next message changes it anyway"
+    assert '<details class="easel-others" open>' in last and EN.show_later in last
+
+
+def test_variations_under_way(store: Store, conversation: Conversation) -> None:
+    first = turn(store, conversation, status="done", prompt="a fox", picture="f" * 32)
+    drawn = store.add_sibling(first, picture="e" * 32)
+    run = Run(first, asyncio.Event(), variations=[Canvas(3, 6), Canvas(ahead=2), Canvas(picture=drawn.picture or "")])
+    content = show_turns([first], run, EN, {first.id: store.siblings(first)})[1]["content"]
+    assert "3 more" in content and content.count("easel-cell") == 3, "the drawn one is shown once"
+    assert "width:50%" in content and "2 pictures before yours" in content
+    assert f"/v1/pictures/{'f' * 32}.png" in content
+
+
 @pytest.mark.parametrize("status", ["failed", "cancelled", "thinking", "drawing"])
 def test_a_turn_without_an_end_says_why(store: Store, conversation: Conversation, status: str) -> None:
     content = show_turns([turn(store, conversation, status=status, error="No <space>\n\nleft")], None, EN)[1]["content"]
@@ -64,7 +94,7 @@ def test_a_turn_without_an_end_says_why(store: Store, conversation: Conversation
 def test_a_turn_under_way(store: Store, conversation: Conversation) -> None:
     run = Run(turn(store, conversation, status="thinking"), asyncio.Event())
     assert EN.thinking in show_turns([run.turn], run, EN)[1]["content"]
-    run.drawing, run.prompt, run.step, run.steps = True, "a fox", 3, 6
+    run.drawing, run.prompt, run.canvas = True, "a fox", Canvas(3, 6)
     content = show_turns([run.turn], run, EN)[1]["content"]
     assert "width:50%" in content
     assert "Painting 3/6" in content
