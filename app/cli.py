@@ -30,6 +30,8 @@ class Command:
 COMMANDS = {
     "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it"),
     "draw": Command("app.commands.draw", "draw one prompt into a PNG file"),
+    "export": Command("app.commands.exchange", "conversations as a ZIP with JSON, Markdown, HTML and pictures", True),
+    "import": Command("app.commands.exchange", "conversations from such a ZIP", True),
     "data pictures": Command("app.commands.data", "rendered, captioned pictures that the image models train on", True),
     "data recaption": Command("app.commands.data", "pictures' captions, rewritten as the dialog model's prompts", True),
     "data o": Command("app.commands.data", "D_o: questions, looking at pictures, talk", True),

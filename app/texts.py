@@ -53,6 +53,11 @@ class Texts:
     should_talk: str
     theme: str
     deleted: str
+    you: str
+    export: str
+    import_: str
+    imported: str
+    exported_without: str
     examples: tuple[str, ...]
 
 
@@ -67,7 +72,7 @@ TEXTS = {
         new="New conversation",
         conversations="Conversations",
         untitled="Untitled",
-        this_conversation="Rename or delete",
+        this_conversation="Rename, export or delete",
         title="Title",
         rename="Rename",
         delete="Delete",
@@ -101,6 +106,11 @@ TEXTS = {
         should_talk="Should have talked",
         theme="Light or dark",
         deleted="The conversation was deleted.",
+        you="You",
+        export="Export",
+        import_="Import",
+        imported="Imported:",
+        exported_without="Pictures that are lost, and not in the file:",
         examples=(
             "Draw a red fox in the snow",
             "A small blue rocket in space, paper cut",
@@ -118,7 +128,7 @@ TEXTS = {
         new="新对话",
         conversations="对话列表",
         untitled="未命名",
-        this_conversation="重命名或删除",
+        this_conversation="重命名、导出或删除",
         title="标题",
         rename="重命名",
         delete="删除",
@@ -152,6 +162,11 @@ TEXTS = {
         should_talk="应该聊天",
         theme="浅色／深色",
         deleted="对话已删除。",
+        you="你",
+        export="导出",
+        import_="导入",
+        imported="已导入：",
+        exported_without="已丢失、未能导出的图片数：",
         examples=(
             "画一只雪地里的红色狐狸",
             "太空里的一枚蓝色小火箭，剪纸风格",

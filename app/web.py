@@ -20,11 +20,10 @@ from app.conversation import MODES, Mode, UserMessage, retry_of
 from app.errors import EaselError, InputRefused
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
-from app.store import Conversation, Store, Turn, Verdict, new_seed
+from app.store import OWNER, Conversation, Store, Turn, Verdict, new_seed
 from app.texts import Texts
 from app.view import show_turns
 
-OWNER = "local"  # one user, for now
 STATIC = Path(__file__).parent / "static"
 _DRAWN = "<text y=%22.9em%22 font-size=%2290%22>🎨</text>"
 ICON = (
