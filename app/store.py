@@ -34,7 +34,7 @@ Status = Literal["thinking", "drawing", "done", "failed", "cancelled"]
 IN_FLIGHT = ("thinking", "drawing")
 INTERRUPTED = "Easel was stopped while it worked on this. Nothing is lost: press Retry."
 OWNER = "local"  # of the conversations in the page: one user, for now
-MOST_WORDS = 20  # of a search; more are not looked at
+LONGEST_SEARCH = 500  # characters; more are not looked at
 LARGEST_SEED = 2**31 - 1  # of the seeds that Easel chooses; short enough to read aloud
 
 # Numbered by their place; append, never change one that was released.
@@ -229,6 +229,8 @@ class Store:
         with self._write() as db:
             rows = db.execute("SELECT picture, uploads FROM turns WHERE conversation=?", (conversation.id,)).fetchall()
             pictures = {picture for row in rows for picture in (row["picture"], *json.loads(row["uploads"])) if picture}
+            # SQLite cascades from parent to child only so deep: a tree of a thousand turns would stay.
+            db.execute("UPDATE turns SET parent=NULL WHERE conversation=?", (conversation.id,))
             db.execute("DELETE FROM conversations WHERE id=?", (conversation.id,))
             orphans = [picture for picture in pictures if not _shown(db, picture)]
             db.executemany("DELETE FROM pictures WHERE id=?", [(picture,) for picture in orphans])
@@ -463,7 +465,7 @@ def _holds(columns: Sequence[str], words: str) -> tuple[list[str], list[str]]:
     """One condition a word, that it stands in one of the columns, and their values. Case counts outside ASCII alone."""
     condition = " OR ".join(f"{column} LIKE ? ESCAPE '!'" for column in columns)
     conditions, values = [], []
-    for word in words.split()[:MOST_WORDS]:
+    for word in words[:LONGEST_SEARCH].split():
         conditions.append(f"({condition})")
         values += ["%" + re.sub("([!%_])", r"!\1", word) + "%"] * len(columns)
     return conditions, values
