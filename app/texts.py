@@ -58,6 +58,22 @@ class Texts:
     import_: str
     imported: str
     exported_without: str
+    search: str
+    nothing_found: str
+    gallery: str
+    search_pictures: str
+    no_pictures: str
+    no_such_picture: str
+    newer: str
+    older: str
+    previous: str
+    next: str
+    back: str
+    close: str
+    open_conversation: str
+    download: str
+    date: str
+    conversation: str
     examples: tuple[str, ...]
 
 
@@ -111,6 +127,22 @@ TEXTS = {
         import_="Import",
         imported="Imported:",
         exported_without="Pictures that are lost, and not in the file:",
+        search="Search conversations",
+        nothing_found="No conversation holds these words.",
+        gallery="Gallery",
+        search_pictures="Search by prompt",
+        no_pictures="No pictures yet. Ask for one in the chat.",
+        no_such_picture="No picture's prompt holds these words.",
+        newer="Newer",
+        older="Older",
+        previous="Previous",
+        next="Next",
+        back="All pictures",
+        close="Close",
+        open_conversation="Open in its conversation",
+        download="Download",
+        date="Drawn",
+        conversation="Conversation",
         examples=(
             "Draw a red fox in the snow",
             "A small blue rocket in space, paper cut",
@@ -167,6 +199,22 @@ TEXTS = {
         import_="导入",
         imported="已导入：",
         exported_without="已丢失、未能导出的图片数：",
+        search="搜索对话",
+        nothing_found="没有包含这些词的对话。",
+        gallery="画廊",
+        search_pictures="按提示词搜索",
+        no_pictures="还没有画。在对话里说想画什么吧。",
+        no_such_picture="没有提示词包含这些词的画。",
+        newer="较新",
+        older="较早",
+        previous="上一幅",
+        next="下一幅",
+        back="全部图片",
+        close="关闭",
+        open_conversation="在对话中打开",
+        download="下载",
+        date="绘制时间",
+        conversation="对话",
         examples=(
             "画一只雪地里的红色狐狸",
             "太空里的一枚蓝色小火箭，剪纸风格",

@@ -36,7 +36,12 @@
     else if (!box && tries) setTimeout(() => focus(tries - 1), 100);
   }
 
+  // What is chosen from the shelf is behind it there.
+  document.addEventListener("change", (event) => {
+    if (innerWidth < 700 && event.target.closest(".easel-list")) tuck();
+  });
   document.addEventListener("click", (event) => {
+    if (innerWidth < 700 && event.target.closest && event.target.closest("#new, #gallery-jump")) tuck();
     if (!event.target.closest || !event.target.closest("[data-easel=theme]")) return;
     const on = !document.body.classList.contains("dark");
     paint(on);
