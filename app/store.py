@@ -361,6 +361,11 @@ class Store:
         with _clearly("The picture cannot be read"), Image.open(self.picture_path(picture_id)) as picture:
             return {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
 
+    def forget_pictures(self, names: Iterable[str]) -> None:
+        """Their rows; the files stay."""
+        with self._write() as db:
+            db.executemany("DELETE FROM pictures WHERE id=?", [(name,) for name in names])
+
     def drawn(self, owner: str, words: str = "", limit: int = -1, offset: int = 0) -> list[Drawn]:
         """The pictures drawn for a user, of every branch, each once, newest first: those whose prompts hold all of the
         words."""
