@@ -31,6 +31,7 @@ class Command:
 COMMANDS = {
     "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it"),
     "draw": Command("app.commands.draw", "draw one prompt into a PNG file"),
+    "doctor": Command("app.commands.doctor", "is this machine ready, and if not, what is to do?"),
     "export": Command("app.commands.exchange", "conversations as a ZIP with JSON, Markdown, HTML and pictures", True),
     "import": Command("app.commands.exchange", "conversations from such a ZIP", True),
     "store check": Command("app.commands.store", "is the data folder whole, and what in it does nobody need?", True),

@@ -418,6 +418,12 @@ class Store:
             return self._db.execute(query, values).fetchall()
 
 
+def default_data_dir() -> Path:
+    if named := os.environ.get("EASEL_DATA"):
+        return Path(named)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "easel"
+
+
 def new_seed() -> int:
     return secrets.randbelow(LARGEST_SEED + 1)
 
