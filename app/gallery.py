@@ -44,7 +44,7 @@ class Gallery:
                     placeholder=f"⌕  {texts.search_pictures}", label=texts.search_pictures, show_label=False,
                     container=False, elem_id="gallery-search", max_length=LONGEST_SEARCH,
                 )  # fmt: skip
-                self.close = gr.Button("✕", elem_id="gallery-close", min_width=44)
+                self.close = gr.Button(texts.close, elem_id="gallery-close", min_width=44)
             with gr.Column(elem_id="gallery-all") as self.all:
                 self.tiles = gr.HTML(elem_id="gallery-tiles", js_on_load=SCRIPT.read_text(encoding="utf-8"))
                 with gr.Row(elem_id="gallery-pager", visible=False) as self.pager:

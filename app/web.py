@@ -442,10 +442,14 @@ class Page:
             self.branch: gr.HTML(f"{place}/{len(siblings)}", visible=several),
             self.seed: conversation.seed if conversation is not None else new_seed(),
             self.lock: conversation.locked if conversation is not None else False,
-            self.size: f"{settings.width}x{settings.height}",
+            self.size: self._sizes(f"{settings.width}x{settings.height}"),
             self.steps: settings.steps,
             self.guidance: settings.guidance,
         }
+
+    def _sizes(self, size: str) -> Any:
+        """A conversation from elsewhere may have a size that the profile does not offer."""
+        return gr.Dropdown(choices=list(dict.fromkeys([*self.profile.sizes, size])), value=size)
 
     def _nothing(self) -> Update:
         """No change. Gradio shows a generator's last update once more when it ends: this one does no harm then."""

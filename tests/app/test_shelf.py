@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from app.exchange import pack
 from app.gallery import PAGE
 from app.profiles import PROFILES
 from app.serve import build_app
 from app.store import Store
+from app.texts import TEXTS
 from tests.app.browser import open_browser, open_page, say, serving
 from tests.app.fakes import FakeDialog, FakeGenerator, FakeModels
 
@@ -120,7 +122,7 @@ def test_export_and_import(page: Page, store: Store, tmp_path: Path) -> None:
     page.wait_for_selector("#chat .example")
     assert store.conversations("local") == []
 
-    upload = page.locator("#import input[type=file], input[type=file]#import, input[accept='.zip']").first
+    upload = page.locator("input[type=file][accept='.zip']")
     (tmp_path / "wrong.zip").write_bytes(b"no zip")
     upload.set_input_files(tmp_path / "wrong.zip")
     page.get_by_text("wrong.zip is no ZIP file").wait_for()
@@ -128,6 +130,18 @@ def test_export_and_import(page: Page, store: Store, tmp_path: Path) -> None:
     upload.set_input_files(tmp_path / "fox.zip")
     page.wait_for_function("document.querySelectorAll('#chat .easel-picture img').length == 2")
     assert listed(page, "conversations") == ["draw a red fox"]
+
+
+def test_a_conversation_of_another_size_goes_on(page: Page, store: Store, tmp_path: Path) -> None:
+    elsewhere = store.create_conversation("local", "mine", {"width": 64, "height": 32, "steps": 3, "guidance": 2.0}, 7)
+    turn = store.begin_turn(elsewhere, None, "hello", (), "auto", 7)
+    store.update_turn(turn.id, status="done", text="hello")
+    with (tmp_path / "small.zip").open("wb") as file:
+        pack(store, [elsewhere], file, TEXTS["en"])
+    page.locator("input[type=file][accept='.zip']").set_input_files(tmp_path / "small.zip")
+    page.locator("#chat .message.user", has_text="hello").wait_for()
+    say(page, "draw a fox")
+    assert [(entry.width, entry.height) for entry in store.drawn("local")] == [(64, 32)]
 
 
 def test_the_gallery(page: Page, store: Store) -> None:
