@@ -3,7 +3,8 @@
     easel chat
     easel draw "a red fox in the snow" -o fox.png --seed 7
 
-Every command's module has `add_arguments(parser)` and `run(args)`, which returns an exit status or a dict of results.
+Every command's module has `add_arguments(parser)` and `run(args)`, which returns a dict of results, an exit status, or
+both.
 Where one module holds several commands, both take the command's last word as well.
 """
 
@@ -31,6 +32,13 @@ COMMANDS = {
     "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it"),
     "draw": Command("app.commands.draw", "draw one prompt into a PNG file"),
     "replay": Command("app.commands.replay", "draw a picture again from its PNG, and compare every pixel"),
+    "doctor": Command("app.commands.doctor", "is this machine ready, and if not, what is to do?"),
+    "export": Command("app.commands.exchange", "conversations as a ZIP with JSON, Markdown, HTML and pictures", True),
+    "import": Command("app.commands.exchange", "conversations from such a ZIP", True),
+    "store check": Command("app.commands.store", "is the data folder whole, and what in it does nobody need?", True),
+    "store collect": Command("app.commands.store", "remove pictures that nobody shows", True),
+    "store backup": Command("app.commands.store", "a copy of the data folder, while the app runs", True),
+    "store restore": Command("app.commands.store", "a data folder from such a copy", True),
     "data pictures": Command("app.commands.data", "rendered, captioned pictures that the image models train on", True),
     "data recaption": Command("app.commands.data", "pictures' captions, rewritten as the dialog model's prompts", True),
     "data o": Command("app.commands.data", "D_o: questions, looking at pictures, talk", True),
@@ -110,10 +118,11 @@ def _run(name: str, command: Command, arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(result, dict):
-        _report(result, args.json)
-        return 0
-    return int(result or 0)
+    results, status = result if isinstance(result, tuple) else (result, 0)
+    if isinstance(results, dict):
+        _report(results, args.json)
+        return status
+    return int(results or 0)
 
 
 def _report(result: dict[str, Any], as_json: bool) -> None:

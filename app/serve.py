@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import signal
 import socket
 import sys
@@ -32,12 +31,6 @@ from app.web import build_page, mount_pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 3  # seconds that open connections get at the end
-
-
-def default_data_dir() -> Path:
-    if named := os.environ.get("EASEL_DATA"):
-        return Path(named)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "easel"
 
 
 def build_app(profile: Profile, store: Store, models: Models) -> FastAPI:

@@ -13,11 +13,12 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -32,6 +33,8 @@ VERDICTS = get_args(Verdict)
 Status = Literal["thinking", "drawing", "done", "failed", "cancelled"]
 IN_FLIGHT = ("thinking", "drawing")
 INTERRUPTED = "Easel was stopped while it worked on this. Nothing is lost: press Retry."
+OWNER = "local"  # of the conversations in the page: one user, for now
+LONGEST_SEARCH = 500  # characters; more are not looked at
 LARGEST_SEED = 2**31 - 1  # of the seeds that Easel chooses; short enough to read aloud
 
 # Numbered by their place; append, never change one that was released.
@@ -114,6 +117,16 @@ class Rating:
     created: float
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A picture of a user's, with the newest turn that shows it."""
+
+    turn: Turn
+    title: str  # of its conversation
+    width: int
+    height: int
+
+
 class Store:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
@@ -163,6 +176,48 @@ class Store:
         )
         return [_conversation(row) for row in rows]
 
+    def search_conversations(self, owner: str, words: str) -> list[Conversation]:
+        """Those in whose title, messages and prompts each of the words stands, wherever, newest first."""
+        holds, values = _holds(("conversations.title", "turns.said", "turns.text", "turns.prompt"), words)
+        found = " AND ".join(
+            f"EXISTS (SELECT 1 FROM turns WHERE turns.conversation = conversations.id AND ({one}))" for one in holds
+        )
+        query = f"""
+            SELECT * FROM conversations WHERE owner=? AND leaf IS NOT NULL AND ({found or "1"})
+            ORDER BY updated DESC, rowid DESC
+        """
+        return [_conversation(row) for row in self._all(query, owner, *values)]
+
+    def import_conversations(
+        self,
+        conversations: Sequence[Conversation],
+        turns: Sequence[Turn],
+        ratings: Sequence[Rating],
+        pictures: Iterable[tuple[bytes, int, int]],
+    ) -> None:
+        """Keep conversations from elsewhere: all of them or, when anything goes wrong, nothing. Parents come before
+        their children; a picture is a PNG file's bytes with its width and height."""
+        written: list[str] = []
+        rows: list[tuple[str, int, int, int, float]] = []
+        try:
+            for data, width, height in pictures:
+                picture = picture_id(data)
+                rows.append((picture, width, height, 0, time.time()))
+                if not self._file(picture).exists():
+                    with _clearly("The picture could not be saved"):
+                        _write_whole(self._file(picture), data)
+                    written.append(picture)
+            with self._write() as db:
+                db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
+                for table, entries in (("conversations", conversations), ("turns", turns), ("ratings", ratings)):
+                    for entry in entries:
+                        _insert(db, table, _columns(entry))
+        except BaseException:
+            for picture in written:
+                if self._one("SELECT 1 FROM pictures WHERE id=?", picture) is None:
+                    self._file(picture).unlink(missing_ok=True)
+            raise
+
     def change_conversation(self, conversation: Conversation, **changes: Any) -> Conversation:
         """Change title, seed, locked, settings or leaf."""
         if "settings" in changes:
@@ -176,6 +231,8 @@ class Store:
         with self._write() as db:
             rows = db.execute("SELECT picture, uploads FROM turns WHERE conversation=?", (conversation.id,)).fetchall()
             pictures = {picture for row in rows for picture in (row["picture"], *json.loads(row["uploads"])) if picture}
+            # SQLite cascades from parent to child only so deep: a tree of a thousand turns would stay.
+            db.execute("UPDATE turns SET parent=NULL WHERE conversation=?", (conversation.id,))
             db.execute("DELETE FROM conversations WHERE id=?", (conversation.id,))
             orphans = [picture for picture in pictures if not _shown(db, picture)]
             db.executemany("DELETE FROM pictures WHERE id=?", [(picture,) for picture in orphans])
@@ -242,6 +299,12 @@ class Store:
         )
         return [_turn(row) for row in rows]
 
+    def turns(self, conversation: Conversation) -> list[Turn]:
+        """All of them, of every branch, parents before their children."""
+        return [
+            _turn(row) for row in self._all("SELECT * FROM turns WHERE conversation=? ORDER BY rowid", conversation.id)
+        ]
+
     def siblings(self, turn: Turn) -> list[Turn]:
         """The turns that answer the same place of the conversation, `turn` among them, oldest first."""
         rows = self._all(
@@ -294,8 +357,8 @@ class Store:
     def add_picture(self, picture: Image.Image, info: Mapping[str, str] | None = None, keep: bool = False) -> str:
         """Write the picture as a PNG that carries `info`; `keep` it even when no conversation shows it any more."""
         data = png_bytes(picture, info)
-        picture_id = hashlib.sha256(data).hexdigest()[:32]
-        path = self._file(picture_id)
+        name = picture_id(data)
+        path = self._file(name)
         with _clearly("The picture could not be saved"):
             if not path.exists():
                 _write_whole(path, data)
@@ -303,9 +366,9 @@ class Store:
             db.execute(
                 "INSERT INTO pictures VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET kept=max(kept, excluded.kept)",
-                (picture_id, picture.width, picture.height, int(keep), time.time()),
+                (name, picture.width, picture.height, int(keep), time.time()),
             )
-        return picture_id
+        return name
 
     def picture_path(self, picture_id: str) -> Path:
         if self._one("SELECT id FROM pictures WHERE id=?", picture_id) is None:
@@ -317,10 +380,34 @@ class Store:
         with _clearly("The picture cannot be read"), Image.open(self.picture_path(picture_id)) as picture:
             return {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
 
+    def forget_pictures(self, names: Iterable[str]) -> None:
+        """Their rows; the files stay."""
+        with self._write() as db:
+            db.executemany("DELETE FROM pictures WHERE id=?", [(name,) for name in names])
+
+    def drawn(self, owner: str, words: str = "", limit: int = -1, offset: int = 0) -> list[Drawn]:
+        """The pictures drawn for a user, of every branch, each once, newest first: those whose prompts hold all of the
+        words."""
+        where, values = _drawn_for(owner, words)
+        query = f"""
+            SELECT turns.*, conversations.title, pictures.width, pictures.height, max(turns.created) AS latest
+            {where} GROUP BY turns.picture ORDER BY latest DESC, turns.rowid DESC LIMIT ? OFFSET ?
+        """
+        drawn = []
+        for row in self._all(query, *values, limit, offset):
+            *turn, title, width, height, _ = row
+            drawn.append(Drawn(_turn(dict(zip(row.keys(), turn, strict=False))), title, width, height))
+        return drawn
+
+    def count_drawn(self, owner: str, words: str = "") -> int:
+        where, values = _drawn_for(owner, words)
+        row = self._one(f"SELECT count(DISTINCT turns.picture) {where}", *values)
+        return row[0] if row is not None else 0
+
     # Inside
 
     def _file(self, picture_id: str) -> Path:
-        return self.folder / "pictures" / picture_id[:2] / f"{picture_id}.png"
+        return picture_file(self.folder, picture_id)
 
     def _migrate(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -354,15 +441,30 @@ def new_id() -> str:
     return secrets.token_hex(12)
 
 
+def default_data_dir() -> Path:
+    if named := os.environ.get("EASEL_DATA"):
+        return Path(named)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "easel"
+
+
 def new_seed() -> int:
     return secrets.randbelow(LARGEST_SEED + 1)
+
+
+def picture_id(data: bytes) -> str:
+    """A picture is named by its content."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def picture_file(folder: Path, name: str) -> Path:
+    return folder / "pictures" / name[:2] / f"{name}.png"
 
 
 def _conversation(row: sqlite3.Row) -> Conversation:
     return Conversation(**{**dict(row), "locked": bool(row["locked"]), "settings": json.loads(row["settings"])})
 
 
-def _turn(row: sqlite3.Row) -> Turn:
+def _turn(row: sqlite3.Row | dict[str, Any]) -> Turn:
     values = dict(row)
     for name in ("settings", "timings"):
         values[name] = json.loads(values[name])
@@ -377,6 +479,30 @@ def _insert(db: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> No
 def _update(db: sqlite3.Connection, table: str, row_id: str, changes: Mapping[str, Any]) -> None:
     columns = ", ".join(f"{name}=?" for name in changes)
     db.execute(f"UPDATE {table} SET {columns} WHERE id=?", (*changes.values(), row_id))
+
+
+def _columns(row: object) -> dict[str, Any]:
+    """A Conversation, Turn or Rating as its table has it."""
+    return {name: json.dumps(value) if isinstance(value, dict | tuple) else value for name, value in vars(row).items()}
+
+
+def _drawn_for(owner: str, words: str) -> tuple[str, list[str]]:
+    holds, values = _holds(("turns.prompt",), words)
+    joined = """
+        FROM turns JOIN conversations ON conversations.id = turns.conversation
+        JOIN pictures ON pictures.id = turns.picture
+    """
+    return f"{joined} WHERE {' AND '.join(['conversations.owner=?', *holds])}", [owner, *values]
+
+
+def _holds(columns: Sequence[str], words: str) -> tuple[list[str], list[str]]:
+    """One condition a word, that it stands in one of the columns, and their values. Case counts outside ASCII alone."""
+    condition = " OR ".join(f"{column} LIKE ? ESCAPE '!'" for column in columns)
+    conditions, values = [], []
+    for word in words[:LONGEST_SEARCH].split():
+        conditions.append(f"({condition})")
+        values += ["%" + re.sub("([!%_])", r"!\1", word) + "%"] * len(columns)
+    return conditions, values
 
 
 def _marks(values: Any) -> str:

@@ -70,6 +70,27 @@ class Texts:
     should_talk: str
     theme: str
     deleted: str
+    you: str
+    export: str
+    import_: str
+    imported: str
+    exported_without: str
+    search: str
+    nothing_found: str
+    gallery: str
+    search_pictures: str
+    no_pictures: str
+    no_such_picture: str
+    newer_page: str
+    older_page: str
+    previous: str
+    next: str
+    back: str
+    close: str
+    open_conversation: str
+    download: str
+    date: str
+    conversation: str
     examples: tuple[str, ...]
 
 
@@ -84,7 +105,7 @@ TEXTS = {
         new="New conversation",
         conversations="Conversations",
         untitled="Untitled",
-        this_conversation="Rename or delete",
+        this_conversation="Rename, export or delete",
         title="Title",
         rename="Rename",
         delete="Delete",
@@ -135,6 +156,27 @@ TEXTS = {
         should_talk="Should have talked",
         theme="Light or dark",
         deleted="The conversation was deleted.",
+        you="You",
+        export="Export",
+        import_="Import",
+        imported="Imported:",
+        exported_without="Pictures that are lost, and not in the file:",
+        search="Search conversations",
+        nothing_found="No conversation holds these words.",
+        gallery="Gallery",
+        search_pictures="Search by prompt",
+        no_pictures="No pictures yet. Ask for one in the chat.",
+        no_such_picture="No picture's prompt holds these words.",
+        newer_page="Newer",
+        older_page="Older",
+        previous="Previous",
+        next="Next",
+        back="All pictures",
+        close="Close",
+        open_conversation="Open in its conversation",
+        download="Download",
+        date="Drawn",
+        conversation="Conversation",
         examples=(
             "Draw a red fox in the snow",
             "A small blue rocket in space, paper cut",
@@ -152,7 +194,7 @@ TEXTS = {
         new="新对话",
         conversations="对话列表",
         untitled="未命名",
-        this_conversation="重命名或删除",
+        this_conversation="重命名、导出或删除",
         title="标题",
         rename="重命名",
         delete="删除",
@@ -203,6 +245,27 @@ TEXTS = {
         should_talk="应该聊天",
         theme="浅色／深色",
         deleted="对话已删除。",
+        you="你",
+        export="导出",
+        import_="导入",
+        imported="已导入：",
+        exported_without="已丢失、未能导出的图片数：",
+        search="搜索对话",
+        nothing_found="没有包含这些词的对话。",
+        gallery="画廊",
+        search_pictures="按提示词搜索",
+        no_pictures="还没有画。在对话里说想画什么吧。",
+        no_such_picture="没有提示词包含这些词的画。",
+        newer_page="较新",
+        older_page="较早",
+        previous="上一幅",
+        next="下一幅",
+        back="全部图片",
+        close="关闭",
+        open_conversation="在对话中打开",
+        download="下载",
+        date="绘制时间",
+        conversation="对话",
         examples=(
             "画一只雪地里的红色狐狸",
             "太空里的一枚蓝色小火箭，剪纸风格",

@@ -19,13 +19,14 @@ import gradio as gr
 from app.branches import go_on_from, go_to
 from app.conversation import MODES, STOPPED, Mode, UserMessage
 from app.errors import EaselError, InputRefused
+from app.gallery import Gallery
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
-from app.store import Conversation, Store, Turn, Verdict, new_seed
+from app.shelf import DOWNLOAD, Exchange, Finder
+from app.store import OWNER, Conversation, Store, Turn, Verdict, new_seed
 from app.texts import Texts
 from app.view import show_turns
 
-OWNER = "local"  # one user, for now
 STATIC = Path(__file__).parent / "static"
 _DRAWN = "<text y=%22.9em%22 font-size=%2290%22>🎨</text>"
 ICON = (
@@ -79,8 +80,11 @@ class Page:
         with gr.Blocks(
             title="Easel", analytics_enabled=False, fill_height=True, fill_width=True, delete_cache=(3600, 86400)
         ) as self.blocks:
+            self.gallery = Gallery(texts, store)
+            self.exchange = Exchange(texts, store)
             self._build_sidebar()
             self._build_chat()
+            self.gallery.build_sheet()
             self._connect()
 
     # What is there
@@ -92,17 +96,21 @@ class Page:
                 f'<div id="brand"><span class="brush">🎨</span><div><h1>Easel</h1><p>{texts.tagline}</p></div></div>'
             )
             self.new = gr.Button(f"＋ {texts.new}", elem_id="new", variant="primary")
-            self.list = gr.Radio([], label=texts.conversations, elem_id="conversations", show_label=True)
+            self.gallery.build_button()
+            self.finder = Finder(texts, self.store)
+            self.list = gr.Radio([], label=texts.conversations, elem_id="conversations", elem_classes="easel-list")
             with gr.Accordion(texts.this_conversation, open=False, elem_id="manage", visible=False) as self.manage:
                 self.title = gr.Textbox(label=texts.title, max_length=120, elem_id="title")
                 with gr.Row():
                     self.rename = gr.Button(texts.rename, size="sm", min_width=60)
+                    self.exchange.build_export()
                     self.delete = gr.Button(texts.delete, size="sm", min_width=60, elem_id="delete")
                 with gr.Row(visible=False) as self.confirm:
                     self.really = gr.Button(
                         texts.really_delete, size="sm", variant="stop", min_width=60, elem_id="really"
                     )
                     self.keep = gr.Button(texts.keep, size="sm", min_width=60)
+            self.exchange.build_import()
             gr.HTML(
                 f'<div id="corner"><a href="{texts.other_path}">{texts.other}</a><button type="button"'
                 f' data-easel="theme" title="{texts.theme}" aria-label="{texts.theme}">◐</button></div>'
@@ -192,8 +200,8 @@ class Page:
         ]  # fmt: skip
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 
-        def on(event: Callable[..., Any], handler: Callable[..., Any], *inputs: Any) -> None:
-            event(handler, [self.gaze, *inputs], shown, trigger_mode="multiple", **quiet)
+        def on(event: Callable[..., Any], handler: Callable[..., Any], *inputs: Any) -> Any:
+            return event(handler, [self.gaze, *inputs], shown, trigger_mode="multiple", **quiet)
 
         on(self.blocks.load, self.reload, self.saved)
         on(self.box.submit, self.send, self.current, self.box, self.mode, *panel)
@@ -205,8 +213,17 @@ class Page:
         on(self.chat.like, self.rate, self.current)
         on(self.new.click, self.start_new)
         on(self.really.click, self.remove, self.current)
-        on(self.rename.click, self.retitle, self.current, self.title)
-        on(self.title.submit, self.retitle, self.current, self.title)
+        self.finder.connect(self.list, self.current, **quiet)
+        for renames in (self.rename.click, self.title.submit):
+            renamed = on(renames, self.retitle, self.current, self.title)
+            renamed.then(self.finder.find, self.finder.inputs, self.finder.outputs, **quiet)
+        on(self.finder.list.input, self.open, self.finder.list)
+        on(self.exchange.upload.upload, self.bring_in, self.exchange.upload)
+        self.exchange.export.click(self.send_out, [self.current], self.exchange.file, **quiet).success(
+            None, [self.exchange.file], None, js=DOWNLOAD, **quiet
+        )
+        self.gallery.connect(**quiet)
+        on(self.gallery.jump.click, self.open_turn, self.gallery.turn)
         self.box.stop(self.stop, [self.current], None, **quiet)
         self.delete.click(lambda: gr.Row(visible=True), None, self.confirm, **quiet)
         self.keep.click(lambda: gr.Row(visible=False), None, self.confirm, **quiet)
@@ -335,6 +352,36 @@ class Page:
         gaze.turn()
         return self._show(None)
 
+    async def bring_in(self, gaze: Gaze, file: str) -> AsyncGenerator[Update]:
+        try:
+            conversation = await self.exchange.unpack(file)
+        except EaselError as error:
+            _say(error)
+            yield self._nothing()
+            return
+        async for update in self._watch(gaze, conversation):
+            yield update
+
+    async def send_out(self, current: str | None) -> Path:
+        conversation = self._find(current)
+        try:
+            return await self.exchange.pack(conversation)
+        except (EaselError, OSError) as error:
+            raise gr.Error(escape(str(error)), print_exception=False) from error
+
+    async def open_turn(self, gaze: Gaze, turn_id: str) -> AsyncGenerator[Update]:
+        """The conversation that the turn belongs to, on its branch."""
+        try:
+            turn = self.store.turn(turn_id)
+        except EaselError as error:
+            raise gr.Error(escape(str(error)), print_exception=False) from error
+        conversation = self._find(turn.conversation)
+        hidden = turn.id not in [shown.id for shown in self.store.path(conversation.leaf)]
+        if hidden and not self._busy(conversation):
+            conversation = self.store.change_conversation(conversation, leaf=self.store.newest_leaf(turn))
+        async for update in self._watch(gaze, conversation):
+            yield update
+
     def change_panel(self, current: str | None, *panel: Any) -> None:
         if current:
             conversation = self._find(current)
@@ -417,13 +464,17 @@ class Page:
             self.actions: gr.Row(visible=bool(path) and run is None),
             self.seed: conversation.seed if conversation is not None else new_seed(),
             self.lock: conversation.locked if conversation is not None else False,
-            self.size: f"{settings.width}x{settings.height}",
+            self.size: self._sizes(f"{settings.width}x{settings.height}"),
             self.steps: settings.steps,
             self.guidance: settings.guidance,
         }
 
     def _siblings(self, path: Sequence[Turn]) -> dict[str, list[Turn]]:
         return {turn.id: self.store.siblings(turn) for turn in path}
+
+    def _sizes(self, size: str) -> Any:
+        """A conversation from elsewhere may have a size that the profile does not offer."""
+        return gr.Dropdown(choices=list(dict.fromkeys([*self.profile.sizes, size])), value=size)
 
     def _nothing(self) -> Update:
         """No change. Gradio shows a generator's last update once more when it ends: this one does no harm then."""
@@ -474,6 +525,6 @@ def mount_pages(app: Any, pages: dict[str, gr.Blocks], pictures: Path) -> None:
         blocks.queue(default_concurrency_limit=None, api_open=False)
         gr.mount_gradio_app(
             app, blocks, path, footer_links=[], run_history=False, ssr_mode=False, show_error=True,
-            enable_monitoring=False, max_file_size="64mb", allowed_paths=[str(pictures)], pwa=False, mcp_server=False,
+            enable_monitoring=False, max_file_size="1gb", allowed_paths=[str(pictures)], pwa=False, mcp_server=False,
             **look(),
         )  # fmt: skip

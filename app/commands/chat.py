@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
         profile = replace(
             profile, mllm_url=args.mllm_url, mllm_key=args.mllm_key, dialog=args.mllm_model or profile.dialog
         )
-    from app.serve import default_data_dir, serve
+    from app.serve import serve
+    from app.store import default_data_dir
 
     return serve(profile, args.host, args.port, (args.data_dir or default_data_dir()).expanduser())
 

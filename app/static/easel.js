@@ -98,7 +98,12 @@
     if (button.name === "redraw" || button.name === "reword") edit(button);
     else act(button);
   });
+  // What is chosen from the shelf is behind it there.
+  document.addEventListener("change", (event) => {
+    if (innerWidth < 700 && event.target.closest(".easel-list")) tuck();
+  });
   document.addEventListener("click", (event) => {
+    if (innerWidth < 700 && event.target.closest?.("#new, #gallery-jump")) tuck();
     if (!event.target.closest?.("[data-easel=theme]")) return;
     const on = !document.body.classList.contains("dark");
     paint(on);

@@ -104,6 +104,58 @@ def test_deleting_takes_the_pictures_that_nothing_else_shows(store: Store, conve
         store.conversation("local", conversation.id)
 
 
+def test_a_conversation_of_many_turns_can_be_deleted(store: Store, conversation: Conversation) -> None:
+    turns = [
+        Turn(str(i), conversation.id, str(i - 1) if i else None, "x", (), "auto", "done", 1, {}, float(i), timings={})
+        for i in range(2500)
+    ]
+    store.import_conversations([], turns, [], [])
+    store.delete_conversation(store.change_conversation(conversation, leaf="2499"))
+    assert store.path("2499") == []
+
+
+def test_search_looks_at_titles_messages_and_prompts(store: Store, conversation: Conversation) -> None:
+    other = store.create_conversation("local", "storybook", {})
+    first = add(store, conversation, "Draw a FOX", prompt="a red fox in the snow")
+    add(store, conversation, "给它一条围巾", first.id, text="50% done_ok")
+    add(store, other, "hello")
+    store.change_conversation(other, title="Mein Titel")
+    hidden = store.begin_turn(store.conversation("local", other.id), None, "another branch", (), "auto", 1)
+    store.change_conversation(other, leaf=store.siblings(hidden)[0].id)
+
+    def found(words: str, owner: str = "local") -> list[str]:
+        return [entry.id for entry in store.search_conversations(owner, words)]
+
+    assert found("") == found("  ") == [other.id, conversation.id]
+    for words in ("fox", "snow", "围巾", "fox 围巾", "50%", "done_ok", "RED draw"):
+        assert found(words) == [conversation.id], words
+    for words in ("titel", "HELLO", "mein hello", "another branch"):
+        assert found(words) == [other.id], words
+    assert found("%") == [conversation.id]
+    for words in ("fox titel", "5_%", "_x", "!", "'", '"', "\\", "fox" * 50_000):
+        assert found(words) == [], words
+    assert found("fox", "somebody") == []
+    assert found("f " * 5000) == [conversation.id]
+
+
+def test_the_pictures_that_were_drawn(store: Store, conversation: Conversation) -> None:
+    names = [store.add_picture(Image.new("RGB", (16 * i, 16), "red")) for i in range(1, 6)]
+    upload, last = names[0], None
+    for i, name in enumerate(names[1:]):
+        last = add(store, conversation, "draw", picture=name, prompt=f"picture {i} 围巾")
+    again = add(store, conversation, "draw", picture=names[1], prompt="picture 0 again")
+    assert last is not None
+    pictures = store.drawn("local")
+    assert [entry.turn.picture for entry in pictures] == [names[1], names[4], names[3], names[2]]
+    assert (pictures[0].turn, pictures[1].turn) == (again, last)
+    assert (pictures[1].width, pictures[1].height, pictures[1].title) == (80, 16, "")
+    assert [entry.turn.picture for entry in store.drawn("local", limit=2, offset=1)] == [names[4], names[3]]
+    assert [entry.turn.id for entry in store.drawn("local", "AGAIN")] == [again.id]
+    assert len(store.drawn("local", "围巾 picture")) == store.count_drawn("local", "围巾 picture") == 4
+    assert store.count_drawn("local") == 4 and store.count_drawn("somebody") == 0
+    assert upload not in [entry.turn.picture for entry in pictures]
+
+
 def test_a_full_disk_is_said_and_leaves_no_half_picture(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,0 +1,66 @@
+"""`easel export` and `easel import`: conversations as ZIP files.
+
+easel export --store ~/.local/share/easel --all --out mine.zip
+easel import mine.zip --store ~/.local/share/easel
+
+The page has buttons for both; these commands want the data folder for themselves, so the app must be stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from app.errors import EaselError
+from app.exchange import pack, unpack
+from app.store import OWNER, Store
+from app.texts import TEXTS
+
+
+def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    add = parser.add_argument
+    if what == "import":
+        add("file", type=Path, help="a ZIP that Easel exported")
+    add("--store", type=Path, required=True, help="the app's data folder (`easel chat --data-dir`)")
+    add("--owner", default=OWNER, help="whose conversations (%(default)s: those of the page)")
+    if what == "export":
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument("--conversation", metavar="ID", help="one of them")
+        which.add_argument("--all", action="store_true", help="all of them")
+        add("--out", type=Path, required=True, help="the ZIP to write")
+        add("--language", choices=sorted(TEXTS), default="en", help="of the words around the talk (%(default)s)")
+
+
+def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
+    if what == "export" and not (args.store / "easel.sqlite3").is_file():
+        raise EaselError(f"{args.store} is no data folder of the app: easel.sqlite3 is missing.")
+    with contextlib.closing(Store(args.store)) as store:
+        return _export(store, args) if what == "export" else _import(store, args)
+
+
+def _export(store: Store, args: argparse.Namespace) -> dict[str, Any]:
+    one = args.conversation
+    conversations = store.conversations(args.owner) if args.all else [store.conversation(args.owner, one)]
+    if not conversations:
+        raise EaselError(f"{args.owner} has no conversations in {args.store}.")
+    if args.out.exists():
+        raise EaselError(f"{args.out} exists already. Choose another name, or remove it.")
+    beside = args.out.with_name(f".{args.out.name}.part")
+    try:
+        with beside.open("wb") as file:
+            packed = pack(store, conversations, file, TEXTS[args.language])
+        beside.rename(args.out)
+    except OSError as error:
+        raise EaselError(f"{args.out} cannot be written: {error.strerror or error}.") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    result: dict[str, Any] = {
+        "file": str(args.out), "conversations": packed.conversations, "pictures": packed.pictures
+    }  # fmt: skip
+    return {**result, "lost_pictures": list(packed.lost)} if packed.lost else result
+
+
+def _import(store: Store, args: argparse.Namespace) -> dict[str, Any]:
+    return {"conversations": {found.id: found.title for found in unpack(store, args.owner, args.file)}}
