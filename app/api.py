@@ -20,22 +20,21 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from app import conversation as core
 from app import openai_format as fmt
-from app.errors import EaselError, InputRefused, NotFound, StoreError
+from app.errors import EaselError, InputRefused, NotFound
 from app.models import Models
 from app.profiles import Profile, parse_size
+from app.refusals import add_refusals, error_body
 from app.store import Store, new_seed
-from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
-from generator.errors import GeneratorError, QueueFull, RequestError
 
 OWNER = "api"
 MOST_PICTURES = 4  # in one request for images
 CLIENT_GONE = 499  # the status that proxies log for it; nobody is there to read it
+ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 LISTEN_EVERY = 0.2  # seconds between two looks whether the client is still there
 T = TypeVar("T")
 
@@ -44,46 +43,7 @@ def add_api(app: FastAPI, profile: Profile, store: Store, models: Models) -> Non
     """The routes, and errors in OpenAI's shape."""
     api = Api(profile, store, models)
     app.include_router(api.router)
-
-    @app.exception_handler(EaselError)
-    @app.exception_handler(DialogError)
-    @app.exception_handler(GeneratorError)
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(error_body(error), status_of(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part != "body")
-        refusal = InputRefused(f"The request is malformed: {field or 'body'}: {first['msg']}.")
-        return JSONResponse(error_body(refusal, field), 400)
-
-    @app.exception_handler(HTTPException)
-    async def not_there(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(error_body(EaselError(str(error.detail))), error.status_code)
-
-
-def status_of(error: Exception | None) -> int:
-    match error:
-        case InputRefused() | MessageError() | ContextTooLong() | RequestError():
-            return 400
-        case NotFound():
-            return 404
-        case QueueFull():
-            return 429
-        case StoreError():
-            return 507
-        case DialogTimeout():
-            return 504
-        case DialogUnavailable():
-            return 503
-    return 500
-
-
-def error_body(error: Exception, param: str | None = None) -> dict[str, Any]:
-    status = status_of(error)
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": str(error), "type": kind, "param": param, "code": type(error).__name__}}
+    add_refusals(app)
 
 
 async def while_listening(request: Request, work: Awaitable[T]) -> T:
@@ -110,6 +70,7 @@ class Api:
         router.add_api_route("/v1/pictures/{picture}.png", self.picture)
         router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None)
         router.add_api_route("/v1/images/generations", self.images, methods=["POST"], response_model=None)
+        router.add_api_route("/v1/{path:path}", self.nothing, methods=ANY_METHOD, include_in_schema=False)
 
     async def health(self) -> dict[str, str]:
         return {**self.models.health(), "profile": self.profile.name}
@@ -125,6 +86,9 @@ class Api:
         # Named by its content: whoever has it need never ask again.
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
         return FileResponse(self.store.picture_path(picture), media_type="image/png", headers=headers)
+
+    async def nothing(self, request: Request) -> None:
+        raise NotFound(f"There is no {request.method} {request.url.path} here. What there is stands in /docs.")
 
     async def chat(self, request: Request, body: fmt.ChatRequest) -> JSONResponse | StreamingResponse:
         self._check_model(body.model)
@@ -150,6 +114,7 @@ class Api:
             key: value for key, value in (("steps", body.steps), ("guidance", body.guidance)) if value is not None
         }
         settings = self.profile.read_settings(changes)
+        core.check_unicode(body.prompt + body.negative_prompt, "The prompt")
         seed = new_seed() if body.seed is None else body.seed
         requests = [
             replace(

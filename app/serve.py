@@ -13,16 +13,19 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import add_api
 from app.errors import EaselError
+from app.guard import Access, Guard
 from app.models import Models
 from app.profiles import Profile
 from app.running import RunningTurns
@@ -40,8 +43,9 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "easel"
 
 
-def build_app(profile: Profile, store: Store, models: Models) -> FastAPI:
+def build_app(profile: Profile, store: Store, models: Models, access: Access | None = None) -> FastAPI:
     """The whole server; the models may still be starting."""
+    access = access or Access()
     turns = RunningTurns(profile, store, models.dialog, models.generator)
 
     @contextlib.asynccontextmanager
@@ -53,6 +57,11 @@ def build_app(profile: Profile, store: Store, models: Models) -> FastAPI:
     app = FastAPI(title="Easel", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
     app.add_middleware(ChooseLanguage)
+    app.add_middleware(Guard, access=access)
+    if access.origins:  # Gradio leaves this to us then
+        app.add_middleware(
+            CORSMiddleware, allow_origins=sorted(access.origins), allow_methods=["*"], allow_headers=["*"]
+        )
     add_api(app, profile, store, models)
     pages = {
         path: build_page(TEXTS[language], profile, store, turns) for path, language in (("/", "en"), ("/zh", "zh"))
@@ -77,17 +86,22 @@ class ChooseLanguage:
         await app(scope, receive, send)
 
 
-def serve(profile: Profile, host: str, port: int, data_dir: Path) -> int:
+def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access) -> int:
     """Runs until Ctrl-C. Raises EaselError, DialogError or GeneratorError for what is wrong from the start."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
+        os.umask(0o077)  # conversations, pictures and logs are nobody else's on this machine
         store = Store(data_dir)
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(data_dir / "uploads"))  # else all Gradio apps share one in /tmp
         stack.callback(store.close)
         models = Models(profile, data_dir / "logs")
         stack.callback(models.stop)
         server = _Server(
             uvicorn.Config(
-                build_app(profile, store, models), log_level="warning", timeout_graceful_shutdown=GRACE, ws="none"
+                build_app(profile, store, models, known_here(access, host)),
+                log_level="warning",
+                timeout_graceful_shutdown=GRACE,
+                ws="none",
             )
         )
         with _signals(server):
@@ -95,11 +109,19 @@ def serve(profile: Profile, host: str, port: int, data_dir: Path) -> int:
             shown = f"[{host}]" if ":" in host else host
             print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
             if host not in LOOPBACK:
-                print("Note: whoever can reach this address can use it. There is no sign-in.")
+                print("Note: whoever can reach this address can use the page. There is no sign-in.")
+                if not access.keys:
+                    print("The HTTP API answers this machine alone; start with --api-key-env to open it to others.")
             sys.stdout.flush()
             server.run(sockets=[listener])
             print("Stopping…", flush=True)
     return 0
+
+
+def known_here(access: Access, host: str) -> Access:
+    """With the names that this machine has in its own network, and the one that it was told to listen at."""
+    name = socket.gethostname().lower()
+    return replace(access, hosts=access.hosts | {host.lower(), name, f"{name}.local"})
 
 
 class _Server(uvicorn.Server):
