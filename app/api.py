@@ -20,13 +20,14 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from app import conversation as core
 from app import openai_format as fmt
 from app.errors import EaselError, InputRefused, NotFound
-from app.models import Models
+from app.metrics import Metered, Metrics
+from app.models import READY, Models
 from app.profiles import Profile, parse_size
 from app.refusals import add_refusals, error_body
 from app.store import Store, new_seed
@@ -39,11 +40,14 @@ LISTEN_EVERY = 0.2  # seconds between two looks whether the client is still ther
 T = TypeVar("T")
 
 
-def add_api(app: FastAPI, profile: Profile, store: Store, models: Models) -> None:
+def add_api(
+    app: FastAPI, profile: Profile, store: Store, models: Models | Metered, metrics: Metrics | None = None
+) -> Api:
     """The routes, and errors in OpenAI's shape."""
-    api = Api(profile, store, models)
+    api = Api(profile, store, models, metrics or Metrics())
     app.include_router(api.router)
     add_refusals(app)
+    return api
 
 
 async def while_listening(request: Request, work: Awaitable[T]) -> T:
@@ -59,12 +63,15 @@ async def while_listening(request: Request, work: Awaitable[T]) -> T:
 
 
 class Api:
-    def __init__(self, profile: Profile, store: Store, models: Models) -> None:
+    def __init__(self, profile: Profile, store: Store, models: Models | Metered, metrics: Metrics) -> None:
         self.profile = profile
         self.store = store
         self.models = models
+        self.metrics = metrics
         self.router = router = APIRouter()
         router.add_api_route("/health", self.health)
+        router.add_api_route("/ready", self.ready)
+        router.add_api_route("/metrics", self.measured)
         router.add_api_route("/v1/models", self.list_models)
         router.add_api_route("/v1/models/{model:path}", self.get_model)
         router.add_api_route("/v1/pictures/{picture}.png", self.picture)
@@ -74,6 +81,14 @@ class Api:
 
     async def health(self) -> dict[str, str]:
         return {**self.models.health(), "profile": self.profile.name}
+
+    async def ready(self) -> JSONResponse:
+        """For load balancers: /health answers as soon as the server runs, this only once both models do."""
+        health = await self.health()
+        return JSONResponse(health, 200 if health["status"] == READY else 503)
+
+    async def measured(self) -> Response:
+        return self.metrics.response()
 
     async def list_models(self) -> dict[str, Any]:
         return {"object": "list", "data": [_model(name) for name in self._names()]}
@@ -170,6 +185,7 @@ class ChatReply:
             past.conversation, past.message, models.dialog, models.generator, past.turns, self.api.profile, self.mode,
             parent=past.conversation.leaf, system=past.system,
         )  # fmt: skip
+        self.events = self.api.metrics.watch_turn("api", self.events)
         await anext(self.events)
 
     async def whole(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from app import conversation as core
 from app.errors import InputRefused, StoreError
+from app.metrics import Metrics
 from app.profiles import Profile
 from app.store import Conversation, Store, Turn
 
@@ -62,11 +63,19 @@ class Run:
 
 
 class RunningTurns:
-    def __init__(self, profile: Profile, store: Store, dialog: core.Dialog, generator: core.Generator) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        store: Store,
+        dialog: core.Dialog,
+        generator: core.Generator,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._profile = profile
         self._store = store
         self._dialog = dialog
         self._generator = generator
+        self._metrics = metrics or Metrics()
         self._runs: dict[str, Run] = {}  # by conversation
         self._starting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +95,7 @@ class RunningTurns:
             events = core.take_turn(
                 conversation, message, self._dialog, self._generator, self._store, self._profile, mode, cancel, parent
             )
+            events = self._metrics.watch_turn("page", events)
             accepted = await anext(events)
             assert isinstance(accepted, core.Accepted)
             run = self._runs[conversation.id] = Run(accepted.turn, cancel)

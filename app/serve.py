@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import add_api
 from app.errors import EaselError
 from app.guard import Access, Guard
+from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
 from app.profiles import Profile
 from app.running import RunningTurns
@@ -45,8 +46,9 @@ def default_data_dir() -> Path:
 
 def build_app(profile: Profile, store: Store, models: Models, access: Access | None = None) -> FastAPI:
     """The whole server; the models may still be starting."""
-    access = access or Access()
-    turns = RunningTurns(profile, store, models.dialog, models.generator)
+    access, metrics = access or Access(), Metrics()
+    metered = Metered(models, metrics)
+    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +64,8 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
         app.add_middleware(
             CORSMiddleware, allow_origins=sorted(access.origins), allow_methods=["*"], allow_headers=["*"]
         )
-    add_api(app, profile, store, models)
+    app.add_middleware(CountRequests, metrics=metrics)
+    add_api(app, profile, store, metered, metrics)
     pages = {
         path: build_page(TEXTS[language], profile, store, turns) for path, language in (("/", "en"), ("/zh", "zh"))
     }
