@@ -31,6 +31,7 @@ from app.models import READY, Models
 from app.profiles import Profile, parse_size
 from app.refusals import add_refusals, error_body
 from app.store import Store, new_seed
+from generator.request import DrawRequest
 
 OWNER = "api"
 MOST_PICTURES = 4  # in one request for images
@@ -120,16 +121,30 @@ class Api:
     async def images(self, request: Request, body: fmt.ImagesRequest) -> JSONResponse:
         """The prompt is drawn as it is; several pictures take seeds in a row."""
         self._check_model(body.model)
-        if not 1 <= body.n <= MOST_PICTURES:
-            raise InputRefused(f"n must be from 1 to {MOST_PICTURES}; got {body.n}.")
         if body.response_format not in ("url", "b64_json"):
             raise InputRefused(f"response_format must be url or b64_json; got {body.response_format!r}.")
+        data = []
+        async for draw, picture in self.draw(body, request):
+            item: dict[str, Any] = {"revised_prompt": draw.prompt, "seed": draw.seed}
+            if body.response_format == "b64_json":
+                item["b64_json"] = base64.b64encode(self.store.picture_path(picture).read_bytes()).decode("ascii")
+            else:
+                item["url"] = f"{str(request.base_url).rstrip('/')}/v1/pictures/{picture}.png"
+            data.append(item)
+        return JSONResponse({"created": int(time.time()), "data": data})
+
+    async def draw(
+        self, body: fmt.ImagesRequest, request: Request | None = None
+    ) -> AsyncGenerator[tuple[DrawRequest, str]]:
+        """Each drawing as it was asked of the generator, and its picture; none for a client that has hung up."""
+        if not 1 <= body.n <= MOST_PICTURES:
+            raise InputRefused(f"n must be from 1 to {MOST_PICTURES}; got {body.n}.")
+        core.check_unicode(body.prompt + body.negative_prompt, "The prompt")
         changes: dict[str, Any] = {} if body.size in (None, "auto") else parse_size(str(body.size))
         changes |= {
             key: value for key, value in (("steps", body.steps), ("guidance", body.guidance)) if value is not None
         }
         settings = self.profile.read_settings(changes)
-        core.check_unicode(body.prompt + body.negative_prompt, "The prompt")
         seed = new_seed() if body.seed is None else body.seed
         requests = [
             replace(
@@ -138,23 +153,16 @@ class Api:
             )
             for number in range(body.n)
         ]
-        data = []
         for draw in requests:
             job = await asyncio.to_thread(self.models.generator.submit, draw)
             try:
-                drawing = await while_listening(request, asyncio.shield(asyncio.wrap_future(job.future)))
+                work = asyncio.shield(asyncio.wrap_future(job.future))
+                drawing = await (while_listening(request, work) if request is not None else work)
             except (asyncio.CancelledError, HTTPException):
                 job.cancel()
                 raise
             info = {**draw.metadata(), "profile": self.profile.name, "software": "Easel"}
-            picture = await asyncio.to_thread(self.store.add_picture, drawing.image, info, True)
-            item: dict[str, Any] = {"revised_prompt": draw.prompt, "seed": draw.seed}
-            if body.response_format == "b64_json":
-                item["b64_json"] = base64.b64encode(self.store.picture_path(picture).read_bytes()).decode("ascii")
-            else:
-                item["url"] = f"{str(request.base_url).rstrip('/')}/v1/pictures/{picture}.png"
-            data.append(item)
-        return JSONResponse({"created": int(time.time()), "data": data})
+            yield draw, await asyncio.to_thread(self.store.add_picture, drawing.image, info, True)
 
     def _names(self) -> tuple[str, ...]:
         return ("easel", f"easel-{self.profile.name}")

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import add_api
 from app.errors import EaselError
 from app.guard import Access, Guard
+from app.mcp_tools import McpTools
 from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
 from app.profiles import Profile
@@ -52,7 +53,8 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with tools.running():
+            yield
         await turns.stop_all()
         await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
@@ -65,7 +67,8 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
             CORSMiddleware, allow_origins=sorted(access.origins), allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(CountRequests, metrics=metrics)
-    add_api(app, profile, store, metered, metrics)
+    tools = McpTools(add_api(app, profile, store, metered, metrics))
+    app.router.routes.append(tools.route)
     pages = {
         path: build_page(TEXTS[language], profile, store, turns) for path, language in (("/", "en"), ("/zh", "zh"))
     }
