@@ -14,13 +14,14 @@ import base64
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from app import conversation as core
@@ -29,6 +30,7 @@ from app.errors import EaselError, InputRefused, NotFound
 from app.metrics import Metered, Metrics
 from app.models import READY, Models
 from app.profiles import Profile, parse_size
+from app.reference import ChatCompletion, Health, Images, ModelEntry, ModelList, add_reference, replies
 from app.refusals import add_refusals, error_body
 from app.store import Store, new_seed
 from generator.request import DrawRequest
@@ -47,6 +49,7 @@ def add_api(
     """The routes, and errors in OpenAI's shape."""
     api = Api(profile, store, models, metrics or Metrics())
     app.include_router(api.router)
+    add_reference(app)
     add_refusals(app)
     return api
 
@@ -70,35 +73,50 @@ class Api:
         self.models = models
         self.metrics = metrics
         self.router = router = APIRouter()
-        router.add_api_route("/health", self.health)
-        router.add_api_route("/ready", self.ready)
-        router.add_api_route("/metrics", self.measured)
-        router.add_api_route("/v1/models", self.list_models)
-        router.add_api_route("/v1/models/{model:path}", self.get_model)
-        router.add_api_route("/v1/pictures/{picture}.png", self.picture)
-        router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None)
-        router.add_api_route("/v1/images/generations", self.images, methods=["POST"], response_model=None)
+        # The guard asks for the key; here it is only told to those who read /openapi.json.
+        key = [Security(HTTPBearer(auto_error=False, description="The key of --api-key-env, where there is one"))]
+
+        def add(path: str, answer: Callable[..., Any], replies: Any, method: str = "GET", open: bool = False) -> None:
+            router.add_api_route(
+                path, answer, methods=[method], response_model=None, responses=replies, dependencies=[] if open else key
+            )
+
+        png = {"schema": {"type": "string", "format": "binary"}}
+        text = {"schema": {"type": "string"}}
+        add("/health", self.health, replies(Health), open=True)
+        add("/ready", self.ready, {**replies(Health), 503: {"model": Health, "description": "Not yet"}}, open=True)
+        add("/metrics", self.measured, replies(text_plain=text))
+        add("/v1/models", self.list_models, replies(ModelList))
+        add("/v1/models/{model:path}", self.get_model, replies(ModelEntry))
+        add("/v1/pictures/{picture}.png", self.picture, replies(image_png=png), open=True)
+        add("/v1/chat/completions", self.chat, replies(ChatCompletion, text_event__stream=text), "POST")
+        add("/v1/images/generations", self.images, replies(Images), "POST")
         router.add_api_route("/v1/{path:path}", self.nothing, methods=ANY_METHOD, include_in_schema=False)
 
     async def health(self) -> dict[str, str]:
+        """How the models are. Answers as soon as the server runs."""
         return {**self.models.health(), "profile": self.profile.name}
 
     async def ready(self) -> JSONResponse:
-        """For load balancers: /health answers as soon as the server runs, this only once both models do."""
+        """For load balancers: 200 once both models run, and 503 before and when one has failed."""
         health = await self.health()
         return JSONResponse(health, 200 if health["status"] == READY else 503)
 
     async def measured(self) -> Response:
+        """Counters and times in Prometheus' text format."""
         return self.metrics.response()
 
     async def list_models(self) -> dict[str, Any]:
+        """The names that requests may give as their model; they may also give none."""
         return {"object": "list", "data": [_model(name) for name in self._names()]}
 
     async def get_model(self, model: str) -> dict[str, Any]:
+        """One of them."""
         self._check_model(model)
         return _model(model)
 
     async def picture(self, picture: str) -> FileResponse:
+        """A picture. Needs no key: its address cannot be guessed, and browsers have none to send."""
         # Named by its content: whoever has it need never ask again.
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
         return FileResponse(self.store.picture_path(picture), media_type="image/png", headers=headers)
@@ -107,6 +125,9 @@ class Api:
         raise NotFound(f"There is no {request.method} {request.url.path} here. What there is stands in /docs.")
 
     async def chat(self, request: Request, body: fmt.ChatRequest) -> JSONResponse | StreamingResponse:
+        """The next reply, in words or drawn; with stream, as server-sent events. The request brings the whole
+        conversation. A picture stands in the reply's text as a Markdown image, which is recognised when it comes back.
+        """
         self._check_model(body.model)
         if body.n not in (None, 1):
             raise InputRefused("One reply per request: leave n out, or set it to 1.")

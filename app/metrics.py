@@ -162,7 +162,11 @@ class CountRequests:
             await self.app(scope, receive, see)
         finally:
             # The pattern and never the path, and no method that somebody made up: each new label costs memory.
-            ours = "route" in scope and scope.get("app") is server
-            route = getattr(scope["route"], "path", "page") if ours else "page" if "endpoint" in scope else "none"
+            if "route" in scope and scope.get("app") is server:
+                route = getattr(scope["route"], "path", "none")
+            elif scope["path"] == "/mcp":
+                route = "/mcp"
+            else:
+                route = "page" if "endpoint" in scope else "none"
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.metrics.requests.labels(route, method, str(status)).inc()

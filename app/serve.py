@@ -30,6 +30,7 @@ from app.mcp_tools import McpTools
 from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
 from app.profiles import Profile
+from app.reference import SUMMARY
 from app.running import RunningTurns
 from app.store import Store
 from app.texts import TEXTS
@@ -58,7 +59,7 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
         await turns.stop_all()
         await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
-    app = FastAPI(title="Easel", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(title="Easel", description=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan)
 
     app.add_middleware(ChooseLanguage)
     app.add_middleware(Guard, access=access)

@@ -162,9 +162,17 @@ def test_what_needs_no_key(client: Clients) -> None:
     http = client(Access((KEY,)))
     drawn = http.post("/v1/images/generations", json={"prompt": "a fox"}, headers={"Authorization": f"Bearer {KEY}"})
     assert http.get(drawn.json()["data"][0]["url"]).headers["content-type"] == "image/png"
-    for path in ("/", "/zh/", "/health", "/config"):
+    for path in ("/", "/zh/", "/health", "/ready", "/config", "/docs", "/openapi.json"):
         assert http.get(path).status_code == 200, path
-    for path in ("/v1/models", "/v1/models/easel", "/v1/nothing", "/v1/pictures", "/v1/pictures/../models"):
+    for path in (
+        "/metrics",
+        "/mcp",
+        "/v1/models",
+        "/v1/models/easel",
+        "/v1/nothing",
+        "/v1/pictures",
+        "/v1/pictures/../models",
+    ):
         assert http.get(path).status_code in (401, 404), path
         assert "easel-" not in http.get(path).text
 
@@ -338,6 +346,15 @@ def test_pages_load_nothing_from_elsewhere(client: Clients) -> None:
         assert "frame-ancestors 'self'" in policy
         assert "http" not in policy
         assert "*" not in policy
+
+
+def test_what_is_measured(client: Clients) -> None:
+    http = client()
+    http.get("/config")
+    http.post("/mcp", content=b"x", headers={"Host": "evil.example"})
+    measured = http.get("/metrics").text
+    assert 'easel_requests_total{method="GET",route="page",status="200"}' in measured
+    assert 'route="/mcp",status="403"' in measured
 
 
 def test_what_is_not_there_is_said_in_openais_shape(client: Clients) -> None:
