@@ -44,7 +44,9 @@ class DrawPicture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="draw_picture")
     prompt: str = Field(description="What the picture shows, in English or Chinese")
-    size: str | None = Field(None, description="WIDTHxHEIGHT in pixels; without it, the size that suits the model")
+    size: str | None = Field(
+        default=None, description="WIDTHxHEIGHT in pixels; without it, the size that suits the model"
+    )
     seed: int | None = Field(
         None, ge=0, le=2**63 - 1, description="The same prompt, size and seed draw the same picture"
     )

@@ -78,20 +78,24 @@ class ChatRequest(BaseModel):
         description="role: system, user or assistant; content: text, or parts {type: text, text} and {type: image_url,"
         " image_url: {url}}, where url is data:image/png;base64,… or a picture of this server. Nothing is fetched",
     )
-    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Else it follows from the first user message")
+    seed: int | None = Field(
+        default=None, ge=0, le=2**63 - 1, description="Else it follows from the first user message"
+    )
     stream: bool | None = False
-    n: int | None = Field(None, description="1, if anything")
-    easel: EaselOptions = Field(EaselOptions(), description="Ours: mode is auto, draw or talk; size is WIDTHxHEIGHT")
+    n: int | None = Field(default=None, description="1, if anything")
+    easel: EaselOptions = Field(
+        default=EaselOptions(), description="Ours: mode is auto, draw or talk; size is WIDTHxHEIGHT"
+    )
 
 
 class ImagesRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red fox in the snow", "seed": 7}]})
     prompt: str = Field(description="Drawn as it is: no model rewrites it")
     model: str | None = None
-    n: int = Field(1, description="1 to 4 pictures, of seeds in a row")
-    size: str | None = Field(None, description="WIDTHxHEIGHT, or auto")
-    seed: int | None = Field(None, ge=0, le=2**63 - 1 - 16)
-    response_format: str = Field("url", description="url or b64_json")
+    n: int = Field(default=1, description="1 to 4 pictures, of seeds in a row")
+    size: str | None = Field(default=None, description="WIDTHxHEIGHT, or auto")
+    seed: int | None = Field(default=None, ge=0, le=2**63 - 1 - 16)
+    response_format: str = Field(default="url", description="url or b64_json")
     negative_prompt: str = ""
     steps: int | None = None
     guidance: float | None = None
