@@ -14,77 +14,45 @@ import base64
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi import APIRouter, FastAPI, Request, Security
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from app import conversation as core
 from app import openai_format as fmt
-from app.errors import EaselError, InputRefused, NotFound, StoreError
-from app.models import Models
+from app.errors import EaselError, InputRefused, NotFound
+from app.metrics import Metered, Metrics
+from app.models import READY, Models
 from app.profiles import Profile, parse_size
+from app.reference import ChatCompletion, Health, Images, ModelEntry, ModelList, add_reference, replies
+from app.refusals import add_refusals, error_body
 from app.store import Store, new_seed
-from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
-from generator.errors import GeneratorError, QueueFull, RequestError
 from generator.metadata import picture_texts
+from generator.request import DrawRequest
 
 OWNER = "api"
 MOST_PICTURES = 4  # in one request for images
 CLIENT_GONE = 499  # the status that proxies log for it; nobody is there to read it
+ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 LISTEN_EVERY = 0.2  # seconds between two looks whether the client is still there
 T = TypeVar("T")
 
 
-def add_api(app: FastAPI, profile: Profile, store: Store, models: Models) -> None:
+def add_api(
+    app: FastAPI, profile: Profile, store: Store, models: Models | Metered, metrics: Metrics | None = None
+) -> Api:
     """The routes, and errors in OpenAI's shape."""
-    api = Api(profile, store, models)
+    api = Api(profile, store, models, metrics or Metrics())
     app.include_router(api.router)
-
-    @app.exception_handler(EaselError)
-    @app.exception_handler(DialogError)
-    @app.exception_handler(GeneratorError)
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(error_body(error), status_of(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part != "body")
-        refusal = InputRefused(f"The request is malformed: {field or 'body'}: {first['msg']}.")
-        return JSONResponse(error_body(refusal, field), 400)
-
-    @app.exception_handler(HTTPException)
-    async def not_there(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(error_body(EaselError(str(error.detail))), error.status_code)
-
-
-def status_of(error: Exception | None) -> int:
-    match error:
-        case InputRefused() | MessageError() | ContextTooLong() | RequestError():
-            return 400
-        case NotFound():
-            return 404
-        case QueueFull():
-            return 429
-        case StoreError():
-            return 507
-        case DialogTimeout():
-            return 504
-        case DialogUnavailable():
-            return 503
-    return 500
-
-
-def error_body(error: Exception, param: str | None = None) -> dict[str, Any]:
-    status = status_of(error)
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": str(error), "type": kind, "param": param, "code": type(error).__name__}}
+    add_reference(app)
+    add_refusals(app)
+    return api
 
 
 async def while_listening(request: Request, work: Awaitable[T]) -> T:
@@ -100,34 +68,67 @@ async def while_listening(request: Request, work: Awaitable[T]) -> T:
 
 
 class Api:
-    def __init__(self, profile: Profile, store: Store, models: Models) -> None:
+    def __init__(self, profile: Profile, store: Store, models: Models | Metered, metrics: Metrics) -> None:
         self.profile = profile
         self.store = store
         self.models = models
+        self.metrics = metrics
         self.router = router = APIRouter()
-        router.add_api_route("/health", self.health)
-        router.add_api_route("/v1/models", self.list_models)
-        router.add_api_route("/v1/models/{model:path}", self.get_model)
-        router.add_api_route("/v1/pictures/{picture}.png", self.picture)
-        router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None)
-        router.add_api_route("/v1/images/generations", self.images, methods=["POST"], response_model=None)
+        # The guard asks for the key; here it is only told to those who read /openapi.json.
+        key = [Security(HTTPBearer(auto_error=False, description="The key of --api-key-env, where there is one"))]
+
+        def add(path: str, answer: Callable[..., Any], replies: Any, method: str = "GET", open: bool = False) -> None:
+            router.add_api_route(
+                path, answer, methods=[method], response_model=None, responses=replies, dependencies=[] if open else key
+            )
+
+        png = {"schema": {"type": "string", "format": "binary"}}
+        text = {"schema": {"type": "string"}}
+        add("/health", self.health, replies(Health), open=True)
+        add("/ready", self.ready, {**replies(Health), 503: {"model": Health, "description": "Not yet"}}, open=True)
+        add("/metrics", self.measured, replies(text_plain=text))
+        add("/v1/models", self.list_models, replies(ModelList))
+        add("/v1/models/{model:path}", self.get_model, replies(ModelEntry))
+        add("/v1/pictures/{picture}.png", self.picture, replies(image_png=png), open=True)
+        add("/v1/chat/completions", self.chat, replies(ChatCompletion, text_event__stream=text), "POST")
+        add("/v1/images/generations", self.images, replies(Images), "POST")
+        router.add_api_route("/v1/{path:path}", self.nothing, methods=ANY_METHOD, include_in_schema=False)
 
     async def health(self) -> dict[str, str]:
+        """How the models are. Answers as soon as the server runs."""
         return {**self.models.health(), "profile": self.profile.name}
 
+    async def ready(self) -> JSONResponse:
+        """For load balancers: 200 once both models run, and 503 before and when one has failed."""
+        health = await self.health()
+        return JSONResponse(health, 200 if health["status"] == READY else 503)
+
+    async def measured(self) -> Response:
+        """Counters and times in Prometheus' text format."""
+        return self.metrics.response()
+
     async def list_models(self) -> dict[str, Any]:
+        """The names that requests may give as their model; they may also give none."""
         return {"object": "list", "data": [_model(name) for name in self._names()]}
 
     async def get_model(self, model: str) -> dict[str, Any]:
+        """One of them."""
         self._check_model(model)
         return _model(model)
 
     async def picture(self, picture: str) -> FileResponse:
+        """A picture. Needs no key: its address cannot be guessed, and browsers have none to send."""
         # Named by its content: whoever has it need never ask again.
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
         return FileResponse(self.store.picture_path(picture), media_type="image/png", headers=headers)
 
+    async def nothing(self, request: Request) -> None:
+        raise NotFound(f"There is no {request.method} {request.url.path} here. What there is stands in /docs.")
+
     async def chat(self, request: Request, body: fmt.ChatRequest) -> JSONResponse | StreamingResponse:
+        """The next reply, in words or drawn; with stream, as server-sent events. The request brings the whole
+        conversation. A picture stands in the reply's text as a Markdown image, which is recognised when it comes back.
+        """
         self._check_model(body.model)
         if body.n not in (None, 1):
             raise InputRefused("One reply per request: leave n out, or set it to 1.")
@@ -142,10 +143,25 @@ class Api:
     async def images(self, request: Request, body: fmt.ImagesRequest) -> JSONResponse:
         """The prompt is drawn as it is; several pictures take seeds in a row."""
         self._check_model(body.model)
-        if not 1 <= body.n <= MOST_PICTURES:
-            raise InputRefused(f"n must be from 1 to {MOST_PICTURES}; got {body.n}.")
         if body.response_format not in ("url", "b64_json"):
             raise InputRefused(f"response_format must be url or b64_json; got {body.response_format!r}.")
+        data = []
+        async for draw, picture in self.draw(body, request):
+            item: dict[str, Any] = {"revised_prompt": draw.prompt, "seed": draw.seed}
+            if body.response_format == "b64_json":
+                item["b64_json"] = base64.b64encode(self.store.picture_path(picture).read_bytes()).decode("ascii")
+            else:
+                item["url"] = f"{str(request.base_url).rstrip('/')}/v1/pictures/{picture}.png"
+            data.append(item)
+        return JSONResponse({"created": int(time.time()), "data": data})
+
+    async def draw(
+        self, body: fmt.ImagesRequest, request: Request | None = None
+    ) -> AsyncGenerator[tuple[DrawRequest, str]]:
+        """Each drawing as it was asked of the generator, and its picture; none for a client that has hung up."""
+        if not 1 <= body.n <= MOST_PICTURES:
+            raise InputRefused(f"n must be from 1 to {MOST_PICTURES}; got {body.n}.")
+        core.check_unicode(body.prompt + body.negative_prompt, "The prompt")
         changes: dict[str, Any] = {} if body.size in (None, "auto") else parse_size(str(body.size))
         changes |= {
             key: value for key, value in (("steps", body.steps), ("guidance", body.guidance)) if value is not None
@@ -159,23 +175,16 @@ class Api:
             )
             for number in range(body.n)
         ]
-        data = []
         for draw in requests:
             job = await asyncio.to_thread(self.models.generator.submit, draw)
             try:
-                drawing = await while_listening(request, asyncio.shield(asyncio.wrap_future(job.future)))
+                work = asyncio.shield(asyncio.wrap_future(job.future))
+                drawing = await (while_listening(request, work) if request is not None else work)
             except (asyncio.CancelledError, HTTPException):
                 job.cancel()
                 raise
             info = picture_texts(draw, drawing.provenance, profile=self.profile.name)
-            picture = await asyncio.to_thread(self.store.add_picture, drawing.image, info, True)
-            item: dict[str, Any] = {"revised_prompt": draw.prompt, "seed": draw.seed}
-            if body.response_format == "b64_json":
-                item["b64_json"] = base64.b64encode(self.store.picture_path(picture).read_bytes()).decode("ascii")
-            else:
-                item["url"] = f"{str(request.base_url).rstrip('/')}/v1/pictures/{picture}.png"
-            data.append(item)
-        return JSONResponse({"created": int(time.time()), "data": data})
+            yield draw, await asyncio.to_thread(self.store.add_picture, drawing.image, info, True)
 
     def _names(self) -> tuple[str, ...]:
         return ("easel", f"easel-{self.profile.name}")
@@ -206,6 +215,7 @@ class ChatReply:
             past.conversation, past.message, models.dialog, models.generator, past.turns, self.api.profile, self.mode,
             parent=past.conversation.leaf, system=past.system,
         )  # fmt: skip
+        self.events = self.api.metrics.watch_turn("api", self.events)
         await anext(self.events)
 
     async def whole(self) -> dict[str, Any]:

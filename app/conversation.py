@@ -253,12 +253,19 @@ def check_message(message: UserMessage, mode: str = "auto") -> None:
         raise InputRefused(f"There is no mode {mode!r}. Choose {', '.join(MODES)}.")
     if not message.text.strip() and not message.pictures:
         raise InputRefused("The message is empty. Write what you would like to see, or add a picture.")
+    check_unicode(message.text, "The message")
     if len(message.text) > MAX_TEXT:
         raise InputRefused(
             f"The message has {len(message.text):,} characters; at most {MAX_TEXT:,} can be read. Shorten it first."
         )
     if len(message.pictures) > MAX_UPLOADS:
         raise InputRefused(f"A message can hold at most {MAX_UPLOADS} pictures. Remove some and send again.")
+
+
+def check_unicode(text: str, what: str) -> None:
+    """JSON can write half of a character that UTF-16 writes in two; no file, database or model can hold it."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputRefused(f"{what} holds half a character (a lone surrogate). Type it again, or send valid Unicode.")
 
 
 def history(turns: Sequence[Turn], store: Turns) -> list[Message]:

@@ -24,3 +24,15 @@ class StoreError(EaselError):
 
 class NotFound(EaselError):
     """A conversation, turn or picture that does not exist, or belongs to somebody else."""
+
+
+class Unauthorized(EaselError):
+    """The HTTP API was asked without its key, or from another machine where there is none."""
+
+
+class Forbidden(EaselError):
+    """A request that another site's page made in a user's browser, or under a name that this server does not have."""
+
+
+class TooLarge(EaselError):
+    """The body of a request is larger than what is read."""

@@ -18,18 +18,21 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.conversation import UserMessage
+from app.conversation import UserMessage, check_unicode
 from app.errors import InputRefused, NotFound
-from app.pictures import read_upload
+from app.pictures import MOST_BYTES, read_upload
 from app.profiles import Settings, parse_size
 from app.store import LARGEST_SEED, Conversation, Store, Turn
 from dialog_mllm.messages import MAX_TEXT, escape_user_text
 from dialog_mllm.protocol import DRAW, SWITCH
 
 MOST_MESSAGES = 400
+LONGEST_ADDRESS = 2_000
+MOST_PICTURES = 64  # in one request: each is decoded, whatever the dialog model looks at
 _PICTURE_ADDRESS = r"(?:https?://[^\s)/]+)?(?:/[^\s)]*)?/v1/pictures/([0-9a-f]{32})\.png"
-_PICTURE = re.compile(r"!\[((?:\\.|[^\]\\])*)\]\(" + _PICTURE_ADDRESS + r"\)")
+_PICTURE = re.compile(r"!\[((?:\\.|[^\[\]\\])*)\]\(" + _PICTURE_ADDRESS + r"\)")  # no "[": else its time is quadratic
 _OWN_ADDRESS = re.compile(_PICTURE_ADDRESS)
+_DATA_URL = re.compile(r"data:image/(?:png|jpe?g|webp)(?:;[\w.=-]+)*;base64,", re.IGNORECASE)
 
 
 class EaselOptions(BaseModel):
@@ -54,21 +57,45 @@ class ChatMessage(BaseModel):
 class ChatRequest(BaseModel):
     """Fields of OpenAI's that make no sense here (temperature, tools, …) are let by."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "easel",
+                    "messages": [
+                        {"role": "user", "content": "draw a red fox in the snow"},
+                        {"role": "assistant", "content": f"![A red fox.](http://…/v1/pictures/{'0' * 32}.png)"},
+                        {"role": "user", "content": "give it a blue scarf"},
+                    ],
+                }
+            ]
+        }
+    )
     model: str | None = None
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
-    seed: int | None = Field(None, ge=0, le=2**63 - 1)
+    messages: list[ChatMessage] = Field(
+        min_length=1,
+        max_length=MOST_MESSAGES,
+        description="role: system, user or assistant; content: text, or parts {type: text, text} and {type: image_url,"
+        " image_url: {url}}, where url is data:image/png;base64,… or a picture of this server. Nothing is fetched",
+    )
+    seed: int | None = Field(
+        default=None, ge=0, le=2**63 - 1, description="Else it follows from the first user message"
+    )
     stream: bool | None = False
-    n: int | None = None
-    easel: EaselOptions = EaselOptions()
+    n: int | None = Field(default=None, description="1, if anything")
+    easel: EaselOptions = Field(
+        default=EaselOptions(), description="Ours: mode is auto, draw or talk; size is WIDTHxHEIGHT"
+    )
 
 
 class ImagesRequest(BaseModel):
-    prompt: str
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a red fox in the snow", "seed": 7}]})
+    prompt: str = Field(description="Drawn as it is: no model rewrites it")
     model: str | None = None
-    n: int = 1
-    size: str | None = None
-    seed: int | None = Field(None, ge=0, le=2**63 - 1 - 16)
-    response_format: str = "url"
+    n: int = Field(default=1, description="1 to 4 pictures, of seeds in a row")
+    size: str | None = Field(default=None, description="WIDTHxHEIGHT, or auto")
+    seed: int | None = Field(default=None, ge=0, le=2**63 - 1 - 16)
+    response_format: str = Field(default="url", description="url or b64_json")
     negative_prompt: str = ""
     steps: int | None = None
     guidance: float | None = None
@@ -173,6 +200,7 @@ def _group(messages: Sequence[ChatMessage], store: Store) -> tuple[str, list[_Sp
     for number, message in enumerate(messages):
         role = "system" if message.role == "developer" else message.role
         text, pictures = _read_content(message.content, store, f"messages.{number}")
+        check_unicode(text, f"messages.{number}")
         if len(text) > MAX_TEXT and role != "user":  # a user's text has its own, closer limit and message
             raise InputRefused(f"messages.{number} has {len(text):,} characters; at most {MAX_TEXT:,} can be read.")
         if role == "system":
@@ -186,6 +214,8 @@ def _group(messages: Sequence[ChatMessage], store: Store) -> tuple[str, list[_Sp
             spoken[-1].pictures += pictures
         else:
             spoken.append(_Spoken(role, text, pictures))
+    if sum(len(message.pictures) for message in spoken) > MOST_PICTURES:
+        raise InputRefused(f"A request can hold at most {MOST_PICTURES} pictures. Leave out the oldest.")
     return "\n".join(system), spoken
 
 
@@ -211,18 +241,21 @@ def _read_content(
 
 def _read_url(url: Any, store: Store, where: str) -> bytes | str:
     """Data URLs and our own pictures. No other address is ever opened: the server fetches nothing for anybody."""
-    if isinstance(url, str) and url.startswith("data:"):
-        head, comma, data = url.partition(",")
-        if not (comma and head.endswith(";base64")):
-            raise InputRefused(f"{where}: a data URL begins with data:image/png;base64,")
+    if isinstance(url, str) and url[:5].lower() == "data:":
+        if (head := _DATA_URL.match(url)) is None:
+            raise InputRefused(
+                f"{where}: a picture's data URL begins with data:image/png;base64, (or image/jpeg, image/webp)."
+            )
+        if len(url) > MOST_BYTES * 4 // 3 + 100:
+            raise InputRefused(f"{where}: the picture is larger than {MOST_BYTES // 2**20} MB. Send it smaller.")
         try:
-            return base64.b64decode(data, validate=True)
+            return base64.b64decode(url[head.end() :], validate=True)
         except (binascii.Error, ValueError) as error:
             raise InputRefused(f"{where}: the data URL is not valid base64.") from error
-    if isinstance(url, str) and (match := _OWN_ADDRESS.fullmatch(url)):
+    if isinstance(url, str) and len(url) < LONGEST_ADDRESS and (match := _OWN_ADDRESS.fullmatch(url)):
         store.picture_path(match[1])
         return match[1]
-    raise InputRefused(f"{where}: send pictures as data URLs. Other addresses are not fetched.")
+    raise InputRefused(f"{where}: send the picture itself, as data:image/png;base64,… Other addresses are not fetched.")
 
 
 def _read_reply(text: str, store: Store) -> dict[str, Any]:

@@ -38,12 +38,20 @@ def read_upload(source: Path | bytes) -> Image.Image:
                 _check_size(name, picture.width, picture.height)
                 picture.draft("RGB", (LONGEST_EDGE, LONGEST_EDGE))  # JPEG decodes smaller right away
                 picture.load()
-                picture.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
-                return upright(picture)
+                kept = _eight_bits(picture)
+                kept.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
+                kept = upright(kept)
+                kept.info = {}  # pixels only: no place, no name, no colour profile of somebody else's making
+                return kept
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name) from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputRefused(f"{name} is not a picture that can be read. Use a PNG, JPEG or WebP file.") from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Pillow cuts 16-bit greys off at 255 instead of scaling them: all but the darkest would be white."""
+    return picture.point(lambda grey: grey / 256).convert("L") if picture.mode.startswith("I") else picture
 
 
 def png_bytes(picture: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:

@@ -15,6 +15,7 @@ from PIL import Image
 from app import branches
 from app import conversation as core
 from app.errors import InputRefused, StoreError
+from app.metrics import Metrics
 from app.profiles import Profile
 from app.store import Conversation, Store, Turn, new_seed
 
@@ -82,11 +83,19 @@ class Run:
 
 
 class RunningTurns:
-    def __init__(self, profile: Profile, store: Store, dialog: core.Dialog, generator: core.Generator) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        store: Store,
+        dialog: core.Dialog,
+        generator: core.Generator,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._profile = profile
         self._store = store
         self._dialog = dialog
         self._generator = generator
+        self._metrics = metrics or Metrics()
         self._runs: dict[str, Run] = {}  # by conversation
         self._starting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -151,6 +160,7 @@ class RunningTurns:
         self.check_idle(conversation)
         self._starting.add(conversation.id)
         try:
+            events = self._metrics.watch_turn("page", events)
             accepted = await anext(events)
             assert isinstance(accepted, core.Accepted)
             turn = accepted.turn

@@ -8,22 +8,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import add_api
 from app.errors import EaselError
+from app.guard import Access, Guard
+from app.mcp_tools import McpTools
+from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
 from app.profiles import Profile
+from app.reference import SUMMARY
 from app.running import RunningTurns
 from app.store import Store
 from app.texts import TEXTS
@@ -33,20 +40,30 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 3  # seconds that open connections get at the end
 
 
-def build_app(profile: Profile, store: Store, models: Models) -> FastAPI:
+def build_app(profile: Profile, store: Store, models: Models, access: Access | None = None) -> FastAPI:
     """The whole server; the models may still be starting."""
-    turns = RunningTurns(profile, store, models.dialog, models.generator)
+    access, metrics = access or Access(), Metrics()
+    metered = Metered(models, metrics)
+    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with tools.running():
+            yield
         await turns.stop_all()
         await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
-    app = FastAPI(title="Easel", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(title="Easel", description=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan)
 
     app.add_middleware(ChooseLanguage)
-    add_api(app, profile, store, models)
+    app.add_middleware(Guard, access=access)
+    if access.origins:  # Gradio leaves this to us then
+        app.add_middleware(
+            CORSMiddleware, allow_origins=sorted(access.origins), allow_methods=["*"], allow_headers=["*"]
+        )
+    app.add_middleware(CountRequests, metrics=metrics)
+    tools = McpTools(add_api(app, profile, store, metered, metrics))
+    app.router.routes.append(tools.route)
     pages = {
         path: build_page(TEXTS[language], profile, store, turns) for path, language in (("/", "en"), ("/zh", "zh"))
     }
@@ -70,17 +87,22 @@ class ChooseLanguage:
         await app(scope, receive, send)
 
 
-def serve(profile: Profile, host: str, port: int, data_dir: Path) -> int:
+def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access) -> int:
     """Runs until Ctrl-C. Raises EaselError, DialogError or GeneratorError for what is wrong from the start."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
+        os.umask(0o077)  # conversations, pictures and logs are nobody else's on this machine
         store = Store(data_dir)
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(data_dir / "uploads"))  # else all Gradio apps share one in /tmp
         stack.callback(store.close)
         models = Models(profile, data_dir / "logs")
         stack.callback(models.stop)
         server = _Server(
             uvicorn.Config(
-                build_app(profile, store, models), log_level="warning", timeout_graceful_shutdown=GRACE, ws="none"
+                build_app(profile, store, models, known_here(access, host)),
+                log_level="warning",
+                timeout_graceful_shutdown=GRACE,
+                ws="none",
             )
         )
         with _signals(server):
@@ -88,11 +110,19 @@ def serve(profile: Profile, host: str, port: int, data_dir: Path) -> int:
             shown = f"[{host}]" if ":" in host else host
             print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
             if host not in LOOPBACK:
-                print("Note: whoever can reach this address can use it. There is no sign-in.")
+                print("Note: whoever can reach this address can use the page. There is no sign-in.")
+                if not access.keys:
+                    print("The HTTP API answers this machine alone; start with --api-key-env to open it to others.")
             sys.stdout.flush()
             server.run(sockets=[listener])
             print("Stopping…", flush=True)
     return 0
+
+
+def known_here(access: Access, host: str) -> Access:
+    """With the names that this machine has in its own network, and the one that it was told to listen at."""
+    name = socket.gethostname().lower()
+    return replace(access, hosts=access.hosts | {host.lower(), name, f"{name}.local"})
 
 
 class _Server(uvicorn.Server):

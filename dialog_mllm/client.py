@@ -181,6 +181,7 @@ class DialogClient:
         parser = Parser(may_draw=mode != "talk")
         decision = _Decision(draw.single if mode != "draw" else None)
         started = time.monotonic()
+        tokens = 0
         first_token: float | None = None
         finish: str | None = None
         async with self._open("/v1/chat/completions", body) as response:
@@ -194,6 +195,7 @@ class DialogClient:
                     break
                 chunk = _read_chunk(line)
                 decision.see(chunk.positions)
+                tokens += len(chunk.positions)
                 finish = chunk.finish or finish
                 if chunk.text and first_token is None:
                     first_token = time.monotonic() - started
@@ -209,6 +211,7 @@ class DialogClient:
             reply,
             draw_probability=decision.probability,
             truncated=finish == "length",
+            tokens=tokens,
             timings={"first_token": total if first_token is None else first_token, "total": total},
         )
 

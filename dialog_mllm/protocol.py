@@ -74,6 +74,7 @@ class Reply:
     draw_probability: float | None = None  # P(<draw>) where the model decided; None if the server did not tell
     timings: dict[str, float] | None = None  # seconds: first_token, total
     truncated: bool = False  # cut off at max_tokens
+    tokens: int = 0  # how many the model wrote, where its server tells
     forgotten: int = 0  # how many of the oldest messages no longer fitted the model's context
 
     @property

@@ -17,6 +17,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data-dir", type=Path, help="where conversations are kept (~/.local/share/easel, or $EASEL_DATA)"
     )
     parser.add_argument("--profile", default="storybook", help="storybook, hunyuan, or a .toml file (%(default)s)")
+    parser.add_argument(
+        "--api-key-env",
+        metavar="VAR",
+        help="environment variable with the key that programs must send to /v1, /mcp and /metrics; several keys are"
+        " separated by spaces (without it, only programs on this machine are answered). It does not lock the page",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that this server is reached by, such as a proxy's; addresses and localhost always work",
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a site whose pages may use the API from a browser, such as https://chat.example",
+    )
     parser.add_argument("--mllm-url", help="an OpenAI-compatible server with the dialog model, instead of our own vLLM")
     parser.add_argument("--mllm-key", default="", help="its API key")
     parser.add_argument("--mllm-model", help="the model's name there")
@@ -30,10 +50,12 @@ def run(args: argparse.Namespace) -> int:
         profile = replace(
             profile, mllm_url=args.mllm_url, mllm_key=args.mllm_key, dialog=args.mllm_model or profile.dialog
         )
+    from app.guard import read_access
     from app.serve import serve
     from app.store import default_data_dir
 
-    return serve(profile, args.host, args.port, (args.data_dir or default_data_dir()).expanduser())
+    access = read_access(args.api_key_env, args.allow_host, args.allow_origin)
+    return serve(profile, args.host, args.port, (args.data_dir or default_data_dir()).expanduser(), access)
 
 
 def _port(text: str) -> int:

@@ -27,6 +27,7 @@ from tests.app.test_pictures import bomb, encode
 
 Json = dict[str, Any]
 SIZE = (PROFILES["storybook"].width, PROFILES["storybook"].height)
+SMALL = encode(Image.new("RGB", (8, 8)), "PNG")
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 def ask(http: TestClient, *messages: Json | str, status: int = 200, **body: Any) -> Json:
     spoken = [message if isinstance(message, dict) else user(message) for message in messages]
-    response = http.post("/v1/chat/completions", json={"model": "easel", "messages": spoken, **body})
+    content = json.dumps({"model": "easel", "messages": spoken, **body})  # httpx's own refuses what an attacker sends
+    response = http.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == status, response.text
     return response.json()
 
@@ -186,12 +188,41 @@ def test_messages_in_a_row_are_one(http: TestClient, models: FakeModels) -> None
         ([{"role": "assistant", "content": "hi"}], "last message must be the user's"),
         ([{"role": "robot", "content": "hi"}], "no role 'robot'"),
         ([user(text("look"), {"type": "video"})], "content part"),
-        ([user(text("look"), image("http://169.254.169.254/secret"))], "Other addresses are not fetched"),
-        ([user(text("look"), image("file:///etc/passwd"))], "Other addresses are not fetched"),
+        *(
+            (
+                [user(text("look"), image(address))],
+                "send the picture itself, as data:image/png;base64,… Other addresses",
+            )
+            for address in (
+                "http://169.254.169.254/latest/meta-data/",
+                "http://127.0.0.1/a.png",
+                "https://example.com/a.png",
+                "file:///etc/passwd",
+                "/etc/passwd",
+                "ftp://host/a.png",
+                "gopher://host/",
+                "//host/a.png",
+                "",
+                "http://easel.test:7860/v1/pictures/../../easel.sqlite3",
+                "http://x/" + "/v1/pictures/" * 100_000,
+            )
+        ),
+        ([user(text("look"), {"type": "image_url", "image_url": ["http://127.0.0.1/"]})], "send the picture itself"),
+        ([user(text("look"), image("data:text/html;base64,PHNjcmlwdD4="))], "a picture's data URL begins with"),
+        ([user(text("look"), image("data:image/svg+xml;base64,PHN2Zy8+"))], "a picture's data URL begins with"),
+        ([user(text("look"), image("data:image/png;base64," + "A" * 28_000_000))], "larger than 20 MB"),
+        ([user(*[image(data_url(SMALL))] * 5)], "at most 4 pictures"),
+        (
+            [user(*[image(data_url(SMALL))] * 4), {"role": "assistant", "content": "nice"}] * 17 + [user("x")],
+            "at most 64",
+        ),
+        ([user("draw \ud83d")], "messages.0 holds half a character"),
+        ([user(text("look"), text("\udd8a"))], "messages.0 holds half a character"),
         ([user(text("look"), image("data:image/png;base64,???"))], "not valid base64"),
-        ([user(text("look"), image("data:image/png,xx"))], "a data URL begins with"),
+        ([user(text("look"), image("data:image/png,xx"))], "data URL begins with data:image/png;base64,"),
         ([user(text("look"), image(data_url(b"just text")))], "not a picture"),
         ([user(text("look"), image(data_url(bomb(20_000))))], "too large"),
+        ([user("draw"), {"role": "assistant", "content": "![" * 4_000}, user("")], "message is empty"),  # at once
         ([user("draw"), {"role": "assistant", "content": "x" * 9_000}, user("hi")], "messages.1 has 9,000"),
     ],
 )
@@ -212,10 +243,30 @@ def test_bad_messages(http: TestClient, models: FakeModels, messages: list[Json]
         ({"easel": {"colour": "red"}}, 400, "easel.colour"),
         ({"easel": {"size": "big"}}, 400, "WIDTHxHEIGHT"),
         ({"easel": {"mode": "sing"}}, 400, "easel.mode"),
+        ({"easel": {"guidance": float("nan")}}, 400, "Guidance must be a number from 1 to 30; got nan"),
+        ({"model": "\ud800"}, 404, "no model"),
     ],
 )
 def test_bad_requests(http: TestClient, body: Json, status: int, message: str) -> None:
     assert message in ask(http, "draw a fox", status=status, **body)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "malformed: body"),
+        ("null", "malformed: body"),
+        ("{", "no valid JSON: Expecting property name"),
+        ('{"messages": ' + "[" * 100_000, "error parsing the body"),  # too deep
+        ('{"seed": ' + "9" * 5_000 + "}", "error parsing the body"),  # too long a number
+        ("messages=hello", "no valid JSON"),
+    ],
+)
+def test_bodies_that_are_no_request(http: TestClient, body: str, message: str) -> None:
+    response = http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+    assert response.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(
@@ -285,11 +336,15 @@ def test_images(http: TestClient, models: FakeModels) -> None:
         ({"prompt": "a", "size": "100x100"}, "multiple of 16"),
         ({"prompt": "a", "size": "1024x1024"}, "outside what this model draws"),
         ({"prompt": "a", "response_format": "svg"}, "url or b64_json"),
+        ({"prompt": "a \ud83d"}, "The prompt holds half a character"),
+        ({"prompt": "a", "negative_prompt": "\udd8a"}, "The prompt holds half a character"),
         ({}, "prompt"),
     ],
 )
 def test_bad_image_requests(http: TestClient, body: Json, message: str) -> None:
-    response = http.post("/v1/images/generations", json=body)
+    response = http.post(
+        "/v1/images/generations", content=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
     assert response.status_code == 400
     assert message in response.json()["error"]["message"]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import fields
+from html.parser import HTMLParser
 
 import pytest
 
@@ -33,6 +34,53 @@ def test_the_models_text_has_no_html(store: Store, conversation: Conversation) -
     content = show_turns([said], None, EN)[1]["content"]
     assert content.startswith("**bold** ")
     assert not re.search(r"[<>]|!\[|://", content)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</div></figure><iframe src=javascript:alert(1)>",
+    '" onload="alert(1)', "' onerror='alert(1)", "<svg/onload=alert(1)>", "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "[a](javascript:alert(1))", "![a](http://evil.example/x.png)", "<http://evil.example>", "www.evil.example",
+    "[a]: javascript:alert(1)\n\n[a]", "```html\n<script>alert(1)</script>\n```", "\n\n<script>alert(1)</script>\n\n",
+    "<!--", "<style>*{display:none}</style>", "<draw><switch>", "\u202e<b>\u2066", "a\x00<b>",
+    "<a href='data:text/html,x'>x",
+)  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """What a browser would make elements of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self.attributes: set[tuple[str, str | None]] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.add(tag)
+        self.attributes.update(attrs)
+
+
+@pytest.mark.parametrize("evil", HOSTILE)
+@pytest.mark.parametrize("status", ["done", "failed", "drawing"])
+def test_nothing_hostile_becomes_html(store: Store, conversation: Conversation, evil: str, status: str) -> None:
+    """Whoever said it: the user, the model before and in the prompt, or an error's text."""
+    said = {"status": status, "text": evil, "error": evil}
+    turns = [
+        turn(store, conversation, evil, **said, prompt=f"a fox {evil}", picture="f" * 32),
+        turn(store, conversation, evil, **said, prompt=f"a {evil} fox", picture="e" * 32),
+        turn(store, conversation, evil, **said, prompt=evil),
+    ]
+    run = Run(turns[-1], asyncio.Event(), text=evil, prompt=evil, drawing=True)
+    for message in [*show_turns(turns, None, EN), *show_turns(turns, run, EN)]:
+        tags = Tags()
+        tags.feed(message["content"])
+        ours = {"figure", "figcaption", "a", "img", "details", "summary", "small", "div", "br", "del", "mark"}
+        assert tags.found <= ours
+        names = {name for name, _ in tags.attributes}
+        assert names <= {"class", "href", "target", "rel", "src", "alt", "width", "height", "style", "role"}
+        addresses = [value or "" for name, value in tags.attributes if name in ("src", "href")]
+        assert all(re.fullmatch(r"/v1/pictures/[ef]+\.png", address) for address in addresses)
+        markdown = re.split(r"(?:^|\n\n)<(?=figure|details|div)", message["content"])[0]
+        assert not re.search(r"[\[\]<>!]|://|www\.", markdown)  # neither HTML nor links nor pictures there
 
 
 def test_differences_are_marked() -> None:
