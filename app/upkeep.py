@@ -25,7 +25,7 @@ from app.store import MIGRATIONS, Store, picture_file, picture_id
 
 DATABASE = "easel.sqlite3"
 _PICTURE = re.compile(r"pictures/([0-9a-f]{2})/(\1[0-9a-f]{30})\.png")
-SNAPSHOTS = 5  # most that a backup takes
+SNAPSHOTS = 50  # until nothing more was deleted while the pictures were copied; each copies what is new alone
 
 
 @dataclass(frozen=True)
