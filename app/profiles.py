@@ -71,9 +71,9 @@ class Profile:
     adapter: str = ""  # PEFT folder for the dialog model; "" for none
     mllm_url: str = ""  # a running OpenAI-compatible server; "" and Easel starts vLLM itself
     mllm_key: str = ""
-    width: int = 128
-    height: int = 128
-    sizes: tuple[str, ...] = ("128x128",)  # offered in the interface, width x height
+    width: int = 256
+    height: int = 256
+    sizes: tuple[str, ...] = ("256x256", "128x128")  # offered in the interface, width x height
     steps: int = 10
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
