@@ -61,9 +61,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         say("one step")
         result |= engine.call(lambda: compare_steps(ours, theirs, args.rounds))
         say("whole pictures")
-        result |= engine.call(lambda: compare_pictures(ours, theirs, max(3, args.rounds // 3)))
+        few = max(3, args.rounds // 3)
+        sides = {"": ours.native, f"_{TOKENS[0]}": side_of(ours, TOKENS[0])}
+        for suffix, side in sides.items():
+            compared = engine.call(partial(compare_pictures, ours, theirs, side, few))
+            result |= {f"{name}{suffix}": value for name, value in compared.items()}
         say("edits")
-        result |= edit_cost(engine, max(3, args.rounds // 3))
+        result |= edit_cost(engine, few)
         say("drawings at once")
         return result | throughput(engine, side_of(ours, TOKENS[0]), max(2, args.rounds // 3))
 
@@ -180,11 +184,11 @@ def diffusers_step(ours: Any, theirs: Any, canvas: Any) -> Callable[[], Any]:
 # --- whole pictures
 
 
-def compare_pictures(ours: Any, theirs: Any, rounds: int) -> dict[str, Any]:
-    """From the prompt to the pixels, in the model's own size; the largest difference of two pixels is told too."""
+def compare_pictures(ours: Any, theirs: Any, side: int, rounds: int) -> dict[str, Any]:
+    """From the prompt to the pixels; the largest difference of two pixels is told too."""
     import torch
 
-    request = DrawRequest(PROMPT, seed=7, size=(ours.native, ours.native), steps=STEPS, guidance=GUIDANCE)
+    request = DrawRequest(PROMPT, seed=7, size=(side, side), steps=STEPS, guidance=GUIDANCE)
 
     def own() -> Image.Image:
         ours.text.known.clear()  # diffusers reads the prompts each time, too

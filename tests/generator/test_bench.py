@@ -25,7 +25,7 @@ def test_bench(tmp_path: Path, meta_size: bool, monkeypatch: pytest.MonkeyPatch)
     bench.add_arguments(parser)
     result = bench.run(parser.parse_args(["--folder", str(tmp_path / "tiny"), "--rounds", "2"]))
     assert result["parity"] < 1e-4 and result["picture_parity"] <= 1 and result["crowd_parity"] <= 1
-    ratios = ("step_ratio_64", "step_ratio_256", "picture_ratio", "edit_cost", "throughput_ratio_4")
+    ratios = ("step_ratio_64", "step_ratio_256", "picture_ratio", "picture_ratio_64", "edit_cost", "throughput_ratio_4")
     assert all(result[name] > 0 for name in ratios) and result["second_user_wait"] > -1
 
 
