@@ -73,7 +73,7 @@ class Profile:
     mllm_key: str = ""
     width: int = 256
     height: int = 256
-    sizes: tuple[str, ...] = ("256x256", "128x128")  # offered in the interface, width x height
+    sizes: tuple[str, ...] = ("256x256",)  # offered in the interface, width x height
     steps: int = 10
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
