@@ -149,7 +149,8 @@ def test_the_key(client: Clients) -> None:
 
 
 def test_openais_client_names_the_error(client: Clients) -> None:
-    openai = pytest.importorskip("openai")
+    import openai
+
     with serving(client(Access((KEY,))).app) as url:
         with pytest.raises(openai.AuthenticationError, match="This API key is wrong"):
             openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0).models.list()
