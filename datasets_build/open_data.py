@@ -27,7 +27,7 @@ from datasets_build.topics import TOPICS
 def build(language: str, split: str, rng: random.Random) -> Dialogue:
     speaker = Speaker(language, split, rng)
     makers = (
-        (_small_talk, 14), (_about, 12), (_refuse, 4), (_look, 22), (_describe_several, 6), (_compare, 8),
+        (_small_talk, 14), (_about, 12), (_refuse, 4), (_look, 40), (_describe_several, 6), (_compare, 8),
         (_rewrite, 18), (_copy, 3), (_expand, 6), (_ask_text, 5), (_translate, 2),
     )  # fmt: skip
     maker = rng.choices([maker for maker, _ in makers], [weight for _, weight in makers])[0]
@@ -54,10 +54,10 @@ def _distinct(exchanges: list[Exchange]) -> list[Exchange]:
 
 
 def _look(speaker: Speaker) -> list[Exchange]:
-    """One picture and up to four questions about it."""
+    """One picture and up to seven questions about it: each costs a dozen tokens, and the picture's are paid once."""
     scene = sample_scene(speaker.rng, speaker.split)
     exchanges = [looking.look(speaker, scene, uploaded=True)]
-    exchanges += [looking.look(speaker, scene) for _ in range(speaker.rng.choice((0, 1, 2, 3)))]
+    exchanges += [looking.look(speaker, scene) for _ in range(speaker.rng.choice((0, 1, 2, 4, 6)))]
     return _distinct(exchanges)
 
 
