@@ -69,7 +69,12 @@ COMMANDS = {
     "eval image": Command("app.commands.eval_image", "are the things asked for in the pictures?"),
     "eval edit": Command("app.commands.eval_edit", "do edits change what was asked, and nothing else?"),
     "eval chat": Command("app.evaluation", "whole dialogues through the running app"),
-    "bench load": Command("app.load", "many users at once through the HTTP API: errors, mix-ups, waits, memory"),
+    "bench dialog": Command(
+        "app.commands.bench_dialog", "the dialog model through vLLM: first token, crowd, prefix cache"
+    ),
+    "bench load": Command(
+        "app.commands.bench_load", "many users at once through the HTTP API: errors, mix-ups, waits, memory"
+    ),
     "bench dit": Command("generator.bench", "our denoiser and engine against diffusers' pipeline, same weights"),
 }
 

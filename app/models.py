@@ -67,7 +67,7 @@ class DialogModel:
                 profile.mllm_url, profile.mllm_key or None, profile.dialog, max_images=profile.max_images
             )
             return
-        settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **_vllm_device())
+        settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **vllm_device())
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
         self._client = DialogClient(
             lambda: server.base_url, server.api_key, server.model_name, max_images=profile.max_images
@@ -219,7 +219,7 @@ def _from_hub(name: str) -> str:
         ) from error
 
 
-def _vllm_device() -> dict[str, Any]:
+def vllm_device() -> dict[str, Any]:
     """vLLM's settings where there is a GPU; the defaults suit a CPU. Asks without importing torch."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return {}

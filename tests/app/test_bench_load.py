@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from app.api import add_api
 from app.cli import main
-from app.load import Load, measure
+from app.commands.bench_load import Load, measure
 from app.metrics import Metered, Metrics
 from app.profiles import Profile
 from app.store import Store

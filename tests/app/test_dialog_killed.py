@@ -1,0 +1,94 @@
+"""kill -9 of the real vLLM in mid-reply, at random moments: every turn ends, the server is back, nothing is left over.
+
+EASEL_KILLS=10 python -m pytest tests/app/test_dialog_killed.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from app.conversation import UserMessage
+from app.models import DialogModel
+from app.profiles import Profile
+from app.running import RunningTurns
+from app.store import Store
+from tests.app.fakes import FakeGenerator
+from tests.dialog_mllm.test_server import processes_naming
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+KILLS = int(os.environ.get("EASEL_KILLS", "2"))
+
+
+async def talk_and_kill(turns: RunningTurns, store: Store, profile: Profile, key: str, rng: random.Random) -> str:
+    """One turn in which a process of vLLM is killed; how the turn ended."""
+    conversation = store.create_conversation("local", profile.name, profile.settings.to_json())
+    run = await turns.start(conversation, UserMessage("describe what you can draw for me"), "auto", None)
+    await asyncio.sleep(rng.uniform(0.0, 0.4))
+    victims = [pid for pid, command in processes_naming(key).items() if "api_server" in command or "Engine" in command]
+    os.kill(rng.choice(victims), signal.SIGKILL)
+    async with asyncio.timeout(120):
+        async for _ in run.watch():
+            pass
+    assert run.turn.status in ("done", "failed"), run.turn
+    if run.turn.status == "done":
+        assert run.turn.text or run.turn.picture
+        return "done"
+    assert len(run.problem) > 20 and store.turn(run.turn.id).error, "it does not say what happened"
+    path = store.path(store.conversation("local", conversation.id).leaf)
+    again = await turns.retry(store.conversation("local", conversation.id), path[-1], "auto")  # waits for the server
+    async for _ in again.watch():
+        pass
+    assert again.turn.status == "done", again.turn.error
+    return "failed"
+
+
+def zombies() -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state == "Z" and int(parent) == os.getpid():
+            found.append(folder.name)
+    return found
+
+
+def listening(address: str) -> bool:
+    host, port = address.removeprefix("http://").split("/")[0].split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_killed_at_random_moments(profile: Profile, store: Store, tmp_path: Path) -> None:
+    rng = random.Random(9)
+    shared = set(os.listdir("/dev/shm"))
+    dialog = DialogModel(profile, tmp_path / "logs")
+    server = dialog._server
+    assert server is not None
+    turns = RunningTurns(profile, store, dialog, FakeGenerator(0.01))
+    dialog.start()
+    ended: list[str] = []
+    addresses: set[str] = set()
+    try:
+        server.wait_ready(600)
+        for _ in range(KILLS):
+            server.wait_ready(600)
+            addresses.add(server.base_url)
+            ended.append(asyncio.run(talk_and_kill(turns, store, profile, server.api_key, rng)))
+        server.wait_ready(600)
+        addresses.add(server.base_url)
+    finally:
+        dialog.stop()
+    print(f"{len(ended)} kills: {ended.count('failed')} turns failed and were retried, {ended.count('done')} were done")
+    assert not processes_naming(server.api_key)
+    assert not zombies()
+    assert not [address for address in addresses if listening(address)]
+    assert set(os.listdir("/dev/shm")) <= shared, "shared memory was left behind"
