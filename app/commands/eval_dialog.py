@@ -3,6 +3,7 @@
 easel eval dialog --n 600 --json            # starts vLLM with the profile's dialog model
 easel eval dialog --data data --url http://127.0.0.1:8000 --key KEY --model dialog
 easel eval dialog --data data --turns turns.jsonl     # each turn's verdict, for `easel data compare`
+easel eval dialog --data data --report report.html    # every table, and the dialogues that went worst
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=600, help="how many dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
     parser.add_argument("--turns", type=Path, metavar="FILE", help="write each turn's verdict here, as JSON lines")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write an HTML page: tables and the worst dialogues")
     add_model_arguments(parser)
 
 
@@ -52,20 +54,55 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.n < 1:
         raise EaselError("--n must be at least 1.")
-    if args.turns and not args.turns.parent.is_dir():
-        raise EaselError(f"There is no folder {args.turns.parent} for --turns: make it, or name another.")
+    for option, file in (("--turns", args.turns), ("--report", args.report)):
+        if file and not file.parent.is_dir():
+            raise EaselError(f"There is no folder {file.parent} for {option}: make it, or name another.")
     profile = profile_of(args)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
         records = list(read_records(data_files(args.data or [_make(folder, args.n, args.seed)], "test"), args.n))
         turns = ask(list(turns_of(records)), start_client(args, profile, stack, folder))
-    if args.turns:
-        lines = [json.dumps(verdict(turn, judge_prompt), ensure_ascii=False) + "\n" for turn in turns]
-        try:
-            args.turns.write_text("".join(lines), encoding="utf-8")
-        except OSError as error:
-            print(f"easel eval dialog: {args.turns} cannot be written ({error.strerror}).", file=sys.stderr)
-    return score(turns, judge_prompt)
+        scores = score(turns, judge_prompt)
+        if args.turns:
+            lines = [json.dumps(verdict(turn, judge_prompt), ensure_ascii=False) + "\n" for turn in turns]
+            _write(args.turns, "".join(lines))
+        if args.report:
+            from dialog_mllm.evaluation_report import render
+
+            _write(args.report, render(turns, scores, judge_prompt))  # while the pictures are there
+    if not args.json:
+        _print_tables(scores)
+    return scores
+
+
+def _write(file: Path, text: str) -> None:
+    """What was measured is told even where it cannot be written down."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(f"easel eval dialog: {file} cannot be written ({error.strerror}).", file=sys.stderr)
+
+
+def _print_tables(scores: dict[str, Any]) -> None:
+    """Prints the tables, and leaves the figures of the whole to print."""
+    from dialog_mllm.evaluation_report import GROUP_KEYS, GROUPS
+
+    for group, title in GROUPS.items():
+        rows = scores.pop(group)
+        width = max(len(title), *map(len, rows))
+        print(f"{title:{width}}  turns  " + "  ".join(f"{key:>17}" for key in GROUP_KEYS))
+        for name, of in rows.items():
+            print(f"{name:{width}} {of['turns']:6,}  " + "  ".join(f"{_share(of, key):>17}" for key in GROUP_KEYS))
+        print()
+    del scores["cells"]
+
+
+def _share(of: dict[str, Any], key: str) -> str:
+    """ "97.5% 96.1–98.4", the share and its interval"""
+    if of[key] is None:
+        return ""
+    low, high = of["intervals"][key]
+    return f"{of[key]:.1%} {100 * low:.1f}–{100 * high:.1f}"
 
 
 def profile_of(args: argparse.Namespace) -> Profile:
