@@ -74,7 +74,7 @@ def render(turns: Sequence[Turn], scores: Mapping[str, Any], judge_prompt: Judge
 
 
 def worst_dialogues(turns: Iterable[Turn], judge_prompt: JudgePrompt, n: int = WORST) -> list[list[Turn]]:
-    """The n dialogues with the most wrong replies, of as many the shorter first; those without an error are left out."""
+    """The n dialogues with the most wrong replies, of as many the shorter first; none without an error."""
     ranked = []
     for _, group in groupby(sorted(turns, key=lambda turn: (turn.record, turn.index)), key=lambda turn: turn.record):
         dialogue = list(group)

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=600, help="how many dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
     parser.add_argument("--turns", type=Path, metavar="FILE", help="write each turn's verdict here, as JSON lines")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write an HTML page: tables and the worst dialogues")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write an HTML page: tables and the worst dialogues"
+    )
     add_model_arguments(parser)
 
 
