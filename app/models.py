@@ -62,16 +62,13 @@ class DialogModel:
         self._server: VllmServer | None = None
         self._checked = False
         self._wrong: str | None = None  # why the protocol check refused the server
+        asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
         if profile.mllm_url:
-            self._client = DialogClient(
-                profile.mllm_url, profile.mllm_key or None, profile.dialog, max_images=profile.max_images
-            )
+            self._client = DialogClient(profile.mllm_url, profile.mllm_key or None, profile.dialog, **asking)
             return
         settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **_vllm_device())
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
-        self._client = DialogClient(
-            lambda: server.base_url, server.api_key, server.model_name, max_images=profile.max_images
-        )
+        self._client = DialogClient(lambda: server.base_url, server.api_key, server.model_name, **asking)
 
     @property
     def state(self) -> str:

@@ -111,7 +111,7 @@ def profile_of(args: argparse.Namespace) -> Profile:
     from app.profiles import load_profile
 
     profile = load_profile(args.profile)
-    return replace(profile, adapter=args.adapter) if args.adapter else profile
+    return replace(profile, adapter=args.adapter, prompt_only=False) if args.adapter else profile
 
 
 def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.ExitStack, logs: Path) -> DialogClient:
@@ -120,13 +120,13 @@ def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.E
     from dialog_mllm.server import ServerSettings, VllmServer
 
     patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
-    images = profile.max_images
+    asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
     if args.url:
-        return DialogClient(args.url, args.key or None, args.model, timeouts=patient, max_images=images)
-    settings = ServerSettings(max_images=images, max_model_len=profile.max_model_len, max_sequences=32)
+        return DialogClient(args.url, args.key or None, args.model, timeouts=patient, **asking)
+    settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, max_sequences=32)
     server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, logs))
     server.wait_ready()
-    return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, max_images=images)
+    return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, **asking)
 
 
 def ask(turns: Sequence[Turn], client: DialogClient, on_answer: Callable[[Turn], None] | None = None) -> list[Turn]:
