@@ -31,7 +31,8 @@ JOINER = "\u2060"  # WORD JOINER: invisible, no width; breaks "<draw>" so that n
 # A foreign model's special tokens reach us too, since we ask the server not to strip ours; and one that writes the
 # draw token as plain text may close it like a tag.
 END_TOKENS = (
-    "</draw>", "<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|eot_id|>", "<end_of_utterance>", "<end_of_turn>", "</s>",
+    "</draw>", "<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|eot_id|>", "<end_of_utterance>", "<end_of_turn>",
+    "</s>",
 )  # fmt: skip
 HIDDEN_TOKENS = (
     "<image>", "<fake_token_around_image>", "<global-img>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>",
