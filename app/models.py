@@ -66,7 +66,7 @@ class DialogModel:
         if profile.mllm_url:
             self._client = DialogClient(profile.mllm_url, profile.mllm_key or None, profile.dialog, **asking)
             return
-        settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **_vllm_device())
+        settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **vllm_device())
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
         self._client = DialogClient(lambda: server.base_url, server.api_key, server.model_name, **asking)
 
@@ -216,8 +216,11 @@ def _from_hub(name: str) -> str:
         ) from error
 
 
-def _vllm_device() -> dict[str, Any]:
+def vllm_device() -> dict[str, Any]:
     """vLLM's settings where there is a GPU; the defaults suit a CPU. Asks without importing torch."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return {}
-    return {"dtype": "auto", "eager": False, "kv_cache_mb": None, "extra_args": ("--gpu-memory-utilization", "0.4")}
+    return {
+        "dtype": "auto", "eager": False, "kv_cache_mb": None, "lora_step_tokens": None, "block_size": None,
+        "extra_args": ("--gpu-memory-utilization", "0.4"),
+    }  # fmt: skip
