@@ -69,6 +69,7 @@ COMMANDS = {
     "eval image": Command("app.commands.eval_image", "are the things asked for in the pictures?"),
     "eval edit": Command("app.commands.eval_edit", "do edits change what was asked, and nothing else?"),
     "eval chat": Command("app.evaluation", "whole dialogues through the running app"),
+    "convert dialoggen": Command("dialog_mllm.convert", "DialogGen's released weights, as vLLM loads them"),
     "bench dit": Command("generator.bench", "our denoiser and engine against diffusers' pipeline, same weights"),
 }
 
