@@ -6,8 +6,8 @@ DialogGen (the folder `dialoggen` of Tencent-Hunyuan/HunyuanDiT) is a LLaVA 1.6 
 `LlavaMistralForCausalLM` with a CLIP tower in the same shards, a projector of two layers, and a newline vector between
 the rows of a picture's tiles. transformers calls that LlavaNextForConditionalGeneration; without the newline (LLaVA
 1.5) it is LlavaForConditionalGeneration. Tensors are copied one at a time and written shard by shard, so memory holds
-one shard; no value changes. The vocabulary grows by "<image>" and is padded to a multiple of 64 rows, as in the llava-hf models;
-the new rows are the mean of the old ones, which no prompt ever needs and no logit ever favours.
+one shard; no value changes. The vocabulary grows by "<image>" and is padded to a multiple of 64 rows, as in the
+llava-hf models; the new rows are the mean of the old ones, so that none is ever the likeliest.
 """
 
 from __future__ import annotations
@@ -92,11 +92,12 @@ def convert(
         raise ConversionError(
             f"The weights in {source} hold no vision tower: use a release that does (LLaVA 1.6 does)."
         )
+    processor = _processor(source, old)
+    config = _config(source, old, processor.tokenizer, newline="image_newline" in renamed.values())
     try:
         out.mkdir(parents=True, exist_ok=True)
-        image_id, rows = _write_processor(source, out, old)
-        total = _write_weights(files, renamed, out, rows, shard_bytes, on_shard)
-        config = _config(source, old, image_id, rows, newline="image_newline" in renamed.values())
+        processor.save_pretrained(out)
+        total = _write_weights(files, renamed, out, config.text_config.vocab_size, shard_bytes, on_shard)
         config.save_pretrained(out)
     except OSError as error:
         raise ConversionError(f"{error.filename or out}: {error.strerror or error}.") from error
@@ -190,8 +191,8 @@ def _with_rows(weight: torch.Tensor, rows: int) -> torch.Tensor:
     return torch.cat([weight, mean.expand(rows - len(weight), -1)])
 
 
-def _write_processor(source: Path, out: Path, old: dict[str, Any]) -> tuple[int, int]:
-    """The tokenizer with "<image>", and what prepares pictures. Returns the token's id and the vocabulary's rows."""
+def _processor(source: Path, old: dict[str, Any]) -> Any:
+    """The tokenizer with "<image>", and what prepares pictures."""
     from transformers import AutoTokenizer
     from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
     from transformers.models.llava.processing_llava import LlavaProcessor
@@ -212,14 +213,9 @@ def _write_processor(source: Path, out: Path, old: dict[str, Any]) -> tuple[int,
     }  # fmt: skip
     if _has_newline(old):
         pictures["image_grid_pinpoints"] = old["image_grid_pinpoints"]
-        processor = LlavaNextProcessor(LlavaNextImageProcessorPil(**pictures), **common)
-    else:
-        pad = old.get("image_aspect_ratio") == "pad"
-        processor = LlavaProcessor(LlavaImageProcessorPil(do_pad=pad, **pictures), **common)
-    processor.save_pretrained(out)
-    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    rows = max(old["vocab_size"], image_id + 1)
-    return image_id, -(-rows // ROWS) * ROWS
+        return LlavaNextProcessor(LlavaNextImageProcessorPil(**pictures), **common)
+    pad = old.get("image_aspect_ratio") == "pad"
+    return LlavaProcessor(LlavaImageProcessorPil(do_pad=pad, **pictures), **common)
 
 
 def _has_newline(old: dict[str, Any]) -> bool:
@@ -248,11 +244,13 @@ def _vision_config(source: Path, old: dict[str, Any]) -> Any:
     raise ConversionError(f"{path} is missing: put the config.json of the vision tower {tower!r} there.")
 
 
-def _config(source: Path, old: dict[str, Any], image_id: int, rows: int, newline: bool) -> Any:
+def _config(source: Path, old: dict[str, Any], tokenizer: Any, newline: bool) -> Any:
     from transformers import LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
 
     if newline != _has_newline(old):
         raise ConversionError(f"{source}: its config.json and its weights disagree about image_newline.")
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    rows = -(-max(old["vocab_size"], image_id + 1) // ROWS) * ROWS
     text_class = MistralConfig if FAMILIES[old["architectures"][0]] == "mistral" else LlamaConfig
     text = text_class(**{key: old[key] for key in TEXT_KEYS if key in old}, vocab_size=rows)
     vision = _vision_config(source, old)

@@ -20,7 +20,18 @@ from collections.abc import Callable, Iterator
 
 from dialog_mllm.errors import ProtocolError
 from dialog_mllm.messages import escape_user_text
-from dialog_mllm.protocol import DRAW, JOINER, SWITCH, TOKENS, DrawStart, Parser, PromptDelta, Reply, TextDelta
+from dialog_mllm.protocol import (
+    DRAW,
+    DRAW_SYNONYMS,
+    JOINER,
+    SWITCH,
+    TOKENS,
+    DrawStart,
+    Parser,
+    PromptDelta,
+    Reply,
+    TextDelta,
+)
 
 PARTS = [token[:n] for token in TOKENS for n in (1, 2, len(token) - 1)] + [token[1:] for token in TOKENS]
 WORDS = [
@@ -76,7 +87,7 @@ def check(output: str, rng: random.Random) -> str:
     if not isinstance(whole, Reply):
         return whole.__name__
     assert (whole.kind == "draw") == bool(whole.prompt), output
-    assert whole.kind == "text" or DRAW in _seen(output), output
+    assert whole.kind == "text" or any(token in _seen(output) for token in (DRAW, *DRAW_SYNONYMS)), output
     assert whole.text or whole.prompt
     for said in (whole.text, whole.prompt):
         if said:

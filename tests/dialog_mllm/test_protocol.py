@@ -34,6 +34,7 @@ def read(output: str, cuts: list[int] | None = None, may_draw: bool = True) -> R
         ("<draw><draw>a fox", "draw", "", "a fox", False),
         ("<draw>a fox<draw>a cat", "draw", "", "a fox", False),
         ("<draw>a fox<|im_end|><|im_start|>user", "draw", "", "a fox", False),
+        ("<画图>一只狐狸", "draw", "", "一只狐狸", False),
         ("<draw>a fox</draw>\nThere you go!", "draw", "", "a fox", False),
         ("hello<switch> there", "text", "hello there", "", False),
         ("<draw>a <image>fox</s>", "draw", "", "a fox", False),
