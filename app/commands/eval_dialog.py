@@ -126,7 +126,7 @@ def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.E
     if args.url:
         return DialogClient(args.url, args.key or None, args.model, timeouts=patient, **asking)
     # The histories of all dialogues that are under way stay in the cache, so that no turn's is computed again.
-    device = {"max_sequences": CONCURRENCY, "kv_cache_mb": 512, **vllm_device()}
+    device: dict[str, Any] = {"max_sequences": CONCURRENCY, "kv_cache_mb": 512, **vllm_device()}
     settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **device)
     server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, logs))
     server.wait_ready()
