@@ -139,7 +139,8 @@ class Endpoint:
             async with asyncio.timeout(self.settings.timeout):
                 response = await self._http.post(self.settings.address, json={"model": self.settings.model, **body})
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise _Again(f"no answer within {self.settings.timeout:g} s (--timeout)") from error
+            option = " (--timeout)" if self.settings.role == "teacher" else ""
+            raise _Again(f"no answer within {self.settings.timeout:g} s{option}") from error
         except httpx.InvalidURL as error:
             raise Stopped(f"{self.settings.url} is no address: {error}") from error
         except httpx.HTTPError as error:

@@ -14,13 +14,12 @@ from torch.nn import functional as F
 
 from app.cli import main as easel
 from dialog_mllm.convert import ConversionError, convert, new_name
-from tests.dialog_mllm.tiny import build_tokenizer
 
 SIDE, PATCH = 28, 14  # a tile is 2 by 2 patches
 TEXT = {
     "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2,
     "num_hidden_layers": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 256,
-    "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 1, "sliding_window": None, "tie_word_embeddings": False,
+    "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2, "sliding_window": None, "tie_word_embeddings": False,
 }  # fmt: skip
 VISION = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": SIDE,
@@ -29,15 +28,30 @@ VISION = {
 PINPOINTS = [[28, 56], [56, 28], [56, 56]]
 
 
+def write_tokenizer(folder: Path) -> int:
+    """A sentencepiece model and its settings, as LLaVA ships them. Returns the vocabulary's size."""
+    import sentencepiece
+
+    words = ["draw a red fox in the snow", "make it bigger", "USER ASSISTANT", "画一只红色的狐狸"]
+    with (folder / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(words * 10), model_writer=file, vocab_size=320, model_type="bpe",
+            byte_fallback=True, hard_vocab_limit=False, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, minloglevel=2,
+        )  # fmt: skip
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": False, **names})
+    )
+    return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model")).vocab_size()
+
+
 def write_checkpoint(folder: Path, family: str, newline: bool) -> dict[str, Tensor]:
     """In the released layout, in three shards; the tower's config stands in a folder of its name."""
     from transformers import CLIPVisionConfig, CLIPVisionModel, MistralConfig, MistralForCausalLM
 
     torch.manual_seed(3)
     folder.mkdir(parents=True)
-    tokenizer = build_tokenizer(["<unk>", "<s>", "</s>"], 256)
-    tokenizer.save_pretrained(folder)
-    size = len(tokenizer)
+    size = write_tokenizer(folder)
     language = MistralForCausalLM(MistralConfig(**TEXT, vocab_size=size))
     tower = CLIPVisionModel(CLIPVisionConfig(**VISION))
     weights = {name: value for name, value in language.state_dict().items()}
@@ -54,7 +68,8 @@ def write_checkpoint(folder: Path, family: str, newline: bool) -> dict[str, Tens
     for number in range(3):
         save_file({name: weights[name] for name in names[number::3]}, folder / f"model-{number}.safetensors")
     config = {
-        **TEXT, "architectures": [family], "vocab_size": size, "mm_projector_type": "mlp2x_gelu",
+        **TEXT, "architectures": [family], "model_type": family.removesuffix("ForCausalLM").lower(),
+        "vocab_size": size, "mm_projector_type": "mlp2x_gelu",
         "mm_vision_tower": "openai/clip", "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch",
         "torch_dtype": "float32",
         **({"mm_patch_merge_type": "spatial_unpad", "image_aspect_ratio": "anyres", "image_grid_pinpoints": PINPOINTS}
