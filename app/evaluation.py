@@ -2,12 +2,13 @@
 
     easel eval chat --json                       # starts the app on a free port, with a data folder of its own
     easel eval chat --url http://127.0.0.1:7860  # or asks one that runs
+    easel eval chat --judge http://127.0.0.1:8000/v1 --judge-model my-vlm   # a model with eyes looks at them as well
 
 The dialogues are three-turn D_tt dialogues of the test split. Each turn is sent with the history that the app itself
 answered. `dialogue_correct`: every turn of the dialogue is right, which is the choice between drawing and talking, the
 refined prompt, and the answer to a question about the picture. `picture_correct`: all that was asked for shows in the
 picture, says the inspector. `edit_success`: every change that an edit asked for shows in the new picture;
-`preservation`: the share of everything else that looks as it did before.
+`preservation`: the share of everything else that looks as it did before. `judge_…`: what the judge sees (vlm_judge.py).
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from app import vlm_judge
 from app.errors import EaselError
 from app.judging import expected_scene, judge_edit, judge_prompt
+from datasets_build.endpoint import Settings, Stopped
 from datasets_build.storybook.reading import read_prompt
 from datasets_build.storybook.scene import Scene
 from dialog_mllm.evaluation import mentions
@@ -64,6 +67,7 @@ class Verdict:
     pictures: list[bool] = field(default_factory=list)  # whether all that was asked shows
     seconds: list[float] = field(default_factory=list)  # of drawn turns
     wrong: list[str] = field(default_factory=list)
+    drawn: list[tuple[Image.Image, Scene]] = field(default_factory=list)  # each picture, and what it should show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,11 +78,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
     parser.add_argument("--concurrency", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write what went wrong here, as JSON lines")
+    group = parser.add_argument_group("judge")
+    group.add_argument("--judge", metavar="URL", help="an OpenAI-compatible address (…/v1) of a model with eyes")
+    group.add_argument("--judge-model", default="", metavar="NAME", help="the model's name at that address")
+    group.add_argument("--judge-key-env", metavar="VAR", help="the environment variable that holds the address's key")
+    group.add_argument("--price-in", type=float, default=0.0, help="of a million tokens read, for the report")
+    group.add_argument("--price-out", type=float, default=0.0, help="of a million tokens written")
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if args.n < 1 or args.concurrency < 1:
         raise EaselError("--n and --concurrency must be at least 1.")
+    settings = judge_settings(args)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
         dialogues = read_dialogues(args.data or make_dialogues(folder / "data", args.n, args.seed), args.n)
@@ -88,7 +99,43 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         wrong = [json.dumps({"id": record["id"], "wrong": verdict.wrong}, ensure_ascii=False)
                  for (record, _), verdict in zip(dialogues, verdicts, strict=True) if verdict.wrong]  # fmt: skip
         args.out.write_text("".join(line + "\n" for line in wrong), encoding="utf-8")
-    return tally(verdicts)
+    result = tally(verdicts)
+    if settings is not None:
+        result |= judged(verdicts, settings, (args.price_in, args.price_out))
+    return result, int("judge_error" in result)
+
+
+def judge_settings(args: argparse.Namespace) -> Settings | None:
+    """Refuses what cannot work before an hour of dialogues is held."""
+    if not args.judge:
+        if args.judge_model or args.judge_key_env:
+            raise EaselError("--judge names the address of the model that judges; it is missing.")
+        return None
+    key = os.environ.get(args.judge_key_env) if args.judge_key_env else None
+    if args.judge_key_env and not key:
+        raise EaselError(f"The environment variable {args.judge_key_env} (--judge-key-env) holds no key.")
+    try:
+        settings = Settings(args.judge, args.judge_model, key, role="judge")
+        asyncio.run(vlm_judge.check(settings))
+        return settings
+    except (ValueError, Stopped) as error:
+        raise EaselError(f"The judge cannot be asked: {error}.") from error
+
+
+def judged(verdicts: list[Verdict], settings: Settings, prices: tuple[float, float]) -> dict[str, Any]:
+    """The judge's figures; where it fails in the middle, why, for what the dialogues cost is not to be lost."""
+    drawn = [picture for verdict in verdicts for picture in verdict.drawn]
+    inspected = [right for verdict in verdicts for right in verdict.pictures]
+
+    def show(done: int, total: int) -> None:
+        print(f"\r{done} of {total} pictures judged", end="", file=sys.stderr, flush=True)
+
+    try:
+        return asyncio.run(vlm_judge.look_at_all(drawn, inspected, settings, prices, show))
+    except Stopped as error:
+        return {"judge_error": str(error)}
+    finally:
+        print(file=sys.stderr)
 
 
 def tally(verdicts: list[Verdict]) -> dict[str, Any]:
@@ -273,9 +320,12 @@ def _judge_picture(
 ) -> None:
     from generator.evaluation import compare
 
+    if answer.picture is None:
+        return
     previous = read_prompt(before.prompt) if before else None
     wanted = expected_scene(turn, _latest(prompts), prompts)
     (seen,) = inspector.read([answer.picture])
+    verdict.drawn.append((answer.picture, wanted))
     verdict.pictures.append(all(all(values) for values in compare(wanted.to_json(), seen).values()))
     # Only of our own picture can be said what an edit kept: an uploaded one has no seed and no prompt.
     # Nor is what was kept to be seen beside a picture that the turn does not build on.

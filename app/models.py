@@ -62,16 +62,13 @@ class DialogModel:
         self._server: VllmServer | None = None
         self._checked = False
         self._wrong: str | None = None  # why the protocol check refused the server
+        asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
         if profile.mllm_url:
-            self._client = DialogClient(
-                profile.mllm_url, profile.mllm_key or None, profile.dialog, max_images=profile.max_images
-            )
+            self._client = DialogClient(profile.mllm_url, profile.mllm_key or None, profile.dialog, **asking)
             return
         settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **vllm_device())
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
-        self._client = DialogClient(
-            lambda: server.base_url, server.api_key, server.model_name, max_images=profile.max_images
-        )
+        self._client = DialogClient(lambda: server.base_url, server.api_key, server.model_name, **asking)
 
     @property
     def state(self) -> str:
@@ -223,4 +220,7 @@ def vllm_device() -> dict[str, Any]:
     """vLLM's settings where there is a GPU; the defaults suit a CPU. Asks without importing torch."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return {}
-    return {"dtype": "auto", "eager": False, "kv_cache_mb": None, "extra_args": ("--gpu-memory-utilization", "0.4")}
+    return {
+        "dtype": "auto", "eager": False, "kv_cache_mb": None, "lora_step_tokens": None, "block_size": None,
+        "extra_args": ("--gpu-memory-utilization", "0.4"),
+    }  # fmt: skip

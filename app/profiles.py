@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import InputRefused, ProfileError
+from dialog_mllm.instructions import INSTRUCTIONS
 from generator.errors import RequestError
 from generator.request import DrawRequest, EditSettings, Lora, sha256
 
@@ -90,6 +91,7 @@ class Profile:
     max_images: int = 4  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
+    prompt_only: bool = False  # whether it was not taught to draw, and is told by a system prompt with examples
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -134,6 +136,11 @@ class Profile:
     @property
     def adapted(self) -> Lora | None:
         return Lora(self.lora, float(self.lora_scale)) if self.lora else None
+
+    @property
+    def instructions(self) -> str:
+        """What the dialog model is told before each conversation."""
+        return INSTRUCTIONS if self.prompt_only else ""
 
     @property
     def adapter_sha256(self) -> str:
@@ -206,6 +213,7 @@ PROFILES = {
         upload_reuse=0.0,
         max_model_len=8192,
         system_messages=True,
+        prompt_only=True,
     ),
 }
 
@@ -238,6 +246,8 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
     values.setdefault("name", path.stem)
     if "dialog" in values:
         values.setdefault("adapter", "")  # an adapter belongs to its base
+    if values.get("adapter"):
+        values.setdefault("prompt_only", False)  # it was trained on the protocol, and without instructions
     for name in ("generator", "dialog", "adapter", "lora"):
         if isinstance(values.get(name), str) and (path.parent / values[name]).exists() and values[name]:
             values[name] = str((path.parent / values[name]).resolve())

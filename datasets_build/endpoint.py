@@ -49,15 +49,17 @@ class Settings:
     longest_wait: float = 60.0
     patience: float = 600.0  # a Retry-After beyond it stops the run
     timeout: float = 120.0
+    role: str = "teacher"  # what it is for, and how the options that name it begin
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
+        offline = "`offline` or " if self.role == "teacher" else ""
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(
-                f"the teacher is `offline` or an address such as http://127.0.0.1:8000/v1; got {self.url!r}"
+                f"the {self.role} is {offline}an address such as http://127.0.0.1:8000/v1; got {self.url!r}"
             )
         if not self.model:
-            raise ValueError("name the endpoint's model with --teacher-model")
+            raise ValueError(f"name the endpoint's model with --{self.role}-model")
         if self.tries < 1 or self.timeout <= 0 or self.backoff < 0:
             raise ValueError("--tries must be at least 1, and --timeout above 0")
         if self.rate is not None and self.rate <= 0:
@@ -137,7 +139,8 @@ class Endpoint:
             async with asyncio.timeout(self.settings.timeout):
                 response = await self._http.post(self.settings.address, json={"model": self.settings.model, **body})
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise _Again(f"no answer within {self.settings.timeout:g} s (--timeout)") from error
+            option = " (--timeout)" if self.settings.role == "teacher" else ""
+            raise _Again(f"no answer within {self.settings.timeout:g} s{option}") from error
         except httpx.InvalidURL as error:
             raise Stopped(f"{self.settings.url} is no address: {error}") from error
         except httpx.HTTPError as error:
@@ -154,7 +157,7 @@ class Endpoint:
             given = "does not accept the key" if self.settings.key else "wants a key"
             raise Stopped(
                 f"{self.settings.url} {given} ({status}): put the key into an environment variable and name that "
-                f"with --teacher-key-env. {said}".rstrip()
+                f"with --{self.settings.role}-key-env. {said}".rstrip()
             )
         if status == 402:
             raise Stopped(f"the endpoint's account is used up (402): {said}")

@@ -71,7 +71,9 @@ class DialogClient:
         max_images: int = MAX_IMAGES,
         max_tokens: int = 256,
         retries: int = 2,
+        instructions: str = "",
     ) -> None:
+        """`instructions`: what a model that was not taught the protocol is told before each conversation."""
         self.model = model
         self.max_images = max_images
         self.max_tokens = max_tokens
@@ -79,6 +81,7 @@ class DialogClient:
         self._api_key = api_key
         self._timeouts = timeouts or Timeouts()
         self._retries = retries
+        self._instructions = instructions
         self._draw: DrawToken | None = None
 
     async def reply(
@@ -139,6 +142,8 @@ class DialogClient:
         self, messages: Sequence[Message], mode: Mode, draw: DrawToken, temperature: float, seed: int | None
     ) -> dict[str, Any]:
         chat = await asyncio.to_thread(to_chat, messages, self.max_images)  # decodes and encodes pictures
+        if self._instructions:
+            chat = _instructed(chat, self._instructions)
         body: dict[str, Any] = {
             "model": self.model,
             "messages": chat,
@@ -361,6 +366,13 @@ def _server_message(text: str) -> str:
         return str(error["message"] if isinstance(error, dict) else error)[:300]
     except (ValueError, KeyError, TypeError):
         return ""  # HTML or worse: not for the user
+
+
+def _instructed(chat: list[dict[str, Any]], instructions: str) -> list[dict[str, Any]]:
+    """The instructions in front; a chat template takes one system message, so that of the conversation joins it."""
+    if chat[0]["role"] == "system":
+        instructions, chat = f"{instructions}\n\n{chat[0]['content']}", chat[1:]
+    return [{"role": "system", "content": instructions}, *chat]
 
 
 def _droppable(messages: Sequence[Message]) -> int:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialog_mllm.client import DialogClient
-from dialog_mllm.comparison import wilson
 from dialog_mllm.errors import MessageError, ProtocolError
-from dialog_mllm.messages import Message
+from dialog_mllm.messages import ImageBlock, Message
 from dialog_mllm.protocol import DRAW, SWITCH, Parser, Reply
 from dialog_mllm.records import DataError, Record, unreadable
+from dialog_mllm.scores import breakdown
 
 if TYPE_CHECKING:
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
@@ -46,6 +46,7 @@ class Turn:
     wanted: str  # the record's reply
     previous_prompt: str | None
     topic: str | None = None
+    shown: tuple[ImageBlock, ...] = ()  # what the record's reply drew
     reply: Reply | None = None  # None: the output was no reply
 
     @property
@@ -64,6 +65,15 @@ class Turn:
     def operation(self) -> str:
         return (self.turn.get("request") or {}).get("op", "talk")
 
+    @property
+    def request_name(self) -> str:
+        """The operation, and of an edit its kind: "edit colour", or "edit colour+" with others in the same breath."""
+        request = self.turn.get("request") or {}
+        edit = request.get("edit") or {}
+        if self.operation != "edit" or "op" not in edit:
+            return self.operation
+        return f"edit {edit['op']}{'+' if 'then' in request else ''}"
+
 
 def turns_of(records: Iterable[tuple[Record, Path]]) -> Iterator[Turn]:
     for record, root in records:
@@ -72,16 +82,17 @@ def turns_of(records: Iterable[tuple[Record, Path]]) -> Iterator[Turn]:
         if len(messages) != 2 * len(record.get("turns", ())):
             raise DataError(f"record {record.get('id')}: it needs one entry in `turns` for each reply.")
         for index, turn in enumerate(record["turns"]):
-            wanted = messages[2 * index + 1].text
+            answer = messages[2 * index + 1]
             made = Turn(
                 record=str(record.get("id")),
                 index=index,
                 language=record.get("language", "en"),
                 turn=turn,
                 history=tuple(messages[: 2 * index + 1]),
-                wanted=wanted,
+                wanted=answer.text,
                 previous_prompt=previous,
                 topic=record.get("topic"),
+                shown=answer.images,
             )
             yield made
             if made.draws:
@@ -110,33 +121,41 @@ async def ask_all(
     on_progress: Callable[[int, int], None] | None = None,
     on_answer: Callable[[Turn], None] | None = None,
 ) -> list[Turn]:
-    """The turns with their replies. Raises the first failure of the server; `on_answer` has had all before it."""
+    """The turns with their replies. Raises the first failure of the server; `on_answer` has had all before it.
+
+    `concurrency` dialogues are asked about at once, the turns of each in their order: vLLM then finds all of a turn's
+    history but the last messages in its prefix cache, where it lies for as long as the dialogue is under way."""
     slots = asyncio.Semaphore(concurrency)
-    done = 0
+    answered: dict[int, Turn] = {}
 
     async def ask(turn: Turn) -> Turn:
-        nonlocal done
-        async with slots:
+        reply = None
+        try:
+            async for event in client.reply(turn.history):
+                if isinstance(event, Reply):
+                    reply = event
+        except ProtocolError:
             reply = None
-            try:
-                async for event in client.reply(turn.history):
-                    if isinstance(event, Reply):
-                        reply = event
-            except ProtocolError:
-                reply = None
-            except MessageError as error:
-                raise unreadable(turn.record, error) from error
-        answered = replace(turn, reply=reply)
-        if on_answer:
-            on_answer(answered)
-        done += 1
-        if on_progress:
-            on_progress(done, len(turns))
-        return answered
+        except MessageError as error:
+            raise unreadable(turn.record, error) from error
+        return replace(turn, reply=reply)
 
+    async def hold(dialogue: Sequence[int]) -> None:
+        async with slots:
+            for place in dialogue:
+                answered[place] = await ask(turns[place])
+                if on_answer:
+                    on_answer(answered[place])
+                if on_progress:
+                    on_progress(len(answered), len(turns))
+
+    dialogues: dict[str, list[int]] = {}
+    for place, turn in enumerate(turns):
+        dialogues.setdefault(turn.record, []).append(place)
     async with asyncio.TaskGroup() as group:  # one failure stops the others
-        tasks = [group.create_task(ask(turn)) for turn in turns]
-    return [task.result() for task in tasks]
+        for dialogue in sorted(dialogues.values(), key=len, reverse=True):  # the long ones last would wait alone
+            group.create_task(hold(dialogue))
+    return [answered[place] for place in range(len(turns))]
 
 
 def evaluate_offline(
@@ -198,18 +217,11 @@ def read_reply(raw: str) -> Reply | None:
 
 
 def score(turns: Sequence[Turn], judge_prompt: JudgePrompt) -> dict[str, Any]:
-    """Flat keys for the whole, their 95 % intervals under `intervals`, and the same keys as for the whole under
-    `by_type` and `by_language`. A share of nothing is None, and has no interval."""
+    """{"n": dialogues, "turns": …}: see scores.py for the rest."""
     if not turns:
         raise DataError("there is no dialogue to measure on: make some with `easel data mix`")
-    judged = [judge(turn, judge_prompt) for turn in turns]
-    return {
-        "n": len({turn.record for turn in turns}),
-        **_shares(judged),
-        "intervals": {key: wilson(sum(of), len(of)) for key, of in _values(judged) if of},
-        "by_type": {key: _shares(of) for key, of in _grouped(turns, judged, lambda turn: turn.turn["type"])},
-        "by_language": {key: _shares(of) for key, of in _grouped(turns, judged, lambda turn: turn.language)},
-    }
+    judged = [(turn, judge(turn, judge_prompt)) for turn in turns]
+    return {"n": len({turn.record for turn in turns}), **breakdown(judged)}
 
 
 def judge(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, bool]:
@@ -271,28 +283,6 @@ def verdict(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, Any]:
         "right": right,
         "reply": turn.reply and turn.reply.content,
     }
-
-
-_KEYS = ("switch_accuracy", "false_draw", "missed_draw", "prompt_correct", "prompt_exact", "minimal_change",
-         "question_accuracy", "refusal_accuracy", "topic_accuracy", "no_reply")  # fmt: skip
-
-
-def _shares(judged: Sequence[dict[str, bool]]) -> dict[str, Any]:
-    shares: dict[str, Any] = {"turns": len(judged)}
-    return shares | {key: round(sum(of) / len(of), 4) if of else None for key, of in _values(judged)}
-
-
-def _values(judged: Sequence[dict[str, bool]]) -> list[tuple[str, list[bool]]]:
-    return [(key, [right[key] for right in judged if key in right]) for key in _KEYS]
-
-
-def _grouped(
-    turns: Sequence[Turn], judged: Sequence[dict[str, bool]], key: Callable[[Turn], str]
-) -> list[tuple[str, list[dict[str, bool]]]]:
-    groups: dict[str, list[dict[str, bool]]] = {}
-    for turn, right in zip(turns, judged, strict=True):
-        groups.setdefault(key(turn), []).append(right)
-    return sorted(groups.items())
 
 
 def _words(text: str) -> list[str]:

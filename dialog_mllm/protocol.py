@@ -28,9 +28,13 @@ DRAW = "<draw>"
 SWITCH = "<switch>"
 JOINER = "\u2060"  # WORD JOINER: invisible, no width; breaks "<draw>" so that no tokenizer makes the token of it
 
-# A foreign model's special tokens reach us too, since we ask the server not to strip ours.
+DRAW_SYNONYMS = ("<画图>",)  # the plain text that DialogGen's released weights write for it
+
+# A foreign model's special tokens reach us too, since we ask the server not to strip ours; and one that writes the
+# draw token as plain text may close it like a tag.
 END_TOKENS = (
-    "<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|eot_id|>", "<end_of_utterance>", "<end_of_turn>", "</s>",
+    "</draw>", "<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|eot_id|>", "<end_of_utterance>", "<end_of_turn>",
+    "</s>",
 )  # fmt: skip
 HIDDEN_TOKENS = (
     "<image>", "<fake_token_around_image>", "<global-img>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>",
@@ -38,7 +42,7 @@ HIDDEN_TOKENS = (
 )  # fmt: skip
 # Every token begins with "<" and holds no other: so tokens never overlap, and only what follows the last "<" can
 # still become one. The parser relies on it.
-TOKENS = (DRAW, SWITCH, *END_TOKENS, *HIDDEN_TOKENS)
+TOKENS = (DRAW, SWITCH, *DRAW_SYNONYMS, *END_TOKENS, *HIDDEN_TOKENS)
 _TOKEN = re.compile("|".join(re.escape(token) for token in TOKENS))
 _PREFIXES = frozenset(token[:length] for token in TOKENS for length in range(1, len(token)))
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -147,6 +151,7 @@ class Parser:
 
     def _token(self, token: str, events: list[Event]) -> None:
         said = self._prompt if self._drawing else self._text
+        token = DRAW if token in DRAW_SYNONYMS else token
         if token == DRAW and not self._drawing and self._may_draw and not self._ended:
             self._drawing = True
             self._space = ""

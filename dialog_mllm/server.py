@@ -34,6 +34,7 @@ State = Literal["stopped", "warming up", "ready", "restarting", "failed"]
 
 MODEL_NAME = "dialog"  # what clients ask for: the adapter where there is one, else the base
 BASE_NAME = "base"  # the base beside its adapter
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM knows
 LOG_LINES = 12  # of the log's tail in an error message
 
 
@@ -47,7 +48,11 @@ class ServerSettings:
     max_images: int = MAX_IMAGES
     max_sequences: int = 16
     kv_cache_mb: int | None = 256  # None: vLLM's default, a share of the memory
-    max_lora_rank: int = 64
+    max_lora_rank: int = 64  # of adapters that are loaded while it runs
+    # vLLM's LoRA on a CPU copies the adapter's matrices for each token of a step: of more tokens than these, the copies
+    # leave the processor's cache, and the adapter costs 30 times what the model does. None: vLLM's default.
+    lora_step_tokens: int | None = 256
+    block_size: int | None = 32  # tokens; what two conversations or two turns share is found in whole blocks
     runtime_adapters: bool = False  # opens /v1/load_lora_adapter
     threads: int | None = None  # None: OMP_NUM_THREADS, else up to 4
     start_timeout: float = 600.0
@@ -98,6 +103,7 @@ class VllmServer:
             check_model(self._model)
             if self._adapter is not None:
                 check_adapter(self._adapter)
+                adapter_rank(self._adapter)
             if find_spec("vllm") is None:
                 raise ServerFailed("vLLM is not installed. Run `make setup`.")
             if self._fixed_port and not _port_is_free(self._fixed_port):
@@ -229,8 +235,13 @@ class VllmServer:
             command += ["--max-model-len", str(settings.max_model_len)]
         if settings.kv_cache_mb:
             command += ["--kv-cache-memory-bytes", str(settings.kv_cache_mb << 20)]
+        if settings.block_size:
+            command += ["--block-size", str(settings.block_size)]
         if self._adapter or settings.runtime_adapters:
-            command += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank)]
+            rank = settings.max_lora_rank if settings.runtime_adapters else adapter_rank(str(self._adapter))
+            command += ["--enable-lora", "--max-lora-rank", str(rank)]
+            if settings.lora_step_tokens:
+                command += ["--max-num-batched-tokens", str(settings.lora_step_tokens)]
         if self._adapter:
             command += ["--lora-modules", f"{MODEL_NAME}={self._adapter}"]
         return [*command, *settings.extra_args]
@@ -295,6 +306,19 @@ def check_adapter(adapter: str) -> None:
     _require(folder, "adapter_config.json", "adapter")
     _require(folder, "adapter_model.safetensors", "adapter")
     _check_safetensors(folder / "adapter_model.safetensors")
+
+
+def adapter_rank(adapter: str) -> int:
+    """The smallest of vLLM's sizes that holds the adapter: each adapter is padded to it, and computed at it."""
+    path = Path(adapter) / "adapter_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+        return next(size for size in LORA_RANKS if size >= rank)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ServerFailed(
+            f"{path} names no rank from 1 to {LORA_RANKS[-1]}. Restore the adapter, or finetune it again."
+        ) from error
 
 
 def _require(folder: Path, name: str, what: str) -> None:

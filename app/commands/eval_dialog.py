@@ -3,6 +3,7 @@
 easel eval dialog --n 600 --json            # starts vLLM with the profile's dialog model
 easel eval dialog --data data --url http://127.0.0.1:8000 --key KEY --model dialog
 easel eval dialog --data data --turns turns.jsonl     # each turn's verdict, for `easel data compare`
+easel eval dialog --data data --report report.html    # every table, and the dialogues that went worst
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=600, help="how many dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
     parser.add_argument("--turns", type=Path, metavar="FILE", help="write each turn's verdict here, as JSON lines")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write an HTML page: tables and the worst dialogues"
+    )
     add_model_arguments(parser)
 
 
@@ -52,42 +56,81 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.n < 1:
         raise EaselError("--n must be at least 1.")
-    if args.turns and not args.turns.parent.is_dir():
-        raise EaselError(f"There is no folder {args.turns.parent} for --turns: make it, or name another.")
+    for option, file in (("--turns", args.turns), ("--report", args.report)):
+        if file and not file.parent.is_dir():
+            raise EaselError(f"There is no folder {file.parent} for {option}: make it, or name another.")
     profile = profile_of(args)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
         records = list(read_records(data_files(args.data or [_make(folder, args.n, args.seed)], "test"), args.n))
         turns = ask(list(turns_of(records)), start_client(args, profile, stack, folder))
-    if args.turns:
-        lines = [json.dumps(verdict(turn, judge_prompt), ensure_ascii=False) + "\n" for turn in turns]
-        try:
-            args.turns.write_text("".join(lines), encoding="utf-8")
-        except OSError as error:
-            print(f"easel eval dialog: {args.turns} cannot be written ({error.strerror}).", file=sys.stderr)
-    return score(turns, judge_prompt)
+        scores = score(turns, judge_prompt)
+        if args.turns:
+            lines = [json.dumps(verdict(turn, judge_prompt), ensure_ascii=False) + "\n" for turn in turns]
+            _write(args.turns, "".join(lines))
+        if args.report:
+            from dialog_mllm.evaluation_report import render
+
+            _write(args.report, render(turns, scores, judge_prompt))  # while the pictures are there
+    if not args.json:
+        _print_tables(scores)
+    return scores
+
+
+def _write(file: Path, text: str) -> None:
+    """What was measured is told even where it cannot be written down."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(f"easel eval dialog: {file} cannot be written ({error.strerror}).", file=sys.stderr)
+
+
+def _print_tables(scores: dict[str, Any]) -> None:
+    """Prints the tables, and leaves the figures of the whole to print."""
+    from dialog_mllm.evaluation_report import GROUP_KEYS, GROUPS
+
+    for group, title in GROUPS.items():
+        rows = scores.pop(group)
+        width = max(len(title), *map(len, rows))
+        print(f"{title:{width}}  turns  " + "  ".join(f"{key:>17}" for key in GROUP_KEYS))
+        for name, of in rows.items():
+            print(f"{name:{width}} {of['turns']:6,}  " + "  ".join(f"{_share(of, key):>17}" for key in GROUP_KEYS))
+        print()
+    del scores["cells"]
+
+
+def _share(of: dict[str, Any], key: str) -> str:
+    """ "97.5% 96.1–98.4", the share and its interval"""
+    if of[key] is None:
+        return ""
+    low, high = of["intervals"][key]
+    return f"{of[key]:.1%} {100 * low:.1f}–{100 * high:.1f}"
 
 
 def profile_of(args: argparse.Namespace) -> Profile:
     from app.profiles import load_profile
 
     profile = load_profile(args.profile)
-    return replace(profile, adapter=args.adapter) if args.adapter else profile
+    return replace(profile, adapter=args.adapter, prompt_only=False) if args.adapter else profile
 
 
 def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.ExitStack, logs: Path) -> DialogClient:
     """A client of the server that runs already, or of one that runs until the stack is closed."""
+    from app.models import vllm_device
     from dialog_mllm.client import DialogClient, Timeouts
+    from dialog_mllm.evaluation import CONCURRENCY
     from dialog_mllm.server import ServerSettings, VllmServer
 
     patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
-    images = profile.max_images
+    asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
     if args.url:
-        return DialogClient(args.url, args.key or None, args.model, timeouts=patient, max_images=images)
-    settings = ServerSettings(max_images=images, max_model_len=profile.max_model_len, max_sequences=32)
+        return DialogClient(args.url, args.key or None, args.model, timeouts=patient, **asking)
+    # The histories of all dialogues that are under way stay in the cache, so that no turn's is computed again.
+    device: dict[str, Any] = {"max_sequences": CONCURRENCY, "kv_cache_mb": 512, **vllm_device()}
+    settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **device)
     server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, logs))
     server.wait_ready()
-    return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, max_images=images)
+    return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, **asking)
 
 
 def ask(turns: Sequence[Turn], client: DialogClient, on_answer: Callable[[Turn], None] | None = None) -> list[Turn]:

@@ -54,3 +54,29 @@ def test_what_goes_wrong_is_said(
     assert "easel eval dialog: The server is away." in capsys.readouterr().err
     assert evaluate(test_set, monkeypatch, lambda wanted: wanted, "--turns", str(tmp_path / "no" / "a.jsonl")) == 1
     assert "There is no folder" in capsys.readouterr().err
+
+
+def test_the_page_and_the_tables(
+    test_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    talks = "I would rather talk."
+    say: Say = lambda wanted: talks if DRAW in wanted else wanted  # noqa: E731
+    assert evaluate(test_set, monkeypatch, say, "--report", str(page)) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["confusion"]["draw"]["draw"] == 0 and set(result["by_depth"]) >= {"1", "2", "3"}
+    html = page.read_text(encoding="utf-8")
+    assert "talked, should have drawn" in html and "data:image/webp" in html
+    assert easel(["eval", "dialog", "--data", str(test_set), "--report", str(tmp_path)]) == 0  # not a file to write
+    said = capsys.readouterr()
+    assert "cannot be written" in said.err
+    assert "Turn of the dialogue  turns" in said.out and "cells" not in said.out
+
+
+def test_a_report_in_no_folder_is_refused_before_anything_is_asked(
+    test_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    assert evaluate(test_set, monkeypatch, lambda wanted: asked.append(wanted) or wanted, "--report",
+                    str(tmp_path / "no" / "r.html")) == 1  # fmt: skip
+    assert "There is no folder" in capsys.readouterr().err and not asked

@@ -7,6 +7,7 @@ import pytest
 
 from app.errors import InputRefused, ProfileError
 from app.profiles import PROFILES, Profile, load_profile, parse_size
+from dialog_mllm.instructions import INSTRUCTIONS
 from generator.request import Lora
 
 
@@ -88,3 +89,9 @@ def test_settings_are_checked(profile: Profile) -> None:
     assert parse_size("128x96") == parse_size("128×96") == {"width": 128, "height": 96}
     with pytest.raises(InputRefused, match="WIDTHxHEIGHT"):
         parse_size("128")
+
+
+def test_a_model_without_our_training_is_told_what_to_do(tmp_path: Path) -> None:
+    assert load_profile(write(tmp_path, 'dialog = "some/vlm"\nprompt_only = true')).instructions == INSTRUCTIONS
+    assert PROFILES["hunyuan"].instructions == INSTRUCTIONS and not PROFILES["storybook"].instructions
+    assert not load_profile(write(tmp_path, 'base = "hunyuan"\nadapter = "./lora"')).prompt_only

@@ -1,30 +1,21 @@
-"""The parser: the protocol's rules one by one, then a fuzz test of what must hold for every output."""
+"""The parser: the protocol's rules one by one, then what must hold for every output (fuzz.py)."""
 
 from __future__ import annotations
 
-import itertools
-import random
 import time
 
 import pytest
 
-from dialog_mllm.errors import EmptyPrompt, EmptyReply, ProtocolError
-from dialog_mllm.protocol import DRAW, JOINER, SWITCH, TOKENS, DrawStart, Parser, PromptDelta, Reply, TextDelta
+from dialog_mllm.errors import EmptyPrompt, EmptyReply
+from dialog_mllm.protocol import JOINER, DrawStart, Parser, PromptDelta, Reply, TextDelta
+from tests.dialog_mllm.fuzz import fuzz, parse
 
 
-def parse(output: str, cuts: list[int] | None = None, may_draw: bool = True) -> Reply:
-    """The reply to an output that arrives cut in pieces; checks that the events tell the same."""
-    parser = Parser(may_draw)
-    events = []
-    places = [0, *sorted(cuts or []), len(output)]
-    for start, end in itertools.pairwise(places):
-        events += parser.feed(output[start:end])
-    last, reply = parser.finish()
-    events += last
-    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == reply.text
-    assert "".join(event.text for event in events if isinstance(event, PromptDelta)) == reply.prompt
-    assert events.count(DrawStart()) == (reply.kind == "draw")
-    assert reply.raw == output
+def read(output: str, cuts: list[int] | None = None, may_draw: bool = True) -> Reply:
+    """The reply to an output that arrives cut in pieces."""
+    reply = parse(output, cuts or [], may_draw)
+    if not isinstance(reply, Reply):
+        raise reply
     return reply
 
 
@@ -43,6 +34,8 @@ def parse(output: str, cuts: list[int] | None = None, may_draw: bool = True) -> 
         ("<draw><draw>a fox", "draw", "", "a fox", False),
         ("<draw>a fox<draw>a cat", "draw", "", "a fox", False),
         ("<draw>a fox<|im_end|><|im_start|>user", "draw", "", "a fox", False),
+        ("<画图>一只狐狸", "draw", "", "一只狐狸", False),
+        ("<draw>a fox</draw>\nThere you go!", "draw", "", "a fox", False),
         ("hello<switch> there", "text", "hello there", "", False),
         ("<draw>a <image>fox</s>", "draw", "", "a fox", False),
         ("<draw>a <switch>fox", "draw", "", "a fox", False),
@@ -55,26 +48,26 @@ def parse(output: str, cuts: list[int] | None = None, may_draw: bool = True) -> 
 )
 def test_rules(output: str, kind: str, text: str, prompt: str, switched: bool) -> None:
     for cuts in ([], list(range(len(output)))):
-        reply = parse(output, cuts)
+        reply = read(output, cuts)
         assert (reply.kind, reply.text, reply.prompt, reply.switched) == (kind, text, prompt, switched)
 
 
 @pytest.mark.parametrize("output", ["", "  \n", "<switch>", "<|im_end|>", "<image>", "<|im_end|>too late", "\x00"])
 def test_nothing_said(output: str) -> None:
     with pytest.raises(EmptyReply):
-        parse(output)
+        read(output)
 
 
 @pytest.mark.parametrize("output", ["<draw>", "<draw>  ", "Sure! <draw>", "<draw><draw>", "<draw></s>a fox"])
 def test_prompt_missing(output: str) -> None:
     with pytest.raises(EmptyPrompt, match="Retry"):
-        parse(output)
+        read(output)
 
 
 def test_talk_mode_never_draws() -> None:
-    assert parse("Well. <draw>a fox", may_draw=False) == Reply("text", "Well.", raw="Well. <draw>a fox")
+    assert read("Well. <draw>a fox", may_draw=False) == Reply("text", "Well.", raw="Well. <draw>a fox")
     with pytest.raises(EmptyReply):
-        parse("<draw>a fox", may_draw=False)
+        read("<draw>a fox", may_draw=False)
 
 
 def test_only_what_may_become_a_token_is_held_back() -> None:
@@ -87,39 +80,26 @@ def test_only_what_may_become_a_token_is_held_back() -> None:
 
 
 def test_dropping_a_token_makes_no_token() -> None:
-    assert parse("<dr<image>aw>fox").text == f"<dr{JOINER}aw>fox"
+    assert read("<dr<image>aw>fox").text == f"<dr{JOINER}aw>fox"
 
 
 def test_content_is_what_history_and_training_hold() -> None:
-    assert parse("<switch> Sure! <draw> a fox").content == "<switch><draw>a fox"
-    assert parse("<switch> hello ").content == "<switch>hello"
+    assert read("<switch> Sure! <draw> a fox").content == "<switch><draw>a fox"
+    assert read("<switch> hello ").content == "<switch>hello"
 
 
-def test_fuzz() -> None:
-    """Any output, in any pieces: a reply that holds no token, or a named error; the same however it is cut."""
-    rng = random.Random(0)
-    atoms = [*TOKENS, *(token[:5] for token in TOKENS), *(token[2:] for token in TOKENS)]
-    atoms += [DRAW] * 4 + [SWITCH] * 3 + list(" \n<<>>|/ab狐\u3000\x00\ud83e") + ["a red fox", "draw", JOINER]
+def test_every_output_keeps_the_rules() -> None:
+    kinds = fuzz(20_000, seed=0)
+    assert min(kinds[kind] for kind in ("text", "draw", "EmptyReply", "EmptyPrompt", "echo")) > 500, kinds
+
+
+@pytest.mark.slow
+def test_a_million_outputs_keep_the_rules() -> None:
+    assert sum(fuzz(1_000_000, seed=1).values()) == 1_250_000
+
+
+def test_a_very_long_output_takes_no_longer_than_its_length() -> None:
     started = time.process_time()
-    kinds = dict.fromkeys(("text", "draw", "error"), 0)
-    for _ in range(100_000):
-        output = "".join(rng.choices(atoms, k=rng.randrange(9)))
-        outcomes: list[Reply | type[ProtocolError]] = []
-        for cuts in ([], [rng.randrange(len(output) + 1) for _ in range(rng.randrange(4))]):
-            try:
-                outcomes.append(parse(output, cuts))
-            except ProtocolError as error:
-                outcomes.append(type(error))
-        assert outcomes[0] == outcomes[1], output
-        reply = outcomes[0]
-        if not isinstance(reply, Reply):
-            kinds["error"] += 1
-            continue
-        kinds[reply.kind] += 1
-        for said in (reply.text, reply.prompt):
-            assert said == said.strip()
-            assert not any(token in said for token in TOKENS), output
-            said.encode()
-        assert parse(reply.content).content == reply.content  # history reads back as it was written
-    assert min(kinds.values()) > 5_000, kinds
-    assert time.process_time() - started < 30
+    for output in ("<" * 200_000, "<draw>" + "<dra" * 50_000, "a <switch>" * 20_000, " " * 200_000 + "x"):
+        assert isinstance(parse(output, list(range(1, len(output)))), Reply)
+    assert time.process_time() - started < 20

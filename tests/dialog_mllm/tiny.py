@@ -8,6 +8,7 @@ layers' random weights move the probabilities a little, so that pictures and the
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -39,10 +40,14 @@ SCRIPT = [
     ("Ċ", DRAW, 8.0), ("Ċ", TALK[0], 7.0), (DRAW, "f", 12.0), ("f", "o", 12.0), ("o", "x", 12.0), ("x", END, 12.0),
     *((here, there, 12.0) for here, there in zip(TALK, TALK[1:] + TALK[0], strict=True)),
 ]  # fmt: skip
+# A model that was never taught the protocol, to which "<draw>" is six tokens, and a context for its instructions.
+FOREIGN_SPECIAL_TOKENS = [token for token in SPECIAL_TOKENS if token not in (DRAW, SWITCH)]
+FOREIGN_SCRIPT = [(here, there, 12.0) for here, there in itertools.pairwise(("Ċ", *DRAW, *"fox", END))]
+FOREIGN_CONTEXT = 4096
 IMAGE_TOKENS = 16  # (128 / 16)² patches, 2 by 2 shuffled into one
 
 
-def build_tokenizer():
+def build_tokenizer(special_tokens: list[str], context: int):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -51,7 +56,7 @@ def build_tokenizer():
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=300,
-        special_tokens=SPECIAL_TOKENS,
+        special_tokens=special_tokens,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -60,13 +65,22 @@ def build_tokenizer():
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",
         eos_token=END,
-        extra_special_tokens=SPECIAL_TOKENS[2:],
+        extra_special_tokens=special_tokens[2:],
         chat_template=CHAT_TEMPLATE,
-        model_max_length=CONTEXT,
+        model_max_length=context,
     )
 
 
-def build_base(folder: Path) -> Path:
+def build_foreign(folder: Path) -> Path:
+    return build_base(folder, FOREIGN_SPECIAL_TOKENS, FOREIGN_SCRIPT, FOREIGN_CONTEXT)
+
+
+def build_base(
+    folder: Path,
+    special_tokens: list[str] = SPECIAL_TOKENS,
+    script: list[tuple[str, str, float]] = SCRIPT,
+    context: int = CONTEXT,
+) -> Path:
     import torch
     from transformers import (
         Idefics3Config,
@@ -75,7 +89,7 @@ def build_base(folder: Path) -> Path:
         Idefics3Processor,
     )
 
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(special_tokens, context)
     end = tokenizer.convert_tokens_to_ids(END)
     config = Idefics3Config(
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
@@ -97,7 +111,7 @@ def build_base(folder: Path) -> Path:
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "num_key_value_heads": 2,
-            "max_position_embeddings": CONTEXT,
+            "max_position_embeddings": context,
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": end,
             "eos_token_id": end,
@@ -105,7 +119,7 @@ def build_base(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     model = Idefics3ForConditionalGeneration(config)
-    _write_script(model, tokenizer)
+    _write_script(model, tokenizer, script)
     processor = Idefics3Processor(
         Idefics3ImageProcessorPil(
             size={"longest_edge": 128}, max_image_size={"longest_edge": 128}, do_image_splitting=False
@@ -119,11 +133,11 @@ def build_base(folder: Path) -> Path:
     return folder
 
 
-def _write_script(model, tokenizer) -> None:
+def _write_script(model, tokenizer, script: list[tuple[str, str, float]]) -> None:
     """Gives each scripted token an axis of the embedding, and the LM head a weight from axis to next token."""
     import torch
 
-    axes = {token: axis for axis, token in enumerate(dict.fromkeys(here for here, _, _ in SCRIPT))}
+    axes = {token: axis for axis, token in enumerate(dict.fromkeys(here for here, _, _ in script))}
     embedding = model.model.text_model.embed_tokens.weight
     head = model.lm_head.weight
     width = head.shape[1]
@@ -131,7 +145,7 @@ def _write_script(model, tokenizer) -> None:
         head.zero_()
         for token, axis in axes.items():
             embedding[tokenizer.convert_tokens_to_ids(token)] = torch.eye(width)[axis]
-        for here, there, logit in SCRIPT:
+        for here, there, logit in script:
             # The final RMSNorm makes the lone 1 of the axis sqrt(width).
             head[tokenizer.convert_tokens_to_ids(there), axes[here]] = logit / width**0.5
 
