@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fit_arguments(parser, DEFAULTS)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> dict[str, Any] | int:
     config = FinetuneConfig(
         data=args.data,
         validation=args.validation,
@@ -149,4 +149,4 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         require_free(args.merge)
     scores = finetune(config, args.dry_run)
     merge_best(args)
-    return scores
+    return scores if processes().main else 0

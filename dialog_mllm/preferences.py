@@ -369,7 +369,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fit_arguments(parser, DEFAULTS)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> dict[str, Any] | int:
     config = PreferConfig(
         pairs=args.pairs,
         validation=args.validation,
@@ -385,4 +385,4 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         require_free(args.merge)
     scores = prefer(config, args.dry_run)
     merge_best(args)
-    return scores
+    return scores if processes().main else 0
