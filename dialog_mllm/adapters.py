@@ -140,6 +140,7 @@ def targets(core: Any) -> str:
     decoder = core.get_decoder()
     name = next((name for name, module in core.named_modules() if module is decoder), "")
     inside = {path.rsplit(".", 1)[-1] for path, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    inside = {part for part in inside if part.endswith("_proj")} or inside  # no router of experts: vLLM adapts none
     if not name or not inside:
         raise ModelFolderError("the language model's linear layers cannot be told from the rest of this model")
     return rf".*{re.escape(name.rsplit('.', 1)[-1])}.*\.({'|'.join(sorted(inside))})"

@@ -395,7 +395,8 @@ def fit(
         checkpoint = config.run / "checkpoint.pt"
         if checkpoint.is_file():
             state = torch.load(checkpoint, weights_only=True, map_location=device())
-            if set(state["model"]) != set(trained):
+            # Older runs do not say what they learn: dialogues.
+            if set(state["model"]) != set(trained) or state.get("objective", "Dialogues") != type(objective).__name__:
                 raise TrainingError(f"{checkpoint} is of another kind of training: choose another --out.")
             with torch.no_grad():
                 for name, parameter in trained.items():
@@ -421,7 +422,7 @@ def fit(
             state = {
                 "model": {name: p.detach() for name, p in trained.items()}, "optimizers": optimizers.state_dict(),
                 "step": step, "tokens": tokens, "minutes": minutes(), "best": best, "rng": torch.get_rng_state(),
-                "position": list(position), "stale": stale,
+                "position": list(position), "stale": stale, "objective": type(objective).__name__,
             }  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".partial"))
             checkpoint.with_suffix(".partial").rename(checkpoint)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -348,7 +347,7 @@ def prefer(config: PreferConfig, dry_run: bool = False) -> dict[str, Any]:
         batches(held_out),
         sources,
         better=lambda scores: (
-            round(scores.get("switch_accuracy", math.nan) if dialogues else 0.0, 2),
+            round(scores.get("switch_accuracy", 0.0), 2),
             round(scores["reward_accuracy"], 2),
             -scores["loss"],
         ),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,13 @@ FAMILIES = {
     "qwen2_5_vl": lambda folder: qwen2_vl(folder, "Qwen2_5_VL"),
     "smolvlm": smolvlm,
 }
-WHERE = [pytest.param("llava_next"), *(pytest.param(name, marks=needs_torchvision) for name in list(FAMILIES)[1:])]
+needs_num2words = pytest.mark.skipif(not find_spec("num2words"), reason="its processor needs num2words")
+WHERE = [
+    pytest.param("llava_next"),
+    pytest.param("qwen2_vl", marks=needs_torchvision),
+    pytest.param("qwen2_5_vl", marks=needs_torchvision),
+    pytest.param("smolvlm", marks=[needs_torchvision, needs_num2words]),
+]
 
 
 @pytest.fixture(scope="module")
