@@ -114,7 +114,7 @@ def test_a_training_that_no_longer_improves_ends(root, base, tmp_path, monkeypat
     monkeypatch.setattr(loop, "measure", lambda *_: {"loss": 1.0, "switch_accuracy": 0.5, "false_draw": 0.0,
                                                      "missed_draw": 0.0})  # fmt: skip
     config = fitting(tmp_path / "run", epochs=100, evaluate_every=1e-9, patience=2)
-    assert finetune(FinetuneConfig(root, config, base=base, rank=2))["steps"] == 3
+    assert finetune(FinetuneConfig(root, config, base=base, rank=2))["steps"] == 2
     with (tmp_path / "run" / "curve.csv").open() as file:
         assert sum(bool(row["loss"]) for row in csv.DictReader(file)) == 3
     with pytest.raises(TrainingError, match="patience"):
@@ -134,7 +134,7 @@ def test_accumulated_batches_are_one_larger_batch(root, base, tmp_path):
         loss, _ = learn(objective, batches, trained)
         found.append((loss, [p.grad.clone() for p in trained]))
         trainee.model.zero_grad()
-    assert len(batches) > 2
+    assert len(batches) > 1
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
     for one, other in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)

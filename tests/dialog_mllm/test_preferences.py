@@ -107,7 +107,7 @@ def test_other_models_read_the_same_pairs(root, base):
 
 @pytest.mark.parametrize("loss", ["dpo", "simpo"])
 def test_the_better_reply_gains_and_the_curve_says_so(root, base, tmp_path, loss):
-    fit = FitConfig(tmp_path / "run", epochs=12, batch_tokens=2500, learning_rate=1e-2, warmup=2, optimizer="adamw")
+    fit = FitConfig(tmp_path / "run", epochs=30, batch_tokens=2500, learning_rate=2e-2, warmup=2, optimizer="adamw")
     config = PreferConfig(
         pairs=[root], fit=fit, base=base, rank=8, alpha=16, loss=loss, dialogues=root, validation_records=4
     )
@@ -115,7 +115,7 @@ def test_the_better_reply_gains_and_the_curve_says_so(root, base, tmp_path, loss
     with (tmp_path / "run" / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
     train = [(float(row["train_loss"]), float(row["train_reward_accuracy"])) for row in rows if row["train_loss"]]
-    assert train[-1][0] < 0.8 * train[0][0] and train[-1][1] > 0.9
+    assert len(train) == 3 and train[-1][0] < 0.9 * train[0][0] and train[-1][1] > 0.9
     measured = [row for row in rows if row["reward_accuracy"]]
     assert float(measured[-1]["reward_margin"]) == pytest.approx(scores["reward_margin"], rel=1e-3)
     assert "switch_accuracy" in scores
