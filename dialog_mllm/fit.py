@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -117,9 +117,20 @@ def token_losses(model: Any, batch: Batch | VlmBatch) -> tuple[Tensor, Tensor, T
 class Objective(Protocol):
     """What a run learns. Losses and figures are sums, for a batch may be cut into several and lie on several GPUs."""
 
-    figures: tuple[str, ...]  # of a training batch, beside its loss
-    scores: tuple[str, ...]  # of what `measure` returns, for the curve
-    rate: str  # the score among them that the plot shows, from 0 to 1
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Of a training batch, beside its loss."""
+        ...
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Of what `measure` returns, for the curve."""
+        ...
+
+    @property
+    def rate(self) -> str:
+        """The score among them that the plot shows, from 0 to 1."""
+        ...
 
     def weight(self, batch: Any) -> float:
         """What the batch counts; the step's loss is the sum of losses over the sum of these."""
@@ -137,9 +148,9 @@ class Dialogues:
     core: Any
     draw: int  # the draw token's id; where it is several tokens, the first one's
     precision: str = "auto"
-    figures = ()
-    scores = ("loss", "switch_accuracy", "false_draw", "missed_draw")
-    rate = "switch_accuracy"
+    figures: ClassVar[tuple[str, ...]] = ()
+    scores: ClassVar[tuple[str, ...]] = ("loss", "switch_accuracy", "false_draw", "missed_draw")
+    rate: ClassVar[str] = "switch_accuracy"
 
     def weight(self, batch: Batch | VlmBatch) -> float:
         return float(batch.weights[:, 1:].sum())
@@ -435,14 +446,14 @@ def fit(
         ahead = Ahead(train, config.accumulate)
         try:
             while True:
-                spent_share = minutes() / config.minutes
-                due = minutes() - evaluated >= config.evaluate_every
                 # Clocks and keys differ between processes; what they do must not.
-                spent_share, due, stop = group.max([spent_share, due, interrupted.is_set()])
+                late, due, stop = group.max(
+                    [minutes() / config.minutes, minutes() - evaluated >= config.evaluate_every, interrupted.is_set()]
+                )
                 if stop:
                     raise KeyboardInterrupt
                 tired = config.patience is not None and stale >= config.patience
-                progress = 1.0 if tired else max(step / total, spent_share)
+                progress = 1.0 if tired else max(step / total, late)
                 if progress >= 1 or due:
                     scores = objective.measure(validation)
                     rank = better(scores)

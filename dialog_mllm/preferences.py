@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -154,8 +154,8 @@ class Preferences:
     precision: str = "auto"
     dialogues: Batches | None = None
     draw: int = 0
-    figures = ("reward_accuracy", "reward_margin")
-    rate = "reward_accuracy"
+    figures: ClassVar[tuple[str, ...]] = ("reward_accuracy", "reward_margin")
+    rate: ClassVar[str] = "reward_accuracy"
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -239,10 +239,12 @@ def _pair(row: dict[str, Any], root: Path, name: str, trainee: Trainee, pictures
     key = hashlib.sha256(json.dumps([row["prompt"], list(map(str, row.get("images") or ()))]).encode()).hexdigest()
     if isinstance(trainee.encoder, VlmEncoder):
         turn = sum(message["role"] == "assistant" for message in prompt)
-        return Pair(*(trainee.encoder.sample(chat, blocks, [turn], name) for chat in chats), key)
+        better, worse = (trainee.encoder.sample(chat, blocks, [turn], name) for chat in chats)
+        return Pair(better, worse, key)
     assert pictures is not None
     rows = tuple(pictures.row(block, name) for block in blocks)
-    return Pair(*(_sample(trainee, chat, rows) for chat in chats), key)
+    chosen, rejected = (_sample(trainee, chat, rows) for chat in chats)
+    return Pair(chosen, rejected, key)
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
