@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ CHUNK = 64  # batches that are sorted by length together
 # costs seconds and the one before it, so not to draw counts more.
 DRAW_WEIGHT, TALK_WEIGHT = 3.0, 16.0
 
+S = TypeVar("S")
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -41,6 +43,7 @@ class Decision:
 
     position: int
     draws: bool
+    width: int = 1  # tokens that <draw> takes: one where the tokenizer knows it
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class Sample:
     pictures: tuple[int, ...]  # rows of the picture cache, in order of appearance
     decisions: tuple[Decision, ...]
     language: str
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,22 @@ def chat_parts(messages: Sequence[Message], max_images: int = MAX_IMAGES) -> tup
     return chat, pictures
 
 
+def views(messages: Sequence[Message], max_images: int) -> Iterator[tuple[int, int]]:
+    """(first, last) assistant turns that see the same pictures; the last one's history holds all the others'."""
+    turns = sum(message.role == "assistant" for message in messages)
+    first, dropped = 0, 0
+    seen = 0
+    for turn in range(turns):
+        seen += len(messages[2 * turn].images)
+        surplus = max(0, seen - max_images)
+        if surplus != dropped and turn > first:
+            yield first, turn - 1
+            first = turn
+        dropped = surplus
+        seen += len(messages[2 * turn + 1].images)
+    yield first, turns - 1
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Text and ids for one tokenizer, in training and in offline evaluation."""
@@ -104,24 +127,16 @@ class Encoder:
     def ids(self, messages: Sequence[Message], reply: bool = False) -> tuple[list[int], list[ImageBlock]]:
         """Token ids of a conversation; with `reply`, up to where the assistant begins to speak."""
         chat, pictures = chat_parts(messages, self.max_images)
+        return self.chat_ids(chat, reply), pictures
+
+    def chat_ids(self, chat: Sequence[dict], reply: bool = False) -> list[int]:
+        """Token ids of a chat that `chat_parts` made."""
         text = render_chat(self.processor.tokenizer, chat, add_generation_prompt=reply)
         text = text.replace(IMAGE, self.picture_text)  # arrange() lets no other <image> through
-        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"], pictures
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def views(self, messages: Sequence[Message]) -> Iterator[tuple[int, int]]:
-        """(first, last) assistant turns that see the same pictures; the last one's history holds all the others'."""
-        turns = sum(message.role == "assistant" for message in messages)
-        first, dropped = 0, 0
-        seen = 0
-        for turn in range(turns):
-            seen += len(messages[2 * turn].images)
-            surplus = max(0, seen - self.max_images)
-            if surplus != dropped and turn > first:
-                yield first, turn - 1
-                first = turn
-            dropped = surplus
-            seen += len(messages[2 * turn + 1].images)
-        yield first, turns - 1
+        return views(messages, self.max_images)
 
     def samples(
         self,
@@ -254,20 +269,37 @@ def load_samples(
 ) -> tuple[list[Sample], PictureCache]:
     """Every record's samples; those of a record in which something is declined `refusals` times, for they are few."""
     encoder, pictures = Encoder(processor), PictureCache(processor)
-    samples: list[Sample] = []
-    for number, (record, root) in enumerate(read_records(files, limit)):
-        try:
-            messages = [Message.from_json(message, root) for message in record["messages"]]
-            row = partial(pictures.row, record=str(record.get("id", number)))
-            learn = _learnt(record, len(messages) // 2)
-            made = list(encoder.samples(messages, row, text_weight, record.get("language", "en"), learn))
-            samples.extend(made * (refusals if _declines(record) else 1))
-        except (DataError, MessageError, KeyError) as error:
-            raise DataError(f"record {record.get('id', number)}: {error}") from error
-    if not samples:
-        raise DataError("there is no dialogue in the data: make some with `easel data mix`")
+
+    def encode(
+        messages: Sequence[Message], learn: Collection[int] | None, language: str, record: str
+    ) -> Iterator[Sample]:
+        return encoder.samples(messages, partial(pictures.row, record=record), text_weight, language, learn)
+
+    samples = read_samples(files, encode, limit, refusals)
     pictures.fill(cache)
     return samples, pictures
+
+
+def read_samples(
+    files: Iterable[Path | str],
+    encode: Callable[[Sequence[Message], Collection[int] | None, str, str], Iterable[S]],
+    limit: int | None = None,
+    refusals: int = 1,
+) -> list[S]:
+    """What `encode(messages, learn, language, record's name)` makes of every record; DataError names a bad one."""
+    samples: list[S] = []
+    for number, (record, root) in enumerate(read_records(files, limit)):
+        name = str(record.get("id", number))
+        try:
+            messages = [Message.from_json(message, root) for message in record["messages"]]
+            learn = _learnt(record, len(messages) // 2)
+            made = list(encode(messages, learn, record.get("language", "en"), name))
+            samples.extend(made * (refusals if _declines(record) else 1))
+        except (DataError, MessageError, KeyError) as error:
+            raise DataError(f"record {name}: {error}") from error
+    if not samples:
+        raise DataError("there is no dialogue in the data: make some with `easel data mix`")
+    return samples
 
 
 def _learnt(record: Record, turns: int) -> list[int] | None:
@@ -302,6 +334,7 @@ def plan_batches(lengths: Sequence[int], budget: int, seed: int, epoch: int) -> 
 
 
 def collate(samples: Sequence[Sample], pictures: PictureCache) -> Batch:
+    """The samples as one batch, padded on the right."""
     longest = max(len(sample.ids) for sample in samples)
     ids = np.zeros((len(samples), longest), np.int64)  # the pad token is id 0
     weights = np.zeros((len(samples), longest), np.float32)
@@ -319,16 +352,20 @@ def collate(samples: Sequence[Sample], pictures: PictureCache) -> Batch:
 
 @dataclass
 class Batches:
-    """An endless, exactly resumable stream of batches: `position` is all of its state."""
+    """An endless, exactly resumable stream of batches: `position` is all of its state.
 
-    samples: Sequence[Sample]
-    pictures: PictureCache
+    `collate(samples, pictures)` makes a batch. It has `to(device)` and `tokens`; each sample has a `length`.
+    """
+
+    samples: Sequence[Any]
+    pictures: Any
     budget: int
     seed: int = 0
     position: tuple[int, int] = (0, 0)  # epoch, batch
+    collate: Callable[[Sequence[Any], Any], Any] = collate
 
     def __post_init__(self) -> None:
-        self._plan = partial(plan_batches, [len(sample.ids) for sample in self.samples], self.budget, self.seed)
+        self._plan = partial(plan_batches, [sample.length for sample in self.samples], self.budget, self.seed)
         self.seek(*self.position)
 
     def seek(self, epoch: int, batch: int) -> None:
@@ -339,15 +376,29 @@ class Batches:
     def per_epoch(self) -> int:
         return len(self._plan(0))
 
-    def next(self) -> Batch:
+    def next(self) -> Any:
+        return self._batch(self._advance())
+
+    def skip(self) -> None:
+        """Pass by a batch that another process takes."""
+        self._advance()
+
+    def once(self, first: int = 0, step: int = 1) -> Iterator[Any]:
+        """Each sample once; with `step`, a process's share of that: every step-th batch from `first` on."""
+        for rows in self._plan(0)[first::step]:
+            yield self._batch(rows)
+
+    def longest(self) -> Any:
+        """The batch of one epoch that has the most tokens, padding included."""
+        return self._batch(max(self._plan(0), key=lambda rows: len(rows) * max(self.samples[i].length for i in rows)))
+
+    def _advance(self) -> list[int]:
         epoch, index = self.position
         if index >= len(self._epoch):
             epoch, index = epoch + 1, 0
             self.seek(epoch, index)
         self.position = (epoch, index + 1)
-        return collate([self.samples[i] for i in self._epoch[index]], self.pictures)
+        return self._epoch[index]
 
-    def once(self) -> Iterator[Batch]:
-        """Each sample once."""
-        for batch in self._plan(0):
-            yield collate([self.samples[i] for i in batch], self.pictures)
+    def _batch(self, rows: Sequence[int]) -> Any:
+        return self.collate([self.samples[i] for i in rows], self.pictures)

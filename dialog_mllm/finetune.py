@@ -2,132 +2,129 @@
 
     easel finetune --data DATA --out RUN --minutes 20      # RUN/adapter, and the run's curves
     easel finetune --data ERRORS DATA --validation DATA --adapter RUN/adapter --out RUN2
+    easel finetune --data DATA --out RUN --base Qwen/Qwen2.5-VL-3B-Instruct --rank 16 --learning-rate 2e-4 --dry-run
 
-Only the language model's linear layers are adapted: vLLM ignores the rest and takes no new vocabulary from an adapter.
 The best adapter by switch accuracy on the first DATA's validation split is kept, to a hundredth (some hundred records
-tell no more than that); ties are decided by the loss, which is mostly the prompts'.
+tell no more than that); ties are decided by the loss, which is mostly the prompts'. adapters.py says which models can
+be trained and how, parallel.py how on several GPUs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
-
-from dialog_mllm.data import Batches, load_samples
-from dialog_mllm.fit import FitConfig, TrainingError, add_fit_arguments, fit, fit_config, write_settings
-from dialog_mllm.model import load_base
-from dialog_mllm.protocol import DRAW
+from dialog_mllm.adapters import (
+    AdapterSettings,
+    Trainee,
+    adapter_settings,
+    add_adapter_arguments,
+    attach,
+    base_name,
+    merge,
+    require_free,
+    save_adapter,
+)
+from dialog_mllm.card import adapter_card, source
+from dialog_mllm.data import Batches
+from dialog_mllm.estimate import estimate
+from dialog_mllm.fit import (
+    Dialogues,
+    FitConfig,
+    Objective,
+    TrainingError,
+    add_fit_arguments,
+    fit,
+    fit_config,
+    write_settings,
+)
+from dialog_mllm.parallel import processes
 from dialog_mllm.records import DataError, data_files
-from dialog_mllm.tokenizer import token_id
 
-TARGETS = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-WEIGHTS = Path(__file__).parent / "weights"
 DEFAULTS = FitConfig(Path(), epochs=3.0, learning_rate=2e-3, optimizer="adamw", weight_decay=0.0, decay_share=0.7)
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(AdapterSettings):
     """What `easel finetune` is asked for."""
 
     data: Path | Sequence[Path]  # data sets' folders, or JSONL files to train on
     fit: FitConfig
     validation: Path | None = None  # the data set to choose the best adapter by; None: the first of `data`
-    base: Path = WEIGHTS / "base"
-    adapter: Path | None = None  # start from this adapter instead of a fresh one
-    rank: int = 64
-    alpha: float = 64.0
-    rslora: bool = False
-    dropout: float = 0.0
     refusals: int = 1  # how often a record in which something is declined is seen, beside the others
     validation_records: int = 400
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.refusals < 1:
             raise TrainingError("refusals must be at least 1")
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise TrainingError("rank and alpha must be positive, dropout from 0 to below 1")
 
 
-def finetune(config: FinetuneConfig) -> dict[str, float]:
-    """Train, keep the best adapter in `run/adapter`, return the last scores."""
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    run = config.fit.run
+def finetune(config: FinetuneConfig, dry_run: bool = False) -> dict[str, Any]:
+    """Train, keep the best adapter in `run/adapter`, return the last scores; with `dry_run`, what that will take."""
     sources = [config.data] if isinstance(config.data, Path) else list(config.data)
     train_files = data_files(sources, "train")
     if config.validation is None and not sources[0].is_dir():
         raise DataError(f"{sources[0]} is a file: name the one to measure on with --validation.")
     validation_files = data_files([config.validation or sources[0]], "validation")
-    core, processor = load_base(config.base)
-    train, pictures = load_samples(train_files, processor, run / "pictures", refusals=config.refusals)
-    held_out, held_out_pictures = load_samples(
-        validation_files, processor, run / "pictures", limit=config.validation_records
-    )
-    write_settings(run, config)
-    torch.manual_seed(config.fit.seed)
-    if config.adapter is not None:
-        model = PeftModel.from_pretrained(core, _adapter_folder(config.adapter), is_trainable=True)
-    else:
-        lora = LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,  # type: ignore[arg-type]
-            use_rslora=config.rslora,
-            lora_dropout=config.dropout,
-            target_modules=TARGETS,
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(core, lora)
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    print(f"{trained / 1e6:.2f} M parameters to train, {len(train)} conversations")
-    return fit(
+    trainee = attach(config, config.fit.seed, config.fit.precision)
+    budget = config.fit.batch_tokens
+    with pictures_folder(config.fit.run, dry_run) as cache:
+        train = trainee.dialogues(train_files, cache, budget, config.fit.seed, config.refusals)
+        objective = Dialogues(trainee.core, trainee.draw, config.fit.precision)
+        if dry_run:
+            return estimate(config.fit, trainee.model, objective, train)
+        held_out = trainee.dialogues(validation_files, cache, budget, limit=config.validation_records)
+    return train_adapter(
+        config,
         config.fit,
-        model,
-        core,  # get_peft_model put its layers into it
-        Batches(train, pictures, config.fit.batch_tokens, config.fit.seed),
-        Batches(held_out, held_out_pictures, config.fit.batch_tokens),
-        token_id(processor.tokenizer, DRAW),
-        save=lambda scores: save_adapter(model, run / "adapter", config.base.name),
+        trainee,
+        objective,
+        train,
+        held_out,
+        sources,
         better=lambda scores: (round(scores["switch_accuracy"], 2), -scores["loss"]),
     )
 
 
-def save_adapter(model: Any, folder: Path, base_name: str) -> None:
-    """A PEFT folder, complete when it has its name. It names its base, not where that lay on this machine."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial, save_embedding_layers=False)  # the vocabulary is never adapted
-    (partial / "README.md").unlink(missing_ok=True)
-    file = partial / "adapter_config.json"
-    settings = json.loads(file.read_text()) | {"base_model_name_or_path": base_name}
-    file.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
+def pictures_folder(run: Path, dry_run: bool) -> AbstractContextManager[Any]:
+    """Where resized pictures are kept: with the run, or for a while."""
+    return tempfile.TemporaryDirectory() if dry_run else nullcontext(run / "pictures")
 
 
-def load_adapted(base: Path, adapter: Path | None) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
-    """Base and adapter merged into one model, with the processor: for offline evaluation and for merged releases."""
-    from peft import PeftModel
+def train_adapter(
+    config: AdapterSettings,
+    settings: FitConfig,
+    trainee: Trainee,
+    objective: Objective,
+    train: Batches,
+    held_out: Batches,
+    sources: Sequence[Path],
+    better: Callable[[dict[str, float]], Any],
+) -> dict[str, float]:
+    """The training itself, alike for dialogues and for preferences; the best adapter and its card in `run/adapter`."""
+    name = base_name(config.base)
+    if processes().main:
+        write_settings(settings.run, config)
+        made_of = [source(Path(place)) for place in sources]
+        trained = sum(parameter.numel() for parameter in trainee.model.parameters() if parameter.requires_grad)
+        print(f"{trained / 1e6:.2f} M parameters to train, {len(train.samples)} samples")
 
-    model, processor = load_base(base)
-    if adapter is not None:
-        model = PeftModel.from_pretrained(model, _adapter_folder(adapter)).merge_and_unload()
-    return model.eval(), processor
+    def save(scores: dict[str, float]) -> None:
+        save_adapter(trainee.model, settings.run / "adapter", name, adapter_card(name, made_of, config, scores))
+
+    return fit(settings, trainee.model, objective, train, held_out, save, better)
 
 
-def _adapter_folder(folder: Path) -> str:
-    if not (folder / "adapter_config.json").is_file():
-        raise TrainingError(f"{folder} is no LoRA adapter: adapter_config.json is missing.")
-    return str(folder)
+def merge_best(args: argparse.Namespace) -> None:
+    """What --merge asks for, once the training is done."""
+    if args.merge and not args.dry_run and processes().main:
+        merge(args.base, args.out / "adapter", args.merge)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,28 +132,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validation", type=Path, help="another to measure on (default: the first DATA's validation split)"
     )
-    parser.add_argument("--base", type=Path, default=WEIGHTS / "base", help="the model to adapt")
-    parser.add_argument("--adapter", type=Path, help="an adapter to start from")
-    parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--alpha", type=float, default=64.0)
-    parser.add_argument("--rslora", action="store_true", help="scale by the square root of the rank")
-    parser.add_argument("--dropout", type=float, default=0.0)
+    add_adapter_arguments(parser)
     parser.add_argument("--refusals", type=int, default=1, help="times that a record which declines something is seen")
     add_fit_arguments(parser, DEFAULTS)
 
 
-def run(args: argparse.Namespace) -> dict[str, float]:
-    return finetune(
-        FinetuneConfig(
-            data=args.data,
-            validation=args.validation,
-            fit=fit_config(args, DEFAULTS),
-            base=args.base,
-            adapter=args.adapter,
-            rank=args.rank,
-            alpha=args.alpha,
-            rslora=args.rslora,
-            dropout=args.dropout,
-            refusals=args.refusals,
-        )
+def run(args: argparse.Namespace) -> dict[str, Any] | int:
+    config = FinetuneConfig(
+        data=args.data,
+        validation=args.validation,
+        fit=fit_config(args, DEFAULTS),
+        refusals=args.refusals,
+        **adapter_settings(args),
     )
+    if args.merge:
+        require_free(args.merge)
+    scores = finetune(config, args.dry_run)
+    merge_best(args)
+    return scores if processes().main else 0

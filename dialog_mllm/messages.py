@@ -179,6 +179,13 @@ def to_chat(messages: Sequence[Message], max_images: int = MAX_IMAGES) -> list[d
     return chat
 
 
+def shown(block: ImageBlock) -> Image.Image:
+    """The picture as it is sent to the model, whose processor resizes it further."""
+    picture = block.open()
+    picture.thumbnail((MAX_IMAGE_EDGE, MAX_IMAGE_EDGE), Image.Resampling.LANCZOS)
+    return picture
+
+
 def _check_order(messages: Sequence[Message]) -> None:
     turns = [message.role for message in messages]
     if turns[:1] == ["system"]:
@@ -201,9 +208,7 @@ def _escape(text: str, role: Role) -> str:
 def _part(block: Block) -> dict[str, Any]:
     if isinstance(block, TextBlock):
         return {"type": "text", "text": block.text}
-    picture = block.open()
-    picture.thumbnail((MAX_IMAGE_EDGE, MAX_IMAGE_EDGE), Image.Resampling.LANCZOS)
-    url = "data:image/png;base64," + base64.b64encode(_png(picture)).decode("ascii")
+    url = "data:image/png;base64," + base64.b64encode(_png(shown(block))).decode("ascii")
     return {"type": "image_url", "image_url": {"url": url}}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dialog_mllm.data import Batches, Encoder, PictureCache, Sample, load_samples
-from dialog_mllm.fit import FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
+from dialog_mllm.fit import Dialogues, FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
 from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.records import DataError, data_files
@@ -67,6 +67,7 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
         captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))
         _train_captions(config, model, captions, pictures, token_id(processor.tokenizer, DRAW))
         train += captions[: config.captions]
+    model.model.vision_model.set_attn_implementation("eager")  # fused attention's backward pass is slow on CPUs
     if config.pictures or config.base is not None:
         for eyes in (model.model.vision_model, model.model.connector):
             # Once taught they see better than dialogues teach, which spoil them; and steps are a fifth faster.
@@ -76,10 +77,9 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     return fit(
         config.fit,
         model,
-        model,
+        Dialogues(model, token_id(processor.tokenizer, DRAW), config.fit.precision),
         Batches(train, pictures, config.fit.batch_tokens, config.fit.seed),
         Batches(held_out, held_out_pictures, config.fit.batch_tokens),
-        token_id(processor.tokenizer, DRAW),
         save=lambda scores: save_base(model, processor, run / "base"),
         better=lambda scores: -scores["loss"],
     )
@@ -97,7 +97,8 @@ def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pict
         Batches(part, pictures, settings.batch_tokens, settings.seed)
         for part in (captions[:-held_out], captions[-held_out:])
     )
-    fit(settings, model, model, train, validation, draw, save=lambda scores: None, better=lambda scores: 0)
+    objective = Dialogues(model, draw, settings.precision)
+    fit(settings, model, objective, train, validation, save=lambda scores: None, better=lambda scores: 0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -158,8 +158,8 @@ def test_trl_reads_what_serving_shows_and_its_lora_loads(data: Path, tmp_path: P
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
+    from dialog_mllm.adapters import WEIGHTS, load_adapted, targets
     from dialog_mllm.data import Encoder
-    from dialog_mllm.finetune import TARGETS, WEIGHTS, load_adapted
     from dialog_mllm.model import load_base
     from dialog_mllm.server import check_adapter
 
@@ -171,7 +171,7 @@ def test_trl_reads_what_serving_shows_and_its_lora_loads(data: Path, tmp_path: P
         str(adapter), max_steps=1, learning_rate=1e-3, per_device_train_batch_size=4, use_cpu=True, bf16=False,
         max_length=None, save_strategy="no", report_to=[],
     )  # fmt: skip
-    lora = LoraConfig(r=4, target_modules=TARGETS, task_type="CAUSAL_LM")
+    lora = LoraConfig(r=4, target_modules=targets(model), task_type="CAUSAL_LM")
     trainer = SFTTrainer(model, settings, train_dataset=rows, processing_class=processor, peft_config=lora)
     encoder = Encoder(processor, max_images=99)
     lines = (data / "train-00000.jsonl").read_text(encoding="utf-8").splitlines()

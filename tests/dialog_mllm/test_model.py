@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dialog_mllm.finetune import TARGETS
+from dialog_mllm.adapters import targets
 from dialog_mllm.model import (
     BaseConfig,
     ModelFolderError,
@@ -52,7 +52,7 @@ def test_lean_decoder_with_a_lora_adapter(tokenizer, dropout):
     from peft import LoraConfig, get_peft_model
 
     model, _ = build_base(tokenizer, SMALL)
-    lora = LoraConfig(r=4, target_modules=TARGETS, lora_dropout=dropout, init_lora_weights=False)
+    lora = LoraConfig(r=4, target_modules=targets(model), lora_dropout=dropout, init_lora_weights=False)
     adapted = get_peft_model(model, lora)
     embeddings = torch.randn(2, 9, SMALL.hidden, generator=torch.Generator().manual_seed(0))
     states, gradients = [], []

@@ -13,7 +13,7 @@ from app.cli import main as easel
 from datasets_build.pictures import write_pictures
 from dialog_mllm import fit as loop
 from dialog_mllm.data import Batches, load_samples
-from dialog_mllm.fit import FitConfig, TrainingError, fit, schedule
+from dialog_mllm.fit import Dialogues, FitConfig, TrainingError, fit, schedule
 from dialog_mllm.model import build_base, load_base
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
 from dialog_mllm.training import MllmConfig, train_mllm
@@ -31,7 +31,7 @@ def fit_toy(root, config: FitConfig, cache, save=lambda scores: None):
     train = Batches(*load_samples([root / "train.jsonl"], processor, cache, 0.3), config.batch_tokens)
     held_out = Batches(*load_samples([root / "validation.jsonl"], processor, cache), config.batch_tokens)
     draw = tokenizer.convert_tokens_to_ids("<draw>")
-    return model, fit(config, model, model, train, held_out, draw, save, lambda scores: -scores["loss"])
+    return model, fit(config, model, Dialogues(model, draw), train, held_out, save, lambda scores: -scores["loss"])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from datasets_build.corrections import preference
 from dialog_mllm.model import BaseConfig
 
 COLOURS = {"red": "红色", "green": "绿色", "blue": "蓝色", "black": "黑色"}
@@ -63,6 +64,22 @@ def record(root: Path, number: int, edits: int = 1, split: str = "train") -> dic
         "id": f"{split}-{number}", "task": "D_tt", "language": language, "split": split, "source": "toy",
         "licence": "Apache-2.0", "messages": messages, "turns": turns,
     }  # fmt: skip
+
+
+def pairs(root: Path, conversations: int = 24, file: str = "preferences.jsonl") -> Path:
+    """Pairs as `easel data errors` writes them: the edit asked for, and another colour instead."""
+    lines = []
+    for number in range(conversations):
+        whole = record(root, number, 1, "train")
+        whole |= {"messages": whole["messages"][:6], "error": "prompt"}  # hello, a picture, an edit of it
+        reply = whole["messages"][-1]["content"][0]["text"]
+        whole["messages"][-1]["content"] = whole["messages"][-1]["content"][:1]
+        names = [name for pair in COLOURS.items() for name in pair]
+        said = next(name for name in names if name in reply)
+        wrong = names[(names.index(said) + 2) % len(names)]
+        lines.append(json.dumps(preference(whole, reply.replace(said, wrong)), ensure_ascii=False))
+    (root / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root / file
 
 
 def write(root: Path, conversations: int = 24) -> Path:
