@@ -1,0 +1,255 @@
+"""The adapters of one dialog model: numbered versions on disk, which of them is active, and which was before it.
+
+    adapters = Adapters("~/.local/share/easel/adapters", "dialog_mllm/weights/base")
+    version = adapters.add(Path("runs/lora2/adapter"))
+    adapters.activate(version.name, anyway=True); adapters.roll_back()
+
+The folder holds one folder a version, `v1/adapter` (a plain PEFT folder) and `v1/version.json`, and `adapters.json`
+with each base's history of activations. The adapter that the app brings along has no folder here: it is "original", is
+active where nothing else is, and cannot be removed. An adapter belongs to the base that it was trained on, so several
+bases may share the folder, and each sees its own. Any process may change it: every change is made under a lock and by
+rename, and a running app follows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from dialog_mllm.errors import DialogError, ServerFailed
+from dialog_mllm.server import check_adapter
+
+ORIGINAL = "original"
+_VERSION = re.compile(r"v([1-9]\d*)")
+
+
+class AdapterError(DialogError):
+    """An adapter cannot be used, or what was asked of the versions is impossible; the text says what to do."""
+
+
+class NotConfirmed(AdapterError):
+    """An adapter that was measured to be worse, or not at all, is activated only by who insists."""
+
+
+@dataclass(frozen=True)
+class Version:
+    name: str  # "v1", "v2", …; a number is never used twice
+    base: str  # fingerprint of the model that it was trained on
+    sha256: str  # of adapter_model.safetensors
+    parent: str  # the version that its training started from; "" where that is not known
+    created: float  # seconds since 1970
+    settings: dict[str, Any] = field(default_factory=dict)  # of its training
+    scores: dict[str, Any] = field(default_factory=dict)  # beside its parent's, as whoever measured wrote them
+    worse: tuple[str, ...] | None = None  # in what it is worse than its parent, beyond chance; None: not measured
+
+
+class Adapters:
+    """The versions for `model`, a folder or a name on the hub. Raises AdapterError."""
+
+    def __init__(self, folder: Path | str, model: Path | str) -> None:
+        self.folder = Path(folder).expanduser()
+        self._model = str(model)
+        self._state = self.folder / "adapters.json"
+
+    @cached_property
+    def base(self) -> str:
+        return fingerprint(self._model)
+
+    def versions(self) -> list[Version]:
+        """Oldest first."""
+        found = [_read(folder) for folder in self.folder.glob("v*") if _VERSION.fullmatch(folder.name)]
+        return sorted((version for version in found if version.base == self.base), key=_number)
+
+    def version(self, name: str) -> Version:
+        for version in self.versions():
+            if version.name == name:
+                return version
+        known = ", ".join([ORIGINAL, *(version.name for version in self.versions())])
+        raise AdapterError(f"There is no adapter {name!r} for this dialog model. There are: {known}.")
+
+    def adapter(self, name: str) -> Path:
+        """The PEFT folder of a version."""
+        return self.folder / name / "adapter"
+
+    @property
+    def active(self) -> str:
+        return ([ORIGINAL, *self._history()])[-1]
+
+    @property
+    def before(self) -> str | None:
+        """What a roll back leads to."""
+        return ([None, ORIGINAL, *self._history()])[-2]
+
+    @property
+    def changed(self) -> int:
+        """Another number after every change of what is active: cheap enough to ask once a second."""
+        try:
+            return self._state.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def add(self, adapter: Path, parent: str = "", settings: Mapping[str, Any] | None = None) -> Version:
+        """Copy a PEFT folder into a new version. It is not active, and not measured."""
+        try:
+            check_adapter(str(adapter))
+        except ServerFailed as error:
+            raise AdapterError(str(error)) from error
+        with self._locked() as state:
+            number = 1 + max([state["made"], *(_number(version) for version in self._all())])
+            state["made"] = number
+            folder = self.folder / f"v{number}"
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / "adapter").mkdir(parents=True)
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                shutil.copyfile(adapter / name, partial / "adapter" / name)
+            version = Version(
+                folder.name, self.base, _sha256(partial / "adapter" / "adapter_model.safetensors"), parent, time.time(),
+                dict(settings or {}),
+            )  # fmt: skip
+            _write(partial / "version.json", asdict(version))
+            partial.rename(folder)
+        return version
+
+    def record(self, name: str, scores: Mapping[str, Any], worse: tuple[str, ...]) -> Version:
+        """Write down what was measured."""
+        version = replace(self.version(name), scores=dict(scores), worse=worse)
+        with self._locked():
+            _write(self.folder / name / "version.json", asdict(version))
+        return version
+
+    def check(self, name: str, anyway: bool = False) -> None:
+        """May it be activated? The gate: NotConfirmed is raised for what was not shown to be as good as what it came
+        from, unless `anyway`."""
+        if name == ORIGINAL:
+            return
+        version = self.version(name)
+        try:
+            check_adapter(str(self.adapter(name)))
+        except ServerFailed as error:
+            raise AdapterError(str(error)) from error
+        if anyway:
+            return
+        if version.worse is None:
+            raise NotConfirmed(f"{name} has not been measured. It may be worse than what it came from.")
+        if version.worse:
+            raise NotConfirmed(f"{name} is worse than {version.parent or 'its parent'}: {', '.join(version.worse)}.")
+
+    def activate(self, name: str, anyway: bool = False) -> None:
+        self.check(name, anyway)
+        with self._locked() as state:
+            history = state["history"].setdefault(self.base, [])
+            if ([ORIGINAL, *history])[-1] != name:
+                history.append(name)
+
+    def roll_back(self) -> str:
+        """Return to what was active before; says what that is."""
+        with self._locked() as state:
+            history = state["history"].setdefault(self.base, [])
+            if not history:
+                raise AdapterError("There is nothing to go back to: no other adapter was active before.")
+            history.pop()
+            return ([ORIGINAL, *history])[-1]
+
+    def remove(self, name: str) -> None:
+        if name == ORIGINAL:
+            raise AdapterError("The original adapter comes with the app and cannot be removed.")
+        self.version(name)
+        with self._locked() as state:
+            history = state["history"].setdefault(self.base, [])
+            if ([ORIGINAL, *history])[-1] == name:
+                raise AdapterError(f"{name} is active. Activate another adapter, or roll back, before it is removed.")
+            kept = [ORIGINAL, *(entry for entry in history if entry != name)]
+            state["history"][self.base] = [after for last, after in pairwise(kept) if after != last]
+            gone = (self.folder / name).with_name(f"{name}.removed")
+            (self.folder / name).rename(gone)
+        shutil.rmtree(gone)
+
+    # Inside
+
+    def _history(self) -> list[str]:
+        return self._read_state()["history"].get(self.base, [])
+
+    def _all(self) -> list[Version]:
+        return [_read(folder) for folder in self.folder.glob("v*") if _VERSION.fullmatch(folder.name)]
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            if not isinstance(state["made"], int) or not isinstance(state["history"], dict):
+                raise TypeError("a part is missing")
+            return state
+        except FileNotFoundError:
+            return {"made": 0, "history": {}}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AdapterError(
+                f"{self._state} cannot be read ({error}). Delete it: the versions stay, and the original is active."
+            ) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[dict[str, Any]]:
+        """The state, to be changed; written back when nothing went wrong."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                state = self._read_state()
+                yield state
+                _write(self._state, state)
+        except OSError as error:
+            raise AdapterError(
+                f"The adapters in {self.folder} cannot be changed: {error.strerror or error}."
+            ) from error
+
+
+def fingerprint(model: str) -> str:
+    """The same for the same weights, wherever they lie; a hub's name stands for itself."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    whole = hashlib.sha256()
+    for file in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        whole.update(f"{file.name} {_sha256(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise AdapterError(f"{file} cannot be read: {error.strerror or error}.") from error
+
+
+def _number(version: Version) -> int:
+    return int(version.name.removeprefix("v"))
+
+
+def _read(folder: Path) -> Version:
+    try:
+        values = json.loads((folder / "version.json").read_text(encoding="utf-8"))
+        worse = values.pop("worse")
+        return Version(**values, worse=None if worse is None else tuple(worse))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"The adapter in {folder} cannot be read ({error}). Remove that folder.") from error
+
+
+def _write(file: Path, values: Mapping[str, Any]) -> None:
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(file)
