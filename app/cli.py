@@ -69,6 +69,11 @@ COMMANDS = {
     "eval image": Command("app.commands.eval_image", "are the things asked for in the pictures?"),
     "eval edit": Command("app.commands.eval_edit", "do edits change what was asked, and nothing else?"),
     "eval chat": Command("app.evaluation", "whole dialogues through the running app"),
+    "adapters list": Command("app.commands.adapters", "the dialog model's adapters, and which of them is active", True),
+    "adapters add": Command("app.commands.adapters", "one more, from a PEFT folder", True),
+    "adapters activate": Command("app.commands.adapters", "have the chat answer with it; a running app follows", True),
+    "adapters rollback": Command("app.commands.adapters", "return to the one that was active before", True),
+    "adapters remove": Command("app.commands.adapters", "throw one out", True),
     "bench dit": Command("generator.bench", "our denoiser and engine against diffusers' pipeline, same weights"),
 }
 

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--n", type=int, default=600, help="how many dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
+    parser.add_argument("--concurrency", type=int, default=32, help="turns that are asked for at once (%(default)s)")
     parser.add_argument("--turns", type=Path, metavar="FILE", help="write each turn's verdict here, as JSON lines")
     add_model_arguments(parser)
 
@@ -44,21 +46,25 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", help="measure this adapter instead of the profile's")
     parser.add_argument("--url", help="a server that runs already")
     parser.add_argument("--key", default="", help="its API key")
+    parser.add_argument(
+        "--key-env", metavar="VAR", help="environment variable that holds it: others see a command line"
+    )
     parser.add_argument("--model", default="dialog", help="the model's name there (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from dialog_mllm.evaluation import score, turns_of, verdict
 
-    if args.n < 1:
-        raise EaselError("--n must be at least 1.")
+    if args.n < 1 or args.concurrency < 1:
+        raise EaselError("--n and --concurrency must be at least 1.")
     if args.turns and not args.turns.parent.is_dir():
         raise EaselError(f"There is no folder {args.turns.parent} for --turns: make it, or name another.")
     profile = profile_of(args)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
         records = list(read_records(data_files(args.data or [_make(folder, args.n, args.seed)], "test"), args.n))
-        turns = ask(list(turns_of(records)), start_client(args, profile, stack, folder))
+        client = start_client(args, profile, stack, folder)
+        turns = ask(list(turns_of(records)), client, concurrency=args.concurrency)
     if args.turns:
         lines = [json.dumps(verdict(turn, judge_prompt), ensure_ascii=False) + "\n" for turn in turns]
         try:
@@ -83,19 +89,25 @@ def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.E
     patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
     images = profile.max_images
     if args.url:
-        return DialogClient(args.url, args.key or None, args.model, timeouts=patient, max_images=images)
+        key = os.environ.get(args.key_env, "") if args.key_env else args.key
+        return DialogClient(args.url, key or None, args.model, timeouts=patient, max_images=images)
     settings = ServerSettings(max_images=images, max_model_len=profile.max_model_len, max_sequences=32)
     server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, logs))
     server.wait_ready()
     return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, max_images=images)
 
 
-def ask(turns: Sequence[Turn], client: DialogClient, on_answer: Callable[[Turn], None] | None = None) -> list[Turn]:
+def ask(
+    turns: Sequence[Turn],
+    client: DialogClient,
+    on_answer: Callable[[Turn], None] | None = None,
+    concurrency: int = 32,
+) -> list[Turn]:
     """The turns with their replies; the first failure of the server is raised as itself."""
     from dialog_mllm.evaluation import ask_all
 
     try:
-        return asyncio.run(ask_all(turns, client, on_progress=_show, on_answer=on_answer))
+        return asyncio.run(ask_all(turns, client, concurrency, on_progress=_show, on_answer=on_answer))
     except ExceptionGroup as group:
         print(file=sys.stderr)
         raise group.exceptions[0] from group
