@@ -94,8 +94,8 @@ IMPROVE_TEXTS = {
         },
         learn="Learn from it",
         learn_info="Corrections are made of the feedback and mixed with ordinary dialogues, so that nothing is "
-        "forgotten. An adapter is trained on both in the background, at low priority; the chat goes on. Nothing changes for the "
-        "chat until you say so.",
+        "forgotten. An adapter is trained on both in the background, at low priority; the chat goes on. Nothing "
+        "changes for the chat until you say so.",
         start="Start",
         size="How much",
         minutes="Minutes of training",

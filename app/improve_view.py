@@ -84,8 +84,9 @@ def show_curve(curve: Curve, texts: ImproveTexts) -> str:
     said = texts.steps.format(steps=curve.steps, minutes=curve.minutes)
     return (
         f'<figure class="improve-curve"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-        f' aria-label="{texts.loss}: {said}"><g class="improve-axis">{ticks}<text x="{WIDTH - RIGHT}" y="{HEIGHT - 7}" text-anchor="end">{longest:.1f} '
-        f"{texts.minutes_axis}</text></g>{line('train', curve.train)}{line('validation', curve.validation)}</svg>"
+        f' aria-label="{texts.loss}: {said}"><g class="improve-axis">{ticks}'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 7}" text-anchor="end">{longest:.1f} {texts.minutes_axis}</text></g>'
+        f"{line('train', curve.train)}{line('validation', curve.validation)}</svg>"
         f'<figcaption><span class="improve-train">{texts.loss}</span><span class="improve-validation">{texts.loss}, '
         f"{texts.validation_loss}</span><span>{said}</span></figcaption></figure>"
     )
@@ -123,8 +124,9 @@ def _scores(title: str, more: str, rows: Sequence[Mapping[str, Any]], run: Run, 
     )
     return (
         f'<div class="improve-table"><table><caption>{title}{more}</caption><thead><tr>'
-        f"<th scope=col>{texts.measure}</th><th scope=col>{escape(name_of(run.parent, texts))}</th><th scope=col>{escape(run.version)}</th><th></th>"
-        f"<th scope=col>{texts.turns}</th></tr></thead><tbody>{lines}</tbody></table></div>"
+        f"<th scope=col>{texts.measure}</th><th scope=col>{escape(name_of(run.parent, texts))}</th>"
+        f"<th scope=col>{escape(run.version)}</th><th></th><th scope=col>{texts.turns}</th></tr></thead>"
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 

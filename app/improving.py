@@ -57,6 +57,7 @@ VALIDATION = 200  # dialogues that the best adapter of the training is chosen by
 FEEDBACK_SHARE = 0.2  # of what is learnt, where there is enough of it …
 MOST_REPEATS = 20  # … for nothing is shown more often than that in a round
 CONCURRENCY = 4  # turns that are asked for at once: the chat goes on beside them
+EASEL = (sys.executable, "-P", "-m", "app.cli")
 ADAPTERS = "adapters"  # folder beneath the data folder, for the versions; see dialog_mllm/adapters.py
 KEY = "EASEL_DIALOG_KEY"  # environment variable of the commands
 SEED = 1000  # of the first run's data; each run has data of its own
@@ -154,7 +155,7 @@ class Improver:
         self._store = store
         self._profile = profile
         self._dialog = dialog
-        self._command = command or [sys.executable, "-P", "-m", "app.cli"]
+        self._command = command or EASEL
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._closing = False
@@ -231,14 +232,14 @@ class Improver:
     def activate(self, anyway: bool = False) -> Run:
         """Serve what the run made. Raises NotConfirmed where that was measured to be worse, unless `anyway`."""
         with self._lock:
-            run = self._in(("measured",), "There is nothing to activate.")
+            run = self._in(("measured",), "There is no run to activate.")
             self.live.activate(run.version, anyway)
             self._close(run, "activated")
             return run
 
     def discard(self) -> Run:
         with self._lock:
-            run = self._in(("measured", *OPEN), "There is nothing to discard.")
+            run = self._in(("measured", *OPEN), "There is no run to discard.")
             if run.version and run.version in {version.name for version in self.live.registry.versions()}:
                 self.live.registry.remove(run.version)
             self._close(run, "discarded")
