@@ -87,10 +87,10 @@ IMPROVE_TEXTS = {
         no_feedback="There is none yet. Rate replies in the chat (the thumbs and the flag beside them), or edit a "
         "refined prompt.",
         unavailable={
-            "no_server": "The dialog model is served by another program, which this page cannot train. Start Easel "
+            "foreign": "The dialog model is served by another program, which this page cannot train. Start Easel "
             "without --mllm-url to use it.",
-            "no_folder": "The dialog model's weights are not a local folder. Training needs a profile whose `dialog` "
-            "is one.",
+            "fixed": "This dialog model cannot be trained here. That needs a profile whose `dialog` is a local folder "
+            "with a model like the bundled one (Idefics3).",
         },
         learn="Learn from it",
         learn_info="Corrections are made of the feedback and mixed with ordinary dialogues, so that nothing is "
@@ -181,8 +181,8 @@ IMPROVE_TEXTS = {
         },
         no_feedback="还没有评价。请在对话中为回复评分（拇指和旁边的旗帜），或修改绘图提示词。",
         unavailable={
-            "no_server": "对话模型由另一个程序提供，本页无法训练它。启动 Easel 时去掉 --mllm-url 即可使用。",
-            "no_folder": "对话模型的权重不在本地文件夹中。训练需要 dialog 为本地文件夹的配置。",
+            "foreign": "对话模型由另一个程序提供，本页无法训练它。启动 Easel 时去掉 --mllm-url 即可使用。",
+            "fixed": "无法在这里训练这个对话模型。训练需要 dialog 为本地文件夹、且与自带模型同类（Idefics3）的配置。",
         },
         learn="从评价中学习",
         learn_info="评价会变成纠正样本，并与普通对话混合，以免遗忘。适配器在后台以低优先级训练，对话照常进行。"

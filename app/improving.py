@@ -167,10 +167,11 @@ class Improver:
 
     @property
     def unavailable(self) -> str:
-        """Why nothing can be trained here: "no_server" of our own, "no_folder" with the model's weights; else ""."""
-        if self._dialog.live is None:
-            return "no_server"
-        return "" if Path(self._profile.dialog).is_dir() else "no_folder"
+        """Why nothing can be trained here: "foreign" (somebody else serves the model), "fixed" (it takes no adapters);
+        else ""."""
+        if self._profile.mllm_url:
+            return "foreign"
+        return "" if self._dialog.live is not None and Path(self._profile.dialog).is_dir() else "fixed"
 
     @property
     def live(self) -> LiveAdapters:
@@ -289,7 +290,6 @@ class Improver:
                 run, "data", "feedback", "--store", folder / "store", "--out", folder / "feedback", "--ask", *where,
                 "--json",
             )  # fmt: skip
-        shutil.rmtree(folder / "store")
 
     def _finetune(self, run: Run) -> None:
         folder, size = self.path(run), run.size

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.profiles import Profile
-from dialog_mllm.adapters import Adapters
+from dialog_mllm.adapters import Adapters, takes_adapters
 from dialog_mllm.client import DialogClient
 from dialog_mllm.errors import DialogError, DialogUnavailable
 from dialog_mllm.messages import Message
@@ -73,15 +73,17 @@ class DialogModel:
                 profile.mllm_url, profile.mllm_key or None, profile.dialog, max_images=profile.max_images
             )
             return
+        # Not every model that vLLM serves takes adapters: it would not start.
+        changing = adapters is not None and (bool(profile.adapter) or takes_adapters(profile.dialog))
         settings = ServerSettings(
             max_images=profile.max_images, max_model_len=profile.max_model_len,
-            runtime_adapters=adapters is not None, **_vllm_device(),
+            runtime_adapters=changing, **_vllm_device(),
         )  # fmt: skip
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
         self._client = DialogClient(
             lambda: server.base_url, server.api_key, server.model_name, max_images=profile.max_images
         )
-        if adapters is not None:
+        if changing and adapters is not None:
             self.live = LiveAdapters(server, Adapters(adapters, profile.dialog), profile.adapter_sha256)
 
     @property

@@ -32,6 +32,7 @@ from dialog_mllm.errors import DialogError, ServerFailed
 from dialog_mllm.server import check_adapter
 
 ORIGINAL = "original"
+TRAINABLE = ("idefics3",)  # types of model
 _VERSION = re.compile(r"v([1-9]\d*)")
 
 
@@ -180,7 +181,8 @@ class Adapters:
     # Inside
 
     def _history(self) -> list[str]:
-        return self._read_state()["history"].get(self.base, [])
+        history = self._read_state()["history"]
+        return history.get(self.base, []) if history else []  # the fingerprint of a large model takes seconds
 
     def _all(self) -> list[Version]:
         return [_read(folder) for folder in self.folder.glob("v*") if _VERSION.fullmatch(folder.name)]
@@ -212,6 +214,14 @@ class Adapters:
             raise AdapterError(
                 f"The adapters in {self.folder} cannot be changed: {error.strerror or error}."
             ) from error
+
+
+def takes_adapters(model: Path | str) -> bool:
+    """Whether a folder holds a model that `easel finetune` makes adapters for."""
+    try:
+        return json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))["model_type"] in TRAINABLE
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def fingerprint(model: str) -> str:

@@ -193,9 +193,9 @@ def test_what_cannot_be_done_is_said(
     store.rate(store.turn(store.ratings()[0].turn))
     with pytest.raises(EaselError, match="no feedback to learn from yet"):
         improver.start(RunSize())
-    assert Improver(tmp_path / "a", store, profile, FakeServed(None)).unavailable == "no_server"
-    hub = replace(profile, dialog="org/model")
-    assert Improver(tmp_path / "b", store, hub, served).unavailable == "no_folder"
+    assert Improver(tmp_path / "a", store, profile, FakeServed(None)).unavailable == "fixed"
+    foreign = replace(profile, mllm_url="http://127.0.0.1:1/v1")
+    assert Improver(tmp_path / "b", store, foreign, FakeServed(None)).unavailable == "foreign"
 
 
 def test_half_a_line_of_the_curve_is_left_out(tmp_path: Path) -> None:
