@@ -151,7 +151,7 @@ class Improver:
     def __init__(
         self, folder: Path, store: Store, profile: Profile, dialog: Dialog, command: Sequence[str] | None = None
     ) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()  # the commands run in it
         self._store = store
         self._profile = profile
         self._dialog = dialog
@@ -258,7 +258,7 @@ class Improver:
             return min(1.0, self.curve(run).minutes / run.size.minutes)
         steps = [step for step, stage in _STEPS.items() if stage == run.stage]
         done, total = _count(self._tail(run))
-        return (sum(step in run.done for step in steps) + done / max(1, total)) / len(steps)
+        return min(1.0, (sum(step in run.done for step in steps) + done / max(1, total)) / len(steps))
 
     # The steps
 
@@ -297,12 +297,12 @@ class Improver:
         times = round(FEEDBACK_SHARE / (1 - FEEDBACK_SHARE) * size.replay / max(1, records))
         repeats = [folder / "feedback"] * min(MOST_REPEATS, max(1, times))
         live = self.live
-        start = Path(self._profile.adapter) if self._profile.adapter else None
+        start = Path(self._profile.adapter).absolute() if self._profile.adapter else None
         if run.parent != ORIGINAL:
             start = live.registry.adapter(run.parent)
         self._easel(
             run, "finetune", "--data", *repeats, folder / "replay", "--validation", folder / "replay",
-            "--base", self._profile.dialog, *(("--adapter", start) if start else ("--rank", 32, "--alpha", 32)),
+            "--base", Path(self._profile.dialog).absolute(), *(("--adapter", start) if start else ("--rank", 32, "--alpha", 32)),
             "--out", folder / "finetune", "--minutes", size.minutes, "--epochs", size.epochs,
             "--learning-rate", 3e-4, "--batch-tokens", 4096, "--evaluate-every", size.minutes / 4,
             "--threads", max(1, (os.cpu_count() or 2) // 2), "--seed", run.number,

@@ -60,7 +60,7 @@ class Adapters:
     """The versions for `model`, a folder or a name on the hub. Raises AdapterError."""
 
     def __init__(self, folder: Path | str, model: Path | str) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(folder).expanduser().absolute()
         self._model = str(model)
         self._state = self.folder / "adapters.json"
 
