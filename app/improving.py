@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -262,25 +263,26 @@ class Improver:
 
     # The steps
 
-    def _steps(self, run: Run) -> Iterator[tuple[str, Callable[[], None]]]:
+    def _steps(self, run: Run) -> Iterator[tuple[str, Callable[[], Any]]]:
         """A step may be taken again where it was cut off: it goes on, or begins anew."""
         folder = self.path(run)
         replay, learnt = folder / "replay", folder / "feedback"
         size = run.size
-        yield "feedback", lambda: self._build_feedback(run)
+        yield "feedback", partial(self._build_feedback, run)
         for split, n in (("train", size.replay), ("validation", VALIDATION), ("test", size.held_out)):
-            yield split, lambda split=split, n=n: self._easel(  # type: ignore[misc]
-                run, "data", "mix", "--out", replay, "--n", n, "--seed", SEED + run.number, "--split", split,
-                "--shares", SHARES, "--workers", 1,
+            yield split, partial(
+                self._easel, run, "data", "mix", "--out", replay, "--n", n, "--seed", SEED + run.number,
+                "--split", split, "--shares", SHARES, "--workers", 1,
             )  # fmt: skip
-        yield "finetune", lambda: self._finetune(run)
-        yield "version", lambda: self._keep(run)
+        yield "finetune", partial(self._finetune, run)
+        yield "version", partial(self._keep, run)
         # The folder has no test split: its files are named.
         asked = {"": [replay], "feedback_": split_files(learnt, "train")}
         for prefix, data in asked.items():
             for side, name in (("before", run.parent), ("after", run.version)):
-                yield prefix + side, lambda step=prefix + side, name=name, data=data: self._ask(run, step, name, data)  # type: ignore[misc]
-        yield "scores", lambda: self._score(run)
+                step = prefix + side
+                yield step, partial(self._ask, run, step, name, data)
+        yield "scores", partial(self._score, run)
 
     def _build_feedback(self, run: Run) -> None:
         folder = self.path(run)
@@ -296,13 +298,14 @@ class Improver:
         records = int(run.feedback.get("records", 1))
         times = round(FEEDBACK_SHARE / (1 - FEEDBACK_SHARE) * size.replay / max(1, records))
         repeats = [folder / "feedback"] * min(MOST_REPEATS, max(1, times))
-        live = self.live
-        start = Path(self._profile.adapter).absolute() if self._profile.adapter else None
+        adapter: list[Any] = ["--rank", 32, "--alpha", 32]  # a fresh one
         if run.parent != ORIGINAL:
-            start = live.registry.adapter(run.parent)
+            adapter = ["--adapter", self.live.registry.adapter(run.parent)]
+        elif self._profile.adapter:
+            adapter = ["--adapter", Path(self._profile.adapter).absolute()]
         self._easel(
             run, "finetune", "--data", *repeats, folder / "replay", "--validation", folder / "replay",
-            "--base", Path(self._profile.dialog).absolute(), *(("--adapter", start) if start else ("--rank", 32, "--alpha", 32)),
+            "--base", Path(self._profile.dialog).absolute(), *adapter,
             "--out", folder / "finetune", "--minutes", size.minutes, "--epochs", size.epochs,
             "--learning-rate", 3e-4, "--batch-tokens", 4096, "--evaluate-every", size.minutes / 4,
             "--threads", max(1, (os.cpu_count() or 2) // 2), "--seed", run.number,
