@@ -1,6 +1,6 @@
 """The Improve page: feedback, one run that learns from it, before and after, and the versions to choose from.
 
-    blocks = build_improve_page(texts, improver, status_html)
+    blocks = build_improve_page(TEXTS["en"], IMPROVE_TEXTS["en"], improver)
 
 It decides how things look; what happens is `Improver`'s and `LiveAdapters`' business. An open page asks every other
 second how things are, and draws only what has changed.
@@ -146,7 +146,7 @@ class ImprovePage:
             before = improver.live.registry.before
         except (EaselError, DialogError) as error:
             problem = f'<div class="easel-error" role="alert">{escape(str(error))}</div>'
-            return {self.seen: None, self.error: problem if seen != problem else gr.skip()}
+            return {self.seen: problem, self.error: problem} if seen != problem else {self.seen: gr.skip()}
         run, active = improver.look(), improver.live.now.name
         running = run is not None and run.state == "running"
         curve, progress = (improver.curve(run), improver.progress(run)) if run is not None else (None, 0.0)
