@@ -158,9 +158,7 @@ class ImprovePage:
         measured = run is not None and run.state == "measured"
         may_go_on = run is not None and run.state in OPEN
         names = [*(version.name for version in reversed(versions)), ORIGINAL]
-        error = (
-            f'<div class="easel-error" role="alert">{escape(improver.live.error)}</div>' if improver.live.error else ""
-        )
+        problem = improver.live.error and f'<div class="easel-error" role="alert">{escape(improver.live.error)}</div>'
         return {
             self.seen: repr(state),
             self.counts: show_feedback(counts, words),
@@ -172,7 +170,7 @@ class ImprovePage:
             if run is not None and measured
             else gr.Button(visible=False),
             self.discard: gr.Button(visible=measured or may_go_on),
-            self.error: error,
+            self.error: problem,
             self.versions: show_versions(versions, active, words),
             self.choice: gr.Dropdown(choices=[(name_of(name, words), name) for name in names]),
             self.back: gr.Button(

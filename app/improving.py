@@ -493,16 +493,16 @@ def _saving() -> Iterator[None]:
 def side_by_side(a: Path, b: Path, measures: Sequence[str], last_turns: bool = False) -> list[dict[str, Any]]:
     """One row a measure that bears on any turn: n, shares and 95 % intervals of `a` and `b`, how many turns only one of
     them got right, McNemar's p, and what that says of `b`. `last_turns`: of each record only the last one counts."""
-    verdicts = [read_verdicts(file) for file in (a, b)]
+    before, after = read_verdicts(a), read_verdicts(b)
     if last_turns:
         last: dict[str, int] = {}
-        for record, turn, _ in verdicts[0]:
+        for record, turn, _ in before:
             last[record] = max(turn, last.get(record, 0))
-        verdicts = [{key: one for key, one in of.items() if key[1] == last.get(key[0])} for of in verdicts]
+        before, after = ({key: of[key] for key in of if key[1] == last.get(key[0])} for of in (before, after))
     rows = []
     for measure in measures:
         with contextlib.suppress(DataError):  # no turn bears on it
-            rows.append({"measure": measure, **compare(*verdicts, by=(), measure=measure)["categories"]["all"]})
+            rows.append({"measure": measure, **compare(before, after, (), measure)["categories"]["all"]})
     return rows
 
 

@@ -38,7 +38,7 @@ def main(command: list[str]) -> int:
         start_new_session=True,  # its own group: one signal reaches all of it, Ctrl-C in the terminal none
         preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)) if prctl else None,
     )
-    asked = signal.SIGTERM
+    asked: int = signal.SIGTERM
     try:
         while child.poll() is None and os.getppid() == parent:
             readable, _, _ = select.select([sys.stdin], [], [], 0.5)
