@@ -78,6 +78,11 @@ COMMANDS = {
     "bench load": Command(
         "app.commands.bench_load", "many users at once through the HTTP API: errors, mix-ups, waits, memory"
     ),
+    "adapters list": Command("app.commands.adapters", "the dialog model's adapters, and which of them is active", True),
+    "adapters add": Command("app.commands.adapters", "one more, from a PEFT folder", True),
+    "adapters activate": Command("app.commands.adapters", "have the chat answer with it; a running app follows", True),
+    "adapters rollback": Command("app.commands.adapters", "return to the one that was active before", True),
+    "adapters remove": Command("app.commands.adapters", "throw one out", True),
     "bench dit": Command("generator.bench", "our denoiser and engine against diffusers' pipeline, same weights"),
 }
 

@@ -188,6 +188,7 @@ async def _answer(
                 yield event
     if reply is None:
         raise DialogUnavailable("The dialog model broke off in mid-reply. Retry.")
+    work.adapter = reply.adapter
     # The prompt is stored before it is drawn: a crash while drawing loses no word of it.
     work.update(
         status="drawing" if reply.kind == "draw" else "done", text=reply.text, prompt=reply.prompt,
@@ -215,7 +216,7 @@ async def draw_turn(
             else:
                 drawing = step
     assert drawing is not None
-    picture = await asyncio.to_thread(keep, drawing, path, profile, work.store)
+    picture = await asyncio.to_thread(keep, drawing, path, profile, work.store, work.adapter)
     timings = {**(work.turn.timings or {}), "drawing": time.perf_counter() - started, **(drawing.timings or {})}
     turn = work.update(status="done", picture=picture, timings=timings)
     yield Picture(picture, turn.prompt, turn.seed)
@@ -294,6 +295,7 @@ class Work:
         self.turn = turn
         self.store = store
         self.text = self.prompt = ""
+        self.adapter: str | None = None  # see Reply
 
     def hear(self, event: TextDelta | DrawDecision | PromptDelta) -> None:
         if isinstance(event, TextDelta):
@@ -426,10 +428,12 @@ def _withdraw(submitted: asyncio.Future[Job]) -> None:
         submitted.result().cancel()
 
 
-def keep(drawing: Any, turns: Sequence[Turn], profile: Profile, store: Turns) -> str:
-    """The id of the picture that the last of `turns`, a path, ends with."""
+def keep(drawing: Any, turns: Sequence[Turn], profile: Profile, store: Turns, adapter: str | None = None) -> str:
+    """The id of the picture that the last of `turns`, a path, ends with. `adapter`: the dialog model's, by its SHA-256,
+    where it is not the profile's."""
     texts = picture_texts(
-        drawing.request, drawing.provenance, profile=profile.name, dialog_adapter=profile.adapter_sha256,
+        drawing.request, drawing.provenance, profile=profile.name,
+        dialog_adapter=profile.adapter_sha256 if adapter is None else adapter,
         turns=" ".join(turn.id for turn in turns),
     )  # fmt: skip
     return store.add_picture(drawing.image, texts)

@@ -10,15 +10,19 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.profiles import Profile
+from dialog_mllm.adapters import Adapters, takes_adapters
 from dialog_mllm.client import DialogClient
 from dialog_mllm.errors import DialogError, DialogUnavailable
 from dialog_mllm.messages import Message
+from dialog_mllm.protocol import Reply
 from dialog_mllm.server import ServerSettings, VllmServer
+from dialog_mllm.switching import LiveAdapters, Served
 from generator.errors import CheckpointError, EngineClosed, GeneratorError, RequestError
 from generator.request import DrawRequest, Upload
 
@@ -34,8 +38,8 @@ log = logging.getLogger(__name__)
 class Models:
     """What `take_turn` needs of the models, and how they are."""
 
-    def __init__(self, profile: Profile, log_dir: Path) -> None:
-        self.dialog = DialogModel(profile, log_dir)
+    def __init__(self, profile: Profile, log_dir: Path, adapters: Path | None = None) -> None:
+        self.dialog = DialogModel(profile, log_dir, adapters)
         self.generator = GeneratorModel(profile)
 
     def start(self) -> None:
@@ -56,9 +60,11 @@ class Models:
 
 
 class DialogModel:
-    """The dialog model behind HTTP: a vLLM of our own, or a server that the profile names."""
+    """The dialog model behind HTTP: a vLLM of our own, or a server that the profile names. With a folder for
+    `adapters`, our own changes them while it runs: see `live`, which is None elsewhere."""
 
-    def __init__(self, profile: Profile, log_dir: Path) -> None:
+    def __init__(self, profile: Profile, log_dir: Path, adapters: Path | None = None) -> None:
+        self.live: LiveAdapters | None = None
         self._server: VllmServer | None = None
         self._checked = False
         self._wrong: str | None = None  # why the protocol check refused the server
@@ -66,9 +72,16 @@ class DialogModel:
         if profile.mllm_url:
             self._client = DialogClient(profile.mllm_url, profile.mllm_key or None, profile.dialog, **asking)
             return
-        settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **vllm_device())
+        # Not every model that vLLM serves takes adapters: it would not start.
+        changing = adapters is not None and (bool(profile.adapter) or takes_adapters(profile.dialog))
+        settings = ServerSettings(
+            max_images=profile.max_images, max_model_len=profile.max_model_len,
+            runtime_adapters=changing, **vllm_device(),
+        )  # fmt: skip
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
         self._client = DialogClient(lambda: server.base_url, server.api_key, server.model_name, **asking)
+        if changing and adapters is not None:
+            self.live = LiveAdapters(server, Adapters(adapters, profile.dialog), profile.adapter_sha256)
 
     @property
     def state(self) -> str:
@@ -82,20 +95,38 @@ class DialogModel:
     def error(self) -> str:
         return self._wrong or (self._server.error if self._server is not None and self.state == FAILED else None) or ""
 
+    @property
+    def server(self) -> tuple[str, str]:
+        """Address and key of our own server."""
+        assert self._server is not None
+        return self._server.base_url, self._server.api_key
+
     def start(self) -> None:
+        if self.live is not None:
+            self.live.prepare()
+            threading.Thread(target=self.live.follow, name="easel-adapters", daemon=True).start()
         if self._server is not None:
             self._server.start()
         threading.Thread(target=self._check, name="easel-dialog-check", daemon=True).start()
 
     def stop(self) -> None:
+        if self.live is not None:
+            self.live.stop()
         if self._server is not None:
             self._server.stop()
 
     async def reply(self, messages: Sequence[Message], mode: Any = "auto") -> AsyncGenerator[Any]:
         await self._ready()
-        async with contextlib.aclosing(self._client.reply(messages, mode)) as events:
-            async for event in events:
-                yield event
+        with self._adapter() as served:
+            model = served.model if served is not None else None
+            async with contextlib.aclosing(self._client.reply(messages, mode, model=model)) as events:
+                async for event in events:
+                    if served is not None and isinstance(event, Reply):
+                        event = replace(event, adapter=served.sha256)
+                    yield event
+
+    def _adapter(self) -> AbstractContextManager[Served | None]:
+        return self.live.lease() if self.live is not None else contextlib.nullcontext()
 
     async def _ready(self) -> None:
         loop = asyncio.get_running_loop()

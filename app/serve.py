@@ -26,6 +26,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import add_api
 from app.errors import EaselError
 from app.guard import Access, Guard
+from app.improve_page import build_improve_page
+from app.improve_texts import IMPROVE_TEXTS
+from app.improving import ADAPTERS, Improver
 from app.mcp_tools import McpTools
 from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
@@ -45,11 +48,13 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
     access, metrics = access or Access(), Metrics()
     metered = Metered(models, metrics)
     turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics)
+    improver = Improver(store.folder / "improve", store, profile, models.dialog)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with tools.running():
             yield
+        await asyncio.to_thread(improver.close)
         await turns.stop_all()
         await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
@@ -66,6 +71,10 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
     app.router.routes.append(tools.route)
     pages = {
         path: build_page(TEXTS[language], profile, store, turns) for path, language in (("/", "en"), ("/zh", "zh"))
+    }
+    pages |= {
+        path: build_improve_page(TEXTS[language], IMPROVE_TEXTS[language], improver)
+        for path, language in (("/improve", "en"), ("/zh/improve", "zh"))
     }
     mount_pages(app, pages, store.folder / "pictures")
     return app
@@ -95,7 +104,7 @@ def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access
         store = Store(data_dir)
         os.environ.setdefault("GRADIO_TEMP_DIR", str(data_dir / "uploads"))  # else all Gradio apps share one in /tmp
         stack.callback(store.close)
-        models = Models(profile, data_dir / "logs")
+        models = Models(profile, data_dir / "logs", data_dir / ADAPTERS)
         stack.callback(models.stop)
         server = _Server(
             uvicorn.Config(

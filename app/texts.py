@@ -91,6 +91,8 @@ class Texts:
     download: str
     date: str
     conversation: str
+    improve: str
+    improve_path: str
     examples: tuple[str, ...]
 
 
@@ -177,6 +179,8 @@ TEXTS = {
         download="Download",
         date="Drawn",
         conversation="Conversation",
+        improve="Improve",
+        improve_path="/improve/",
         examples=(
             "Draw a red fox in the snow",
             "A small blue rocket in space, paper cut",
@@ -266,6 +270,8 @@ TEXTS = {
         download="下载",
         date="绘制时间",
         conversation="对话",
+        improve="改进",
+        improve_path="/zh/improve/",
         examples=(
             "画一只雪地里的红色狐狸",
             "太空里的一枚蓝色小火箭，剪纸风格",

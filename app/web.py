@@ -112,7 +112,8 @@ class Page:
                     self.keep = gr.Button(texts.keep, size="sm", min_width=60)
             self.exchange.build_import()
             gr.HTML(
-                f'<div id="corner"><a href="{texts.other_path}">{texts.other}</a><button type="button"'
+                f'<div id="corner"><a href="{texts.improve_path}">{texts.improve}</a>'
+                f'<a href="{texts.other_path}">{texts.other}</a><button type="button"'
                 f' data-easel="theme" title="{texts.theme}" aria-label="{texts.theme}">◐</button></div>'
             )
 

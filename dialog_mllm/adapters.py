@@ -1,242 +1,265 @@
-"""LoRA adapters of the dialog model: put on, saved as PEFT's plain folders, merged.
+"""The adapters of one dialog model: numbered versions on disk, which of them is active, and which was before it.
 
-    trainee = attach(AdapterSettings(base=Path("weights/base"), rank=32, alpha=32))
-    save_adapter(trainee.model, Path("run/adapter"), "base"); model, processor = load_adapted(base, adapter)
+    adapters = Adapters("~/.local/share/easel/adapters", "dialog_mllm/weights/base")
+    version = adapters.add(Path("runs/lora2/adapter"))
+    adapters.activate(version.name, anyway=True); adapters.roll_back()
 
-Only the language model's linear layers are adapted: vLLM ignores the rest and takes no new vocabulary from an adapter.
-The bundled base, and others that `easel train mllm` made, are trained by the faster path of data.py and model.py; every
-other model, and what that path cannot do (DoRA, 4 bits, gradient checkpointing), by its own forward pass, vlm.py.
+The folder holds one folder a version, `v1/adapter` (a plain PEFT folder) and `v1/version.json`, and `adapters.json`
+with each base's history of activations. The adapter that the app brings along has no folder here: it is "original", is
+active where nothing else is, and cannot be removed. An adapter belongs to the base that it was trained on, so several
+bases may share the folder, and each sees its own. Any process may change it: every change is made under a lock and by
+rename, and a running app follows.
 """
 
 from __future__ import annotations
 
-import argparse
+import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
+from dialog_mllm.errors import DialogError, ServerFailed
+from dialog_mllm.server import check_adapter
 
-from dialog_mllm.data import Batches, Encoder, collate, load_samples, read_samples
-from dialog_mllm.fit import TrainingError, device
-from dialog_mllm.model import ModelFolderError, load_base, save_base
-from dialog_mllm.parallel import processes
-from dialog_mllm.protocol import DRAW
-from dialog_mllm.tokenizer import ASSISTANT, token_id
-from dialog_mllm.vlm import VlmEncoder, collate_vlm, load_vlm
-
-WEIGHTS = Path(__file__).parent / "weights"
+ORIGINAL = "original"
+TRAINABLE = ("idefics3",)  # types of model
+_VERSION = re.compile(r"v([1-9]\d*)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdapterSettings:
-    """Which model learns, and what is put on it."""
+class AdapterError(DialogError):
+    """An adapter cannot be used, or what was asked of the versions is impossible; the text says what to do."""
 
-    base: Path = WEIGHTS / "base"  # a folder, or a name on the hub
-    adapter: Path | None = None  # start from this adapter instead of a fresh one
-    rank: int = 64
-    alpha: float = 64.0
-    rslora: bool = False  # scale by alpha / sqrt(rank), arXiv 2312.03732
-    dora: bool = False  # direction and size apart, arXiv 2402.09353; vLLM serves it merged only
-    qlora: bool = False  # the base in 4 bits, arXiv 2305.14314
-    dropout: float = 0.0
-    gradient_checkpointing: bool = False  # compute activations twice instead of keeping them
 
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise TrainingError("rank and alpha must be positive, dropout from 0 to below 1")
+class NotConfirmed(AdapterError):
+    """An adapter that was measured to be worse, or not at all, is activated only by who insists."""
 
 
 @dataclass(frozen=True)
-class Trainee:
-    """A model with a LoRA on it, and how it reads records."""
+class Version:
+    name: str  # "v1", "v2", …; a number is never used twice
+    base: str  # fingerprint of the model that it was trained on
+    sha256: str  # of adapter_model.safetensors
+    parent: str  # the version that its training started from; "" where that is not known
+    created: float  # seconds since 1970
+    settings: dict[str, Any] = field(default_factory=dict)  # of its training
+    scores: dict[str, Any] = field(default_factory=dict)  # beside its parent's, as whoever measured wrote them
+    worse: tuple[str, ...] | None = None  # in what it is worse than its parent, beyond chance; None: not measured
 
-    model: Any  # PEFT's, whose trained parameters are the adapter's
-    core: Any  # what computes; `model` put its layers into it
-    processor: Any
-    encoder: Encoder | VlmEncoder
-    draw: int  # the (first) token of <draw>
+
+class Adapters:
+    """The versions for `model`, a folder or a name on the hub. Raises AdapterError."""
+
+    def __init__(self, folder: Path | str, model: Path | str) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self._model = str(model)
+        self._state = self.folder / "adapters.json"
+
+    @cached_property
+    def base(self) -> str:
+        return fingerprint(self._model)
+
+    def versions(self) -> list[Version]:
+        """Oldest first."""
+        found = [_read(folder) for folder in self.folder.glob("v*") if _VERSION.fullmatch(folder.name)]
+        return sorted((version for version in found if version.base == self.base), key=_number)
+
+    def version(self, name: str) -> Version:
+        for version in self.versions():
+            if version.name == name:
+                return version
+        known = ", ".join([ORIGINAL, *(version.name for version in self.versions())])
+        raise AdapterError(f"There is no adapter {name!r} for this dialog model. There are: {known}.")
+
+    def adapter(self, name: str) -> Path:
+        """The PEFT folder of a version."""
+        return self.folder / name / "adapter"
 
     @property
-    def collate(self) -> Callable[[Sequence[Any], Any], Any]:
-        return collate_vlm if isinstance(self.encoder, VlmEncoder) else collate
+    def active(self) -> str:
+        return ([ORIGINAL, *self._history()])[-1]
 
-    def dialogues(
-        self,
-        files: Sequence[Path],
-        cache: Path,
-        budget: int,
-        seed: int = 0,
-        refusals: int = 1,
-        limit: int | None = None,
-    ) -> Batches:
-        """The records' batches of at most `budget` tokens; pictures are kept resized in `cache` where that helps."""
-        if isinstance(self.encoder, VlmEncoder):
-            encoder = self.encoder
-            samples: Sequence[Any] = read_samples(files, encoder.samples, limit, refusals)
-            return Batches(samples, encoder, budget, seed, collate=collate_vlm)
-        with processes().main_first():
-            samples, pictures = load_samples(files, self.processor, cache, limit=limit, refusals=refusals)
-        return Batches(samples, pictures, budget, seed)
+    @property
+    def before(self) -> str | None:
+        """What a roll back leads to."""
+        return ([None, ORIGINAL, *self._history()])[-2]
+
+    @property
+    def changed(self) -> int:
+        """Another number after every change of what is active: cheap enough to ask once a second."""
+        try:
+            return self._state.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def add(self, adapter: Path, parent: str = "", settings: Mapping[str, Any] | None = None) -> Version:
+        """Copy a PEFT folder into a new version. It is not active, and not measured."""
+        try:
+            check_adapter(str(adapter))
+        except ServerFailed as error:
+            raise AdapterError(str(error)) from error
+        with self._locked() as state:
+            number = 1 + max([state["made"], *(_number(version) for version in self._all())])
+            state["made"] = number
+            folder = self.folder / f"v{number}"
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / "adapter").mkdir(parents=True)
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                shutil.copyfile(adapter / name, partial / "adapter" / name)
+            version = Version(
+                folder.name, self.base, _sha256(partial / "adapter" / "adapter_model.safetensors"), parent, time.time(),
+                dict(settings or {}),
+            )  # fmt: skip
+            _write(partial / "version.json", asdict(version))
+            partial.rename(folder)
+        return version
+
+    def record(self, name: str, scores: Mapping[str, Any], worse: tuple[str, ...]) -> Version:
+        """Write down what was measured."""
+        version = replace(self.version(name), scores=dict(scores), worse=worse)
+        with self._locked():
+            _write(self.folder / name / "version.json", asdict(version))
+        return version
+
+    def check(self, name: str, anyway: bool = False) -> None:
+        """May it be activated? The gate: NotConfirmed is raised for what was not shown to be as good as what it came
+        from, unless `anyway`."""
+        if name == ORIGINAL:
+            return
+        version = self.version(name)
+        try:
+            check_adapter(str(self.adapter(name)))
+        except ServerFailed as error:
+            raise AdapterError(str(error)) from error
+        if anyway:
+            return
+        if version.worse is None:
+            raise NotConfirmed(f"{name} has not been measured. It may be worse than what it came from.")
+        if version.worse:
+            raise NotConfirmed(f"{name} is worse than {version.parent or 'its parent'}: {', '.join(version.worse)}.")
+
+    def activate(self, name: str, anyway: bool = False) -> None:
+        self.check(name, anyway)
+        with self._locked() as state:
+            history = state["history"].setdefault(self.base, [])
+            if ([ORIGINAL, *history])[-1] != name:
+                history.append(name)
+
+    def roll_back(self) -> str:
+        """Return to what was active before; says what that is."""
+        with self._locked() as state:
+            history = state["history"].setdefault(self.base, [])
+            if not history:
+                raise AdapterError("There is nothing to go back to: no other adapter was active before.")
+            history.pop()
+            return ([ORIGINAL, *history])[-1]
+
+    def remove(self, name: str) -> None:
+        if name == ORIGINAL:
+            raise AdapterError("The original adapter comes with the app and cannot be removed.")
+        self.version(name)
+        with self._locked() as state:
+            history = state["history"].setdefault(self.base, [])
+            if ([ORIGINAL, *history])[-1] == name:
+                raise AdapterError(f"{name} is active. Activate another adapter, or roll back, before it is removed.")
+            kept = [ORIGINAL, *(entry for entry in history if entry != name)]
+            state["history"][self.base] = [after for last, after in pairwise(kept) if after != last]
+            gone = (self.folder / name).with_name(f"{name}.removed")
+            (self.folder / name).rename(gone)
+        shutil.rmtree(gone)
+
+    # Inside
+
+    def _history(self) -> list[str]:
+        history = self._read_state()["history"]
+        return history.get(self.base, []) if history else []  # the fingerprint of a large model takes seconds
+
+    def _all(self) -> list[Version]:
+        return [_read(folder) for folder in self.folder.glob("v*") if _VERSION.fullmatch(folder.name)]
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            if not isinstance(state["made"], int) or not isinstance(state["history"], dict):
+                raise TypeError("a part is missing")
+            return state
+        except FileNotFoundError:
+            return {"made": 0, "history": {}}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AdapterError(
+                f"{self._state} cannot be read ({error}). Delete it: the versions stay, and the original is active."
+            ) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[dict[str, Any]]:
+        """The state, to be changed; written back when nothing went wrong."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                state = self._read_state()
+                yield state
+                _write(self._state, state)
+        except OSError as error:
+            raise AdapterError(
+                f"The adapters in {self.folder} cannot be changed: {error.strerror or error}."
+            ) from error
 
 
-def is_bundled_kind(base: Path) -> bool:
-    """Whether `easel train mllm` made the model."""
+def takes_adapters(model: Path | str) -> bool:
+    """Whether a folder holds a model that `easel finetune` makes adapters for."""
     try:
-        kind = json.loads((base / "config.json").read_text(encoding="utf-8")).get("model_type")
-        return kind == "idefics3" and ASSISTANT in (base / "tokenizer.json").read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))["model_type"] in TRAINABLE
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def attach(settings: AdapterSettings, seed: int = 0, precision: str = "auto") -> Trainee:
-    """Load the base and put a fresh adapter on it, or `settings.adapter`."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    dora = settings.dora or (settings.adapter is not None and _is_dora(settings.adapter))
-    general = dora or settings.qlora or settings.gradient_checkpointing
-    empty = settings.base.is_dir() and not (settings.base / "config.json").is_file()
-    encoder: Encoder | VlmEncoder
-    if empty or (is_bundled_kind(settings.base) and not general):
-        core, processor = load_base(settings.base)
-        encoder = Encoder(processor)
-    else:
-        # Frozen weights are read, not changed: half their size loses nothing that bf16 products would have kept.
-        half = device().type == "cuda" and precision != "float32"
-        core, processor = load_vlm(settings.base, torch.bfloat16 if half else torch.float32, settings.qlora, device())
-        encoder = VlmEncoder.of(processor, core)
-    if settings.qlora:
-        core = prepare_model_for_kbit_training(core, use_gradient_checkpointing=False)
-    if settings.gradient_checkpointing:
-        core.config.use_cache = False
-        core.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    torch.manual_seed(seed)
-    if settings.adapter is not None:
-        model = _with_adapter(core, settings.adapter, trainable=True)
-    else:
-        lora = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,  # type: ignore[arg-type]
-            use_rslora=settings.rslora,
-            use_dora=settings.dora,
-            lora_dropout=settings.dropout,
-            target_modules=targets(core),
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(core, lora)
-    draw = encoder.draw if isinstance(encoder, VlmEncoder) else token_id(processor.tokenizer, DRAW)
-    return Trainee(model, core, processor, encoder, draw)
+def fingerprint(model: str) -> str:
+    """The same for the same weights, wherever they lie; a hub's name stands for itself."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    whole = hashlib.sha256()
+    for file in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        whole.update(f"{file.name} {_sha256(file)}\n".encode())
+    return whole.hexdigest()
 
 
-def targets(core: Any) -> str:
-    """A pattern of the language model's linear layers, by which PEFT and vLLM find them again."""
-    decoder = core.get_decoder()
-    name = next((name for name, module in core.named_modules() if module is decoder), "")
-    inside = {path.rsplit(".", 1)[-1] for path, module in decoder.named_modules() if isinstance(module, nn.Linear)}
-    inside = {part for part in inside if part.endswith("_proj")} or inside  # no router of experts: vLLM adapts none
-    if not name or not inside:
-        raise ModelFolderError("the language model's linear layers cannot be told from the rest of this model")
-    return rf".*{re.escape(name.rsplit('.', 1)[-1])}.*\.({'|'.join(sorted(inside))})"
-
-
-def save_adapter(model: Any, folder: Path, base_name: str, card: str = "") -> None:
-    """A PEFT folder, complete when it has its name. It names its base, not where that lay on this machine."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial, save_embedding_layers=False)  # the vocabulary is never adapted
-    (partial / "README.md").unlink(missing_ok=True)  # PEFT's own form, unfilled
-    if card:
-        (partial / "README.md").write_text(card, encoding="utf-8")
-    file = partial / "adapter_config.json"
-    settings = json.loads(file.read_text()) | {"base_model_name_or_path": base_name}
-    file.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
-
-
-def base_name(base: Path) -> str:
-    """What an adapter calls its base: a hub's name whole, a folder's without the way to it."""
-    return base.name if base.is_dir() else base.as_posix()
-
-
-def load_adapted(base: Path, adapter: Path | None) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
-    """Base and adapter merged into one model, with the processor: for offline evaluation and for merged releases."""
-    model, processor = load_base(base)
-    if adapter is not None:
-        model = _with_adapter(model, adapter).merge_and_unload()
-    return model.eval(), processor
-
-
-def merge(base: Path, adapter: Path, out: Path) -> None:
-    """Writes base and adapter as one model, which vLLM and transformers load."""
-    require_free(out)
-    _adapter_folder(adapter)
-    if is_bundled_kind(base):
-        save_base(*load_adapted(base, adapter), out)
-        return
-    model, processor = load_vlm(base)
-    merged = _with_adapter(model, adapter).merge_and_unload(safe_merge=True)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    merged.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    if out.exists():
-        out.rmdir()
-    os.replace(partial, out)
-
-
-def require_free(out: Path) -> None:
-    """TrainingError where a merged model would overwrite something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrainingError(f"{out} is there already: name another folder for the merged model.")
-
-
-def _with_adapter(model: Any, adapter: Path, trainable: bool = False) -> Any:
-    from peft import PeftModel
-
+def _sha256(file: Path) -> str:
     try:
-        return PeftModel.from_pretrained(model, _adapter_folder(adapter), is_trainable=trainable)
-    except (RuntimeError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise TrainingError(f"{adapter} is no adapter of this base: {first}") from error
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise AdapterError(f"{file} cannot be read: {error.strerror or error}.") from error
 
 
-def _adapter_folder(folder: Path) -> str:
-    if not (folder / "adapter_config.json").is_file():
-        raise TrainingError(f"{folder} is no LoRA adapter: adapter_config.json is missing.")
-    return str(folder)
+def _number(version: Version) -> int:
+    return int(version.name.removeprefix("v"))
 
 
-def _is_dora(folder: Path) -> bool:
-    return bool(json.loads((Path(_adapter_folder(folder)) / "adapter_config.json").read_text()).get("use_dora"))
+def _read(folder: Path) -> Version:
+    try:
+        values = json.loads((folder / "version.json").read_text(encoding="utf-8"))
+        worse = values.pop("worse")
+        return Version(**values, worse=None if worse is None else tuple(worse))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"The adapter in {folder} cannot be read ({error}). Remove that folder.") from error
 
 
-def add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that `AdapterSettings` holds, spelled the same for dialogues and for preferences."""
-    parser.add_argument(
-        "--base", type=Path, default=WEIGHTS / "base", help="the model to adapt: a folder, or a name on the hub"
-    )
-    parser.add_argument("--adapter", type=Path, help="an adapter to start from")
-    parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--alpha", type=float, default=64.0)
-    parser.add_argument("--rslora", action="store_true", help="scale by the square root of the rank")
-    parser.add_argument("--dora", action="store_true", help="DoRA; vLLM serves it merged only (--merge)")
-    parser.add_argument("--qlora", action="store_true", help="the base in 4 bits (bitsandbytes, on a GPU)")
-    parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third slower")
-    parser.add_argument(
-        "--merge", type=Path, metavar="OUT", help="at the end, write base and best adapter as one model"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="measure a few steps: memory and time; write nothing")
-
-
-def adapter_settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {field.name: getattr(args, field.name) for field in fields(AdapterSettings)}
+def _write(file: Path, values: Mapping[str, Any]) -> None:
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(file)

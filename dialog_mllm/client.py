@@ -28,6 +28,7 @@ from dialog_mllm.errors import (
     DialogTimeout,
     DialogUnavailable,
     ProtocolError,
+    server_message,
 )
 from dialog_mllm.messages import MAX_IMAGES, Message, to_chat
 from dialog_mllm.protocol import DRAW, SWITCH, Event, Parser, Reply
@@ -91,12 +92,15 @@ class DialogClient:
         *,
         temperature: float = 0.0,
         seed: int | None = None,
+        model: str | None = None,
     ) -> AsyncGenerator[Event | Reply]:
-        """One reply to the conversation. What does not fit the context is forgotten, oldest pair of messages first."""
+        """One reply to the conversation, by `model` where it is not the client's own: another adapter of it. What does
+        not fit the context is forgotten, oldest pair of messages first."""
         draw = await self.draw_token()
         dropped, step = 0, 2
         while True:
             body = await self._body(_forget(messages, dropped), mode, draw, temperature, seed)
+            body["model"] = model or self.model
             try:
                 async with aclosing(self._attempts(body, mode, draw)) as events:
                     async for event in events:
@@ -271,7 +275,7 @@ class DialogClient:
                 raise DialogUnavailable(f"The dialog model cannot be reached at {base}. Is it running?") from error
             try:
                 if response.status_code != 200:
-                    raise await _refusal(response, base, self.model)
+                    raise await _refusal(response, base, str(body["model"]))
                 if not response.headers.get("content-type", "").startswith(kind):
                     raise DialogUnavailable(f"{base} does not answer like a dialog model. Is the address right?")
                 yield response
@@ -346,7 +350,7 @@ async def _refusal(response: httpx.Response, base: str, model: str) -> DialogErr
             text = (await response.aread()).decode("utf-8", "replace")
     except (httpx.HTTPError, TimeoutError):
         text = ""
-    message = _server_message(text)
+    message = server_message(text)
     if status in (401, 403):
         return DialogRefused(f"The dialog model at {base} does not accept the API key.")
     if status == 404:
@@ -358,14 +362,6 @@ async def _refusal(response: httpx.Response, base: str, model: str) -> DialogErr
     if status >= 500 or status == 429:
         return DialogUnavailable(f"The dialog model's server cannot answer now ({status}). {message}".rstrip())
     return DialogRefused(f"The dialog model's server refused the request ({status}): {message or 'no reason given'}")
-
-
-def _server_message(text: str) -> str:
-    try:
-        error = json.loads(text)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)[:300]
-    except (ValueError, KeyError, TypeError):
-        return ""  # HTML or worse: not for the user
 
 
 def _instructed(chat: list[dict[str, Any]], instructions: str) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from dialog_mllm.errors import DialogError
 
 from __future__ import annotations
 
+import json
+
 
 class DialogError(Exception):
     """Base of everything this package raises on purpose; str(error) says what happened and what to do."""
@@ -46,3 +48,12 @@ class ContextTooLong(DialogError):
 
 class ServerFailed(DialogError):
     """vLLM could not be started; the message ends with the reason from its log."""
+
+
+def server_message(text: str) -> str:
+    """What an OpenAI-compatible server says in the body of a refusal."""
+    try:
+        error = json.loads(text)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)[:300]
+    except (ValueError, KeyError, TypeError):
+        return ""  # HTML or worse: not for the user

@@ -5,7 +5,7 @@
     easel finetune --data DATA --out RUN --base Qwen/Qwen2.5-VL-3B-Instruct --rank 16 --learning-rate 2e-4 --dry-run
 
 The best adapter by switch accuracy on the first DATA's validation split is kept, to a hundredth (some hundred records
-tell no more than that); ties are decided by the loss, which is mostly the prompts'. adapters.py says which models can
+tell no more than that); ties are decided by the loss, which is mostly the prompts'. lora.py says which models can
 be trained and how, parallel.py how on several GPUs.
 """
 
@@ -19,17 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dialog_mllm.adapters import (
-    AdapterSettings,
-    Trainee,
-    adapter_settings,
-    add_adapter_arguments,
-    attach,
-    base_name,
-    merge,
-    require_free,
-    save_adapter,
-)
 from dialog_mllm.card import adapter_card, source
 from dialog_mllm.data import Batches
 from dialog_mllm.estimate import estimate
@@ -42,6 +31,17 @@ from dialog_mllm.fit import (
     fit,
     fit_config,
     write_settings,
+)
+from dialog_mllm.lora import (
+    AdapterSettings,
+    Trainee,
+    adapter_settings,
+    add_adapter_arguments,
+    attach,
+    base_name,
+    merge,
+    require_free,
+    save_adapter,
 )
 from dialog_mllm.parallel import processes
 from dialog_mllm.records import DataError, data_files

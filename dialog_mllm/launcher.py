@@ -38,34 +38,36 @@ def main(command: list[str]) -> int:
         start_new_session=True,  # its own group: one signal reaches all of it, Ctrl-C in the terminal none
         preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)) if prctl else None,
     )
+    asked: int = signal.SIGTERM
     try:
         while child.poll() is None and os.getppid() == parent:
             readable, _, _ = select.select([sys.stdin], [], [], 0.5)
             if readable and not os.read(sys.stdin.fileno(), 64):
                 break
-    except _Stopped:
-        pass
+    except _Stopped as stopped:
+        asked = stopped.number
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    _clean_up(child)
+    _clean_up(child, asked)
     status = child.wait()
     return status if status >= 0 else 128 - status
 
 
 class _Stopped(Exception):
-    pass
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 def _stop(number: int, frame: object) -> None:
-    raise _Stopped
+    raise _Stopped(number)
 
 
-def _clean_up(child: subprocess.Popen) -> None:
-    """SIGTERM to the group and to strays, SIGKILL after the grace, until no child is left."""
-    asked = child.poll() is not None  # a command that ended by itself has had its chance
-    if not asked:
-        _signal_group(child.pid, signal.SIGTERM)
-    deadline = time.monotonic() + (0.0 if asked else GRACE)
+def _clean_up(child: subprocess.Popen, number: int) -> None:
+    """The signal that we got to the group, SIGKILL to it and to strays after the grace, until no child is left."""
+    ended = child.poll() is not None  # a command that ended by itself has had its chance
+    if not ended:
+        _signal_group(child.pid, number)
+    deadline = time.monotonic() + (0.0 if ended else GRACE)
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     while True:

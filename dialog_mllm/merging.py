@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dialog_mllm.adapters import WEIGHTS, merge
+from dialog_mllm.lora import WEIGHTS, merge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

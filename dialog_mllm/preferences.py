@@ -32,14 +32,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dialog_mllm.adapters import (
-    AdapterSettings,
-    Trainee,
-    adapter_settings,
-    add_adapter_arguments,
-    attach,
-    require_free,
-)
 from dialog_mllm.data import Batch, Batches, PictureCache, Sample, plan_batches
 from dialog_mllm.errors import MessageError
 from dialog_mllm.estimate import estimate
@@ -53,6 +45,14 @@ from dialog_mllm.fit import (
     measure,
     mixed_precision,
     token_losses,
+)
+from dialog_mllm.lora import (
+    AdapterSettings,
+    Trainee,
+    adapter_settings,
+    add_adapter_arguments,
+    attach,
+    require_free,
 )
 from dialog_mllm.messages import ImageBlock
 from dialog_mllm.parallel import processes

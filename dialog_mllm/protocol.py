@@ -80,6 +80,7 @@ class Reply:
     truncated: bool = False  # cut off at max_tokens
     tokens: int = 0  # how many the model wrote, where its server tells
     forgotten: int = 0  # how many of the oldest messages no longer fitted the model's context
+    adapter: str | None = None  # SHA-256 of the adapter that the model wrote it with; None: nobody said
 
     @property
     def content(self) -> str:

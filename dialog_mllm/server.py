@@ -27,7 +27,7 @@ from typing import Literal
 
 import httpx
 
-from dialog_mllm.errors import ServerFailed
+from dialog_mllm.errors import DialogRefused, DialogUnavailable, ServerFailed, server_message
 from dialog_mllm.messages import MAX_IMAGES
 
 State = Literal["stopped", "warming up", "ready", "restarting", "failed"]
@@ -53,7 +53,7 @@ class ServerSettings:
     # leave the processor's cache, and the adapter costs 30 times what the model does. None: vLLM's default.
     lora_step_tokens: int | None = 256
     block_size: int | None = 32  # tokens; what two conversations or two turns share is found in whole blocks
-    runtime_adapters: bool = False  # opens /v1/load_lora_adapter
+    runtime_adapters: bool = False  # adapters come and go while it runs
     threads: int | None = None  # None: OMP_NUM_THREADS, else up to 4
     start_timeout: float = 600.0
     restarts: int = 4  # in a row, before giving up
@@ -78,6 +78,7 @@ class VllmServer:
         self.error: str | None = None
         self._model = _absolute(model)
         self._adapter = _absolute(adapter) if adapter is not None else None
+        self._loaded: dict[str, str] = {}  # further adapters, by name; a server that starts again has them again
         self._fixed_port = port
         self._port = port or _free_port()
         self._was_ready = False
@@ -94,6 +95,24 @@ class VllmServer:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def adapter(self) -> Path | None:
+        return Path(self._adapter) if self._adapter else None
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Serve one more adapter, under `name`. Before the start it is only noted, and served from the start on.
+        Raises ServerFailed for a folder that is not complete, DialogRefused or DialogUnavailable as the server does."""
+        check_adapter(str(folder))
+        if self._state != "stopped":
+            self._post("load_lora_adapter", {"lora_name": name, "lora_path": str(folder.absolute())})
+        self._loaded[name] = str(folder.absolute())
+
+    def unload_adapter(self, name: str) -> None:
+        """Nobody may be using it any more."""
+        del self._loaded[name]
+        if self._state != "stopped":
+            self._post("unload_lora_adapter", {"lora_name": name})
 
     def start(self) -> None:
         """Checks what can be checked at once, then starts in the background."""
@@ -142,6 +161,22 @@ class VllmServer:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+    def _post(self, path: str, body: dict[str, str]) -> None:
+        try:
+            answer = httpx.post(
+                f"{self.base_url}/{path}", json=body, headers={"Authorization": f"Bearer {self.api_key}"},
+                timeout=120.0, trust_env=False,
+            )  # fmt: skip
+        except httpx.HTTPError as error:
+            raise DialogUnavailable("The dialog model's server cannot be reached. Is it still starting?") from error
+        if answer.status_code == 200:
+            return
+        reason = server_message(answer.text) or f"status {answer.status_code}"
+        name = body["lora_name"]
+        if path == "load_lora_adapter" and "already been loaded" in reason:
+            return  # the server died and came back while it was asked
+        raise DialogRefused(f"The dialog model's server refused the adapter {name!r}: {reason}")
 
     def _watch(self) -> None:
         failures = 0
@@ -242,8 +277,13 @@ class VllmServer:
             command += ["--enable-lora", "--max-lora-rank", str(rank)]
             if settings.lora_step_tokens:
                 command += ["--max-num-batched-tokens", str(settings.lora_step_tokens)]
-        if self._adapter:
-            command += ["--lora-modules", f"{MODEL_NAME}={self._adapter}"]
+        if settings.runtime_adapters:
+            # Replies in flight finish on one adapter while new ones get the next; four stay in memory.
+            command += ["--max-loras", "2", "--max-cpu-loras", "4"]
+        adapters = {MODEL_NAME: self._adapter} if self._adapter else {}
+        adapters |= {name: folder for name, folder in self._loaded.items() if Path(folder).is_dir()}
+        if adapters:
+            command += ["--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())]
         return [*command, *settings.extra_args]
 
     def _environment(self) -> dict[str, str]:

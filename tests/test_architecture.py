@@ -25,9 +25,10 @@ LONGEST_FILE = 600
 HEAVY = {"torch", "gradio", "peft", "vllm", "transformers", "diffusers"}
 LIGHT = (
     "app.cli", "app.conversation", "app.profiles", "app.store", "app.running", "app.view", "app.pictures",
-    "app.exchange", "app.upkeep", "app.commands.chat", "app.commands.doctor", "dialog_mllm.protocol",
-    "dialog_mllm.messages", "dialog_mllm.client", "dialog_mllm.server", "generator.request", "generator.metadata",
-    "generator.errors", "datasets_build.storybook.scene", "datasets_build.storybook.reading", "datasets_build.teacher",
+    "app.exchange", "app.upkeep", "app.commands.chat", "app.commands.doctor", "app.improving",
+    "app.commands.adapters", "dialog_mllm.protocol", "dialog_mllm.messages", "dialog_mllm.client", "dialog_mllm.server",
+    "dialog_mllm.adapters", "dialog_mllm.switching", "generator.request", "generator.metadata", "generator.errors",
+    "datasets_build.storybook.scene", "datasets_build.storybook.reading", "datasets_build.teacher",
 )  # fmt: skip
 
 

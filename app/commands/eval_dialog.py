@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--n", type=int, default=600, help="how many dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
+    parser.add_argument("--concurrency", type=int, default=32, help="turns that are asked for at once (%(default)s)")
     parser.add_argument("--turns", type=Path, metavar="FILE", help="write each turn's verdict here, as JSON lines")
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="write an HTML page: tables and the worst dialogues"
@@ -48,14 +50,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", help="measure this adapter instead of the profile's")
     parser.add_argument("--url", help="a server that runs already")
     parser.add_argument("--key", default="", help="its API key")
+    parser.add_argument(
+        "--key-env", metavar="VAR", help="environment variable that holds it: others see a command line"
+    )
     parser.add_argument("--model", default="dialog", help="the model's name there (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from dialog_mllm.evaluation import score, turns_of, verdict
 
-    if args.n < 1:
-        raise EaselError("--n must be at least 1.")
+    if args.n < 1 or args.concurrency < 1:
+        raise EaselError("--n and --concurrency must be at least 1.")
     for option, file in (("--turns", args.turns), ("--report", args.report)):
         if file and not file.parent.is_dir():
             raise EaselError(f"There is no folder {file.parent} for {option}: make it, or name another.")
@@ -63,7 +68,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
         records = list(read_records(data_files(args.data or [_make(folder, args.n, args.seed)], "test"), args.n))
-        turns = ask(list(turns_of(records)), start_client(args, profile, stack, folder))
+        client = start_client(args, profile, stack, folder)
+        turns = ask(list(turns_of(records)), client, concurrency=args.concurrency)
         scores = score(turns, judge_prompt)
         if args.turns:
             lines = [json.dumps(verdict(turn, judge_prompt), ensure_ascii=False) + "\n" for turn in turns]
@@ -124,7 +130,8 @@ def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.E
     patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
     asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
     if args.url:
-        return DialogClient(args.url, args.key or None, args.model, timeouts=patient, **asking)
+        key = os.environ.get(args.key_env, "") if args.key_env else args.key
+        return DialogClient(args.url, key or None, args.model, timeouts=patient, **asking)
     # The histories of all dialogues that are under way stay in the cache, so that no turn's is computed again.
     device: dict[str, Any] = {"max_sequences": CONCURRENCY, "kv_cache_mb": 512, **vllm_device()}
     settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **device)
@@ -133,12 +140,17 @@ def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.E
     return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, **asking)
 
 
-def ask(turns: Sequence[Turn], client: DialogClient, on_answer: Callable[[Turn], None] | None = None) -> list[Turn]:
+def ask(
+    turns: Sequence[Turn],
+    client: DialogClient,
+    on_answer: Callable[[Turn], None] | None = None,
+    concurrency: int = 32,
+) -> list[Turn]:
     """The turns with their replies; the first failure of the server is raised as itself."""
     from dialog_mllm.evaluation import ask_all
 
     try:
-        return asyncio.run(ask_all(turns, client, on_progress=_show, on_answer=on_answer))
+        return asyncio.run(ask_all(turns, client, concurrency, on_progress=_show, on_answer=on_answer))
     except ExceptionGroup as group:
         print(file=sys.stderr)
         raise group.exceptions[0] from group

@@ -4,7 +4,7 @@
   const kept = localStorage.getItem("easel-theme");
   const dark = kept ? kept === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   const paint = (on) => document.body && document.body.classList.toggle("dark", on);
-  const root = location.pathname.replace(/zh\/?$/, "");
+  const root = location.pathname.replace(/(zh\/?)?(improve\/?)?$/, "");
 
   async function ask() {
     const line = document.getElementById("status");

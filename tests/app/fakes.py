@@ -28,6 +28,8 @@ class FakeDialog:
     """Answers from its queue, then by echoing: "draw …" is drawn, all else is answered in words."""
 
     state, error = "ready", ""
+    live = None  # no adapters
+    server = ("", "")
 
     def __init__(self, *replies: Says, pause: float = 0.0) -> None:
         self.replies = list(replies)

@@ -158,8 +158,8 @@ def test_trl_reads_what_serving_shows_and_its_lora_loads(data: Path, tmp_path: P
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    from dialog_mllm.adapters import WEIGHTS, load_adapted, targets
     from dialog_mllm.data import Encoder
+    from dialog_mllm.lora import WEIGHTS, load_adapted, targets
     from dialog_mllm.model import load_base
     from dialog_mllm.server import check_adapter
 

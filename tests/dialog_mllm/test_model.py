@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dialog_mllm.adapters import targets
+from dialog_mllm.lora import targets
 from dialog_mllm.model import (
     BaseConfig,
     ModelFolderError,

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from app.cli import main as easel
-from dialog_mllm.adapters import WEIGHTS, AdapterSettings, attach
 from dialog_mllm.data import Batches, PictureCache
 from dialog_mllm.fit import FitConfig, TrainingError
+from dialog_mllm.lora import WEIGHTS, AdapterSettings, attach
 from dialog_mllm.model import build_base, save_base
 from dialog_mllm.preferences import (
     Pair,
@@ -173,7 +173,7 @@ def test_dpo_is_trls_on_the_same_model_and_pairs(root, base, tmp_path):
     from peft import LoraConfig, get_peft_model
     from trl import DPOConfig, DPOTrainer
 
-    from dialog_mllm.adapters import targets
+    from dialog_mllm.lora import targets
 
     trainee = attach(AdapterSettings(base=base))
     pairs, pictures = pairs_of(root, trainee, tmp_path)

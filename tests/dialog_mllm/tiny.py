@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -150,17 +151,26 @@ def _write_script(model, tokenizer, script: list[tuple[str, str, float]]) -> Non
             head[tokenizer.convert_tokens_to_ids(there), axes[here]] = logit / width**0.5
 
 
-def build_adapter(base: Path, folder: Path) -> Path:
+def build_adapter(base: Path, folder: Path, seed: int = 1) -> Path:
     """A LoRA adapter with random weights, large enough to show."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import Idefics3ForConditionalGeneration
 
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = Idefics3ForConditionalGeneration.from_pretrained(base)
     targets = r".*text_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=1, target_modules=targets, init_lora_weights=False))
     tuned.save_pretrained(str(folder))
+    return folder
+
+
+def write_adapter(folder: Path) -> Path:
+    """The files of an adapter, for what does not look into them."""
+    folder.mkdir()
+    header = json.dumps({"lora": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     return folder
 
 

@@ -1,0 +1,255 @@
+"""The Improve page: feedback, one run that learns from it, before and after, and the versions to choose from.
+
+    blocks = build_improve_page(TEXTS["en"], IMPROVE_TEXTS["en"], improver)
+
+It decides how things look; what happens is `Improver`'s and `LiveAdapters`' business. An open page asks every other
+second how things are, and draws only what has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.errors import EaselError
+from app.improve_texts import ImproveTexts
+from app.improve_view import name_of, show_feedback, show_run, show_versions
+from app.improving import OPEN, Improver, RunSize
+from app.texts import Texts
+from dialog_mllm.adapters import ORIGINAL, NotConfirmed
+from dialog_mllm.errors import DialogError
+
+GLANCE = 2.0  # seconds between two looks
+Update = dict[Any, Any]  # component -> new value
+
+
+def build_improve_page(texts: Texts, words: ImproveTexts, improver: Improver) -> gr.Blocks:
+    return ImprovePage(texts, words, improver).blocks
+
+
+class ImprovePage:
+    def __init__(self, texts: Texts, words: ImproveTexts, improver: Improver) -> None:
+        self.texts = texts
+        self.words = words
+        self.improver = improver
+        title = f"Easel · {words.title}"
+        with (
+            gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as self.blocks,
+            gr.Column(elem_id="improve"),
+        ):
+            self._build_head()
+            if improver.unavailable:
+                gr.HTML(f'<p class="easel-hint" id="unavailable">{words.unavailable[improver.unavailable]}</p>')
+            else:
+                self._build()
+                self._connect()
+
+    # What is there
+
+    def _build_head(self) -> None:
+        texts, words = self.texts, self.words
+        gr.HTML(
+            f'<header><a href="{words.back_path}">‹ {words.back}</a>'
+            f'<span><a href="{words.other_path}">{texts.other}</a><button type="button" data-easel="theme"'
+            f' title="{texts.theme}" aria-label="{texts.theme}">◐</button></span></header>'
+            f"<h1>{words.title}</h1><p>{words.lead}</p>",
+            elem_id="improve-head",
+        )
+        gr.HTML(
+            f'<div id="status" role="status" data-warming="{escape(texts.warming)}" data-gone="{escape(texts.gone)}"'
+            f' data-failed="{escape(texts.failed_start)}" hidden></div>'
+        )
+
+    def _build(self) -> None:
+        words = self.words
+        size = RunSize()
+        self.seen = gr.State(None)  # what this page shows
+        self.timer = gr.Timer(GLANCE)
+        with gr.Column(elem_classes="improve-card"):
+            gr.HTML(f"<h2>{words.feedback}</h2>")
+            self.counts = gr.HTML(elem_id="improve-feedback")
+        with gr.Column(elem_classes="improve-card"):
+            gr.HTML(f'<h2>{words.learn}</h2><p class="easel-hint">{words.learn_info}</p>')
+            self.run = gr.HTML(elem_id="improve-run")
+            with gr.Column(visible=False) as self.idle:
+                with gr.Accordion(words.size, open=False, elem_id="improve-size"), gr.Row():
+                    self.minutes = gr.Number(
+                        size.minutes, label=words.minutes, info=words.minutes_info, elem_id="improve-minutes",
+                        min_width=160,
+                    )  # fmt: skip
+                    self.replay = gr.Number(
+                        size.replay, label=words.replay, info=words.replay_info, precision=0,
+                        elem_id="improve-replay", min_width=160,
+                    )  # fmt: skip
+                    self.held_out = gr.Number(
+                        size.held_out, label=words.held_out, info=words.held_out_info, precision=0,
+                        elem_id="improve-held-out", min_width=160,
+                    )  # fmt: skip
+                self.start = gr.Button(words.start, variant="primary", elem_id="improve-start")
+            with gr.Row(elem_classes="improve-buttons"):
+                self.stop = gr.Button(words.stop, visible=False, elem_id="improve-stop")
+                self.resume = gr.Button(words.resume, visible=False, variant="primary", elem_id="improve-resume")
+                self.use = gr.Button(visible=False, variant="primary", elem_id="improve-use")
+                self.discard = gr.Button(words.discard, visible=False, elem_id="improve-discard")
+            with gr.Row(visible=False, elem_classes="improve-buttons") as self.sure:
+                self.really = gr.Button(words.really_discard, variant="stop", elem_id="improve-really")
+                self.keep = gr.Button(words.keep)
+            self.gate = _Gate(words)
+        with gr.Column(elem_classes="improve-card"):
+            gr.HTML(f"<h2>{words.versions}</h2>")
+            self.error = gr.HTML()
+            self.versions = gr.HTML(elem_id="improve-versions")
+            with gr.Row(elem_classes="improve-buttons", elem_id="improve-choice"):
+                self.choice = gr.Dropdown([], label=words.choose, elem_id="improve-version", min_width=120)
+                self.activate = gr.Button(words.activate, elem_id="improve-activate", min_width=80)
+                self.remove = gr.Button(words.remove, elem_id="improve-remove", min_width=80)
+                self.back = gr.Button(elem_id="improve-back", min_width=120)
+            self.choice_gate = _Gate(words)
+
+    def _connect(self) -> None:
+        shown = [
+            self.seen, self.counts, self.run, self.idle, self.stop, self.resume, self.use, self.discard, self.sure,
+            self.error, self.versions, self.choice, self.back, *self.gate.parts, *self.choice_gate.parts,
+        ]  # fmt: skip
+        quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+
+        def on(event: Callable[..., Any], handler: Callable[..., Any], *inputs: Any) -> None:
+            event(handler, list(inputs), shown, **quiet)
+
+        on(self.blocks.load, lambda: self.show(None))
+        on(self.timer.tick, self.show, self.seen)
+        on(self.start.click, self.begin, self.minutes, self.replay, self.held_out)
+        on(self.stop.click, lambda: self._do(self.improver.stop))
+        on(self.resume.click, lambda: self._do(self.improver.resume))
+        on(self.use.click, self.take)
+        on(self.gate.anyway.click, lambda: self.take(anyway=True))
+        on(self.gate.cancel.click, self.gate.closed)
+        on(self.discard.click, lambda: {self.sure: gr.Row(visible=True)})
+        on(self.really.click, lambda: self._do(self.improver.discard))
+        on(self.keep.click, lambda: {self.sure: gr.Row(visible=False)})
+        on(self.activate.click, self.switch, self.choice)
+        on(self.choice_gate.anyway.click, lambda name: self.switch(name, anyway=True), self.choice)
+        on(self.choice_gate.cancel.click, self.choice_gate.closed)
+        on(self.remove.click, self.throw_out, self.choice)
+        on(self.back.click, self.roll_back)
+
+    # What happens
+
+    def show(self, seen: Any) -> Update:
+        """Everything, unless it is what the page shows already."""
+        improver, words = self.improver, self.words
+        try:
+            counts, versions = improver.feedback(), improver.live.registry.versions()
+            before = improver.live.registry.before
+        except (EaselError, DialogError) as error:
+            problem = f'<div class="easel-error" role="alert">{escape(str(error))}</div>'
+            return {self.seen: problem, self.error: problem} if seen != problem else {self.seen: gr.skip()}
+        run, active = improver.look(), improver.live.now.name
+        running = run is not None and run.state == "running"
+        curve, progress = (improver.curve(run), improver.progress(run)) if run is not None else (None, 0.0)
+        state = (run.to_json() if run is not None else None, progress, curve, sorted(counts.items()), active, before,
+                 [(version.name, version.worse) for version in versions], improver.live.error)  # fmt: skip
+        if repr(state) == seen:
+            return {self.seen: gr.skip()}
+        idle = run is None or run.state in ("activated", "discarded")
+        measured = run is not None and run.state == "measured"
+        may_go_on = run is not None and run.state in OPEN
+        names = [*(version.name for version in reversed(versions)), ORIGINAL]
+        problem = improver.live.error and f'<div class="easel-error" role="alert">{escape(improver.live.error)}</div>'
+        return {
+            self.seen: repr(state),
+            self.counts: show_feedback(counts, words),
+            self.run: show_run(run, progress, curve, words) if curve is not None else "",
+            self.idle: gr.Column(visible=idle),
+            self.stop: gr.Button(visible=running),
+            self.resume: gr.Button(visible=may_go_on),
+            self.use: gr.Button(words.use.format(version=run.version), visible=True)
+            if run is not None and measured
+            else gr.Button(visible=False),
+            self.discard: gr.Button(visible=measured or may_go_on),
+            self.error: problem,
+            self.versions: show_versions(versions, active, words),
+            self.choice: gr.Dropdown(choices=[(name_of(name, words), name) for name in names]),
+            self.back: gr.Button(
+                words.nothing_before if before is None else words.roll_back.format(name=name_of(before, words)),
+                interactive=before is not None,
+            ),
+        }
+
+    def begin(self, minutes: float | None, replay: float | None, held_out: float | None) -> Update:
+        return self._do(
+            lambda: self.improver.start(
+                RunSize(minutes=minutes or 0, replay=int(replay or 0), held_out=int(held_out or 0))
+            )
+        )
+
+    def take(self, anyway: bool = False) -> Update:
+        return self._through(self.gate, lambda: self.improver.activate(anyway))
+
+    def switch(self, name: str | None, anyway: bool = False) -> Update:
+        if name is None:
+            return {self.seen: gr.skip()}
+        return self._through(self.choice_gate, lambda: self.improver.live.activate(name, anyway))
+
+    def roll_back(self) -> Update:
+        return self._through(self.choice_gate, self.improver.live.roll_back)
+
+    def throw_out(self, name: str | None) -> Update:
+        if name is None:
+            return {self.seen: gr.skip()}
+
+        def remove() -> None:
+            self.improver.live.registry.remove(name)
+            gr.Info(self.words.removed.format(name=name))
+
+        return {**self._do(remove), self.choice: self._choices()}
+
+    # Inside
+
+    def _through(self, gate: _Gate, change: Callable[[], Any]) -> Update:
+        """A change of what is served; one that must be confirmed opens the gate."""
+        try:
+            change()
+        except NotConfirmed as error:
+            return gate.opened(str(error))
+        except (EaselError, DialogError) as error:
+            _say(error)
+            return {**gate.closed(), **self.show(None)}
+        gr.Info(self.words.now_active.format(name=name_of(self.improver.live.now.name, self.words)))
+        return {**gate.closed(), **self.show(None)}
+
+    def _do(self, what: Callable[[], Any]) -> Update:
+        try:
+            what()
+        except (EaselError, DialogError) as error:
+            _say(error)
+        return {**self.show(None), self.sure: gr.Row(visible=False)}
+
+    def _choices(self) -> Any:
+        names = [*(version.name for version in reversed(self.improver.live.registry.versions())), ORIGINAL]
+        return gr.Dropdown(choices=[(name_of(name, self.words), name) for name in names], value=None)
+
+
+class _Gate:
+    """Asks once more."""
+
+    def __init__(self, words: ImproveTexts) -> None:
+        with gr.Column(visible=False, elem_classes="improve-gate") as self.box:
+            self.why = gr.HTML()
+            with gr.Row(elem_classes="improve-buttons"):
+                self.anyway = gr.Button(words.use_anyway, variant="stop", elem_classes="improve-anyway")
+                self.cancel = gr.Button(words.keep)
+        self.parts = [self.box, self.why]
+
+    def opened(self, why: str) -> Update:
+        return {self.box: gr.Column(visible=True), self.why: f'<div role="alert">{escape(why)}</div>'}
+
+    def closed(self) -> Update:
+        return {self.box: gr.Column(visible=False)}
+
+
+def _say(error: Exception) -> None:
+    gr.Warning(escape(str(error)), duration=12)
