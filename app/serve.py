@@ -32,6 +32,7 @@ from app.models import Models
 from app.profiles import Profile
 from app.reference import SUMMARY
 from app.running import RunningTurns
+from app.scores import Scorer
 from app.store import Store
 from app.texts import TEXTS
 from app.web import build_page, mount_pages
@@ -44,7 +45,7 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
     """The whole server; the models may still be starting."""
     access, metrics = access or Access(), Metrics()
     metered = Metered(models, metrics)
-    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics)
+    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics, Scorer(profile, store))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
