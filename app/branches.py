@@ -132,9 +132,7 @@ async def vary(
     drawn, whatever happens to the others; the path ends with `turn` until one of them is chosen (`go_on_from`)."""
     check_picture(turn)
     conversation = go_to(conversation, turn.id, store)
-    turns = [
-        replace(turn, id=new_id(), seed=new_seed(), varies=turn.id, draw_probability=None) for _ in range(number)
-    ]
+    turns = [replace(turn, id=new_id(), seed=new_seed(), varies=turn.id, draw_probability=None) for _ in range(number)]
     yield Accepted(turn)
     started = time.perf_counter()
     errors: list[Exception] = []

@@ -94,7 +94,9 @@ def read_filters(words: Path | None, url: str, key_variable: str) -> list[Filter
     filters: list[Filter] = [WordFilter.read(words)] if words is not None else []
     if url:
         if not url.startswith(("http://", "https://")):
-            raise EaselError(f"--filter-url takes an address such as http://127.0.0.1:9000/v1/moderations; got {url!r}.")
+            raise EaselError(
+                f"--filter-url takes an address such as http://127.0.0.1:9000/v1/moderations; got {url!r}."
+            )
         if key_variable and not os.environ.get(key_variable):
             raise EaselError(f"The environment variable {key_variable} holds no key. Set it, or leave out the option.")
         filters.append(ModerationFilter(url, os.environ.get(key_variable, "") if key_variable else ""))

@@ -14,6 +14,7 @@ from datasets_build.storybook.reading import matches, read_prompt
 from datasets_build.storybook.scene import Scene
 from generator.looks import attributes
 
+
 def judge_prompt(
     turn: Mapping[str, Any], prompt: str, previous_prompt: str | None, prompts: Sequence[str | None] = ()
 ) -> bool:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import add_api
 from app.errors import EaselError
+from app.filters import Filter, FilteredModels
 from app.guard import Access, Guard
+from app.logs import LogRequests
 from app.mcp_tools import McpTools
 from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
@@ -41,17 +43,24 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 3  # seconds that open connections get at the end
 
 
-def build_app(profile: Profile, store: Store, models: Models, access: Access | None = None) -> FastAPI:
-    """The whole server; the models may still be starting."""
+def build_app(
+    profile: Profile,
+    store: Store,
+    models: Models,
+    access: Access | None = None,
+    filters: Sequence[Filter] = (),
+    patience: float = 0.0,
+) -> FastAPI:
+    """The whole server; the models may still be starting. `patience`: seconds that turns may take to end with it."""
     access, metrics = access or Access(), Metrics()
-    metered = Metered(models, metrics)
+    metered = Metered(FilteredModels(models, filters) if filters else models, metrics)
     turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics, Scorer(profile, store))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with tools.running():
             yield
-        await turns.stop_all()
+        await turns.stop_all(patience)
         await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
     app = FastAPI(title="Easel", description=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -63,6 +72,7 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
             CORSMiddleware, allow_origins=sorted(access.origins), allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(CountRequests, metrics=metrics)
+    app.add_middleware(LogRequests)
     tools = McpTools(add_api(app, profile, store, metered, metrics))
     app.router.routes.append(tools.route)
     pages = {
@@ -88,8 +98,16 @@ class ChooseLanguage:
         await app(scope, receive, send)
 
 
-def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access) -> int:
-    """Runs until Ctrl-C. Raises EaselError, DialogError or GeneratorError for what is wrong from the start."""
+def serve(
+    profile: Profile,
+    host: str,
+    port: int,
+    data_dir: Path,
+    access: Access,
+    filters: Sequence[Filter] = (),
+    patience: float = 0.0,
+) -> int:
+    """Runs until Ctrl-C or SIGTERM. Raises EaselError, DialogError or GeneratorError for what is wrong from the start."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
         os.umask(0o077)  # conversations, pictures and logs are nobody else's on this machine
@@ -100,8 +118,9 @@ def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access
         stack.callback(models.stop)
         server = _Server(
             uvicorn.Config(
-                build_app(profile, store, models, known_here(access, host)),
-                log_level="warning",
+                build_app(profile, store, models, known_here(access, host), filters, patience),
+                log_config=None,  # its lines go where ours go
+                access_log=False,
                 timeout_graceful_shutdown=GRACE,
                 ws="none",
             )

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from generator.inspector import WEIGHTS
 from generator.checkpoint import read_json
+from generator.inspector import WEIGHTS
 from generator.looks import asked, attributes, consistency, seen
 
 LABELS = read_json(WEIGHTS / "config.json")["labels"]
