@@ -3,8 +3,8 @@
     easel chat --filter words.txt
     easel chat --filter-url http://127.0.0.1:9000/v1/moderations --filter-key-env MODERATION_KEY
 
-A line of the file is a word or a phrase, a /regular expression/, or a # comment. The endpoint speaks OpenAI's moderation
-protocol: {"input": text} in, {"results": [{"flagged": …}]} out; where it cannot be asked, nothing passes.
+A line of the file is a word or a phrase, a /regular expression/, or a # comment. The endpoint speaks OpenAI's
+moderation protocol: {"input": text} in, {"results": [{"flagged": …}]} out; where it cannot be asked, nothing passes.
 
 The filter stands around the two models, so whatever leads to them is filtered: the page, the HTTP API and MCP; what
 users say on its way to the dialog model, and every prompt, the model's or a user's, on its way to the generator.

@@ -107,7 +107,7 @@ def serve(
     filters: Sequence[Filter] = (),
     patience: float = 0.0,
 ) -> int:
-    """Runs until Ctrl-C or SIGTERM. Raises EaselError, DialogError or GeneratorError for what is wrong from the start."""
+    """Runs until Ctrl-C or SIGTERM. Raises EaselError, DialogError or GeneratorError for what is wrong at once."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
         os.umask(0o077)  # conversations, pictures and logs are nobody else's on this machine

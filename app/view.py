@@ -170,8 +170,8 @@ def _picture(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
     return (
         f'<figure class="easel-picture"><a href="{address}" target="_blank" rel="noopener">'
         f'<img src="{address}" alt="{_inline(turn.prompt)}"{_shape(turn)}></a>'
-        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_score(place.score, texts)}{_tools(turn, texts, place)}"
-        f"{_others(turn, texts, place)}</figcaption></figure>"
+        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_score(place.score, texts)}"
+        f"{_tools(turn, texts, place)}{_others(turn, texts, place)}</figcaption></figure>"
     )
 
 
@@ -229,8 +229,9 @@ def _prompt(prompt: str, previous: str, facts: str, texts: Texts) -> str:
         hint = f"<small>{texts.unchanged if previous == prompt else texts.changed}</small>"
     shown = difference(previous, prompt) if previous else _inline(prompt)
     small = f'<div class="easel-facts">{escape(facts)}</div>' if facts else ""
+    changed = " open" * (previous not in ("", prompt))  # what a turn has changed is seen without a click
     return (
-        f'<details class="easel-prompt"{" open" * (previous not in ("", prompt))}><summary>{texts.refined} {hint}</summary>'
+        f'<details class="easel-prompt"{changed}><summary>{texts.refined} {hint}</summary>'
         f'<div class="easel-words">{shown}</div>{small}</details>'
     )
 

@@ -25,13 +25,15 @@ def run(args: argparse.Namespace) -> dict[str, Any] | int:
     if args.json:
         return settings
     width = max(len(name) for name in settings)
-    values = {
-        name: "–" if entry["value"] in (None, "", []) else str(entry["value"]) for name, entry in settings.items()
-    }
+    values = {name: _plain(entry["value"]) for name, entry in settings.items()}
     across = max(len(value) for value in values.values())
     for name, entry in settings.items():
         print(f"{name:{width}}  {values[name]:{across}}  {entry['from']}")
     return 0
+
+
+def _plain(value: Any) -> str:
+    return "–" if value in (None, "", []) else " ".join(value) if isinstance(value, list) else str(value)
 
 
 def shown(name: str, value: Any) -> Any:

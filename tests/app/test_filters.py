@@ -72,8 +72,9 @@ def test_an_endpoint_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"), [({}, 200), ({"results": []}, 200), ({"results": [{"flagged": "no"}]}, 200), ([], 200), ({}, 500)]
-)  # fmt: skip
+    ("answer", "status"),
+    [({}, 200), ({"results": []}, 200), ({"results": [{"flagged": "no"}]}, 200), ([], 200), ({}, 500)],
+)
 def test_what_cannot_be_asked_lets_nothing_through(answer: Any, status: int) -> None:
     with pytest.raises(FilterUnavailable, match="cannot be asked"):
         endpoint(answer, status)[0].allows("a fox")
