@@ -391,7 +391,7 @@ def _request(
     if before and profile.edits:
         # The consistency rule keeps a prompt word by word but for the change, so the likest one is what is changed:
         # mostly the latest, but users go back as well.
-        seed = {"seed": request.seed} if turn.seeds == "vary" else {}
+        seed: dict[str, Any] = {"seed": request.seed} if turn.seeds == "vary" else {}
         likest = max(reversed(before), key=lambda earlier: likeness(replace(earlier, **seed), request))
         if replace(likest, source=None, edit=request.edit, **seed) == request:
             request = replace(likest, **seed)

@@ -8,6 +8,7 @@ A profile without an inspector has no scores. Nothing waits for them, and where 
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from app.conversation import base_of
-from app.errors import EaselError
 from app.profiles import Profile
 from app.store import Conversation, Score, Store, Turn
-from generator.errors import GeneratorError
 
 if TYPE_CHECKING:
     from generator.inspector import Inspector
@@ -49,7 +48,7 @@ class Scorer:
             for sibling in missing:
                 self._store.add_score(self._look(conversation, [*before, sibling]))
             return bool(missing)
-        except (EaselError, GeneratorError, OSError):  # deleted meanwhile, a full disk, a damaged inspector
+        except Exception:  # deleted meanwhile, a full disk, a damaged inspector: nobody has asked for it
             log.warning("a picture could not be scored", exc_info=True)
             return False
 
@@ -61,8 +60,8 @@ class Scorer:
             self._inspector = Inspector.load(Path(self._profile.inspector))
         turn = path[-1]
         base = base_of(path, conversation, self._profile, self._store)
-        pictures = [Image.open(self._store.picture_path(name)) for name in (turn.picture, base) if name]
-        after, *before = self._inspector.read(pictures)
+        pictures = [self._store.picture_path(name).read_bytes() for name in (turn.picture, base) if name]
+        after, *before = self._inspector.read([Image.open(io.BytesIO(data)) for data in pictures])
         named = asked(turn.prompt, self._inspector.labels)
         return Score(
             turn.id, base, consistency(before[0], after) if before else None, len(named),

@@ -449,11 +449,11 @@ class Page:
         if conversation is None or run is None:
             return
         path = self.store.path(conversation.leaf)
-        siblings = self._siblings(path)
+        siblings, scores = self._siblings(path), self.store.scores(path)
         async for _ in run.watch():
             if gaze.turned != look:  # this page looks elsewhere now; the turn goes on
                 break
-            yield {self.chat: show_turns(path, run, self.texts, siblings, scores=self.store.scores(path))}
+            yield {self.chat: show_turns(path, run, self.texts, siblings, scores=scores)}
         if gaze.turned == look:
             if run.variations and run.problem not in ("", STOPPED):  # of others, the turn itself tells
                 gr.Warning(escape(run.problem), duration=12)

@@ -35,7 +35,9 @@ def lines(out: io.StringIO) -> list[dict[str, Any]]:
 def test_requests_and_turns_as_json(out: io.StringIO, store: Store, profile: Profile) -> None:
     logs.set_up("json", "info", out)
     models = FakeModels(FakeDialog("<draw>A secretive fox.", RuntimeError("a bug")))
-    with TestClient(build_app(profile, store, models), base_url="http://127.0.0.1", client=("127.0.0.1", 1)) as client:  # type: ignore[arg-type]
+    app = build_app(profile, store, models)  # type: ignore[arg-type]
+    local: dict[str, Any] = {"base_url": "http://127.0.0.1", "client": ("127.0.0.1", 1)}
+    with TestClient(app, raise_server_exceptions=False, **local) as client:
         body = {"messages": [{"role": "user", "content": "draw a secretive fox"}]}
         answer = client.post("/v1/chat/completions?q=secretive", json=body, headers={"X-Request-ID": "mine-1"})
         assert answer.status_code == 200 and answer.headers["x-request-id"] == "mine-1"

@@ -340,7 +340,7 @@ def test_seed_and_settings(page: Page, models: FakeModels) -> None:
     page.press("#seed input", "Tab")
     say(page, "draw a fox")
     assert models.generator.requests[-1].seed == 123
-    page.check("#seeds input[value=lock]")
+    page.click("#seeds label:has-text('Lock')")
     page.wait_for_timeout(500)
     page.click("#retry")
     page.wait_for_selector(".easel-branch")
