@@ -105,6 +105,7 @@ class RunningTurns:
         self._metrics = metrics or Metrics()
         self._scorer = scorer
         self._closing = False
+        self.hurried = False  # the end has no patience any more
         self._runs: dict[str, Run] = {}  # by conversation
         self._starting: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -168,8 +169,10 @@ class RunningTurns:
         """The end. Nothing begins any more; what is under way may end within `patience` seconds, and what does not is
         failed, to be retried."""
         self._closing = True
-        if self._tasks and patience:
-            await asyncio.wait(self._tasks, timeout=patience)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while self._tasks and not self.hurried and (left_over := deadline - loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=min(left_over, 0.2))
         left = list(self._runs.values())
         for run in left:
             run.cancel.set()

@@ -64,6 +64,7 @@ def build_app(
         await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
     app = FastAPI(title="Easel", description=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.turns = turns
 
     app.add_middleware(ChooseLanguage)
     app.add_middleware(Guard, access=access)
@@ -116,16 +117,17 @@ def serve(
         stack.callback(store.close)
         models = Models(profile, data_dir / "logs")
         stack.callback(models.stop)
+        app = build_app(profile, store, models, known_here(access, host), filters, patience)
         server = _Server(
             uvicorn.Config(
-                build_app(profile, store, models, known_here(access, host), filters, patience),
+                app,
                 log_config=None,  # its lines go where ours go
                 access_log=False,
                 timeout_graceful_shutdown=GRACE,
                 ws="none",
             )
         )
-        with _signals(server):
+        with _signals(server, app.state.turns):
             models.start()
             shown = f"[{host}]" if ":" in host else host
             print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
@@ -154,11 +156,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _signals(server: uvicorn.Server) -> Iterator[None]:
+def _signals(server: uvicorn.Server, turns: RunningTurns) -> Iterator[None]:
     """The first signal stops in good order, the second at once; models are stopped after either."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        server.force_exit = server.should_exit
+        server.force_exit = turns.hurried = server.should_exit
         server.should_exit = True
 
     kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-format", choices=FORMATS, default="text", help="(%(default)s)")
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
     parser.add_argument(
-        "--stop-timeout", type=_seconds, default=10.0, metavar="SECONDS",
+        "--stop-timeout", type=_seconds, default=5.0, metavar="SECONDS",
         help="how long turns under way may go on when Easel is stopped (%(default)g); the others can be retried",
     )  # fmt: skip
     parser.add_argument("--mllm-url", help="an OpenAI-compatible server with the dialog model, instead of our own vLLM")

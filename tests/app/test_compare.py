@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
 import pytest
 from PIL import Image
 
@@ -28,12 +30,10 @@ if TYPE_CHECKING:
 def shown(world: World, turn: Any) -> tuple[list[str], str, str]:
     """The pictures to choose from, the one at the left and the one at the right."""
     comparison = Comparison(TEXTS["en"], world.store, world.profile)
-    comparison.build_sheet()
+    with gr.Blocks():
+        comparison.build_sheet()
     update = comparison.show(world.conversation, turn)
-    stage = update[comparison.stage]
-    left, right = (
-        stage.split(f'data-side="{side}" src="/v1/pictures/')[1].split(".png")[0] for side in ("left", "right")
-    )
+    left, right = re.findall(r'data-side="\w+" src="/v1/pictures/(\w+).png"', update[comparison.stage])
     return [entry.picture for entry in update[comparison.entries]], left, right
 
 
