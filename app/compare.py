@@ -19,7 +19,7 @@ import gradio as gr
 
 from app.conversation import base_of
 from app.profiles import Profile
-from app.store import OWNER, Conversation, Store, Turn
+from app.store import Conversation, Store, Turn
 from app.texts import Texts
 from app.view import difference
 
@@ -79,7 +79,7 @@ class Comparison:
                 entries.setdefault(picture, Entry(picture, ""))
             if turn.picture:
                 entries[turn.picture] = Entry(turn.picture, turn.prompt)
-        for drawn in self.store.drawn(OWNER, limit=MOST):
+        for drawn in self.store.drawn(conversation.owner, limit=MOST):
             if len(entries) < MOST:
                 entries.setdefault(drawn.turn.picture or "", Entry(drawn.turn.picture or "", drawn.turn.prompt))
         return list(entries.values())
