@@ -4,7 +4,8 @@ go on from it. Each makes a branch of the conversation's tree, and what was ther
     async for event in redraw(conversation, turn, "A blue fox.", generator, store, profile): ...
 
 The seed: a locked one stays. Else a branch goes on with the seed of its latest picture, so that changes are made to
-that picture; and a retry rolls a new one.
+that picture; and a retry rolls a new one. What is varied or retried with a new seed is still a change of the picture
+that it was a change of.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 def go_to(conversation: Conversation, leaf: str | None, store: Store) -> Conversation:
     """Make `leaf` the end of the active path: what is said next is said there."""
     drawn = [turn for turn in store.path(leaf) if turn.picture]
-    seed = {"seed": drawn[-1].seed} if drawn and not conversation.locked else {}
+    seed = {"seed": drawn[-1].seed} if drawn and conversation.seeds != "lock" else {}
     return store.change_conversation(conversation, leaf=leaf, **seed)
 
 
@@ -66,8 +67,8 @@ def go_on_from(conversation: Conversation, turn: Turn, store: Store) -> Conversa
 def retry_of(turn: Turn, conversation: Conversation, store: Store) -> tuple[Conversation, UserMessage]:
     """What to take again to get a sibling of `turn`. A finished picture is retried for another one, so the seed of an
     unlocked conversation is rolled anew; a failed turn is retried as it was."""
-    if turn.picture and not conversation.locked:
-        conversation = store.change_conversation(conversation, seed=new_seed())
+    if turn.picture and conversation.seeds != "lock":
+        conversation = replace(store.change_conversation(conversation, seed=new_seed()), seeds="vary")
     return conversation, UserMessage(turn.said, turn.uploads)
 
 
@@ -77,7 +78,7 @@ def reword(turn: Turn, text: str, conversation: Conversation, store: Store) -> t
         raise InputRefused("The message is as it was. Change it first; Retry takes it again as it is.")
     message = UserMessage(text, turn.uploads)
     check_message(message)
-    if not conversation.locked:
+    if conversation.seeds != "lock":
         conversation = store.change_conversation(conversation, seed=turn.seed)
     return conversation, message
 
@@ -105,11 +106,11 @@ async def redraw(
         raise InputRefused("The prompt is as it was. Change it first; Variations draws it with other seeds.")
     _correct(turn, prompt, store)
     sibling = store.add_sibling(
-        turn, status="drawing", prompt=prompt, base=turn.id, picture=None, raw="", draw_probability=None, timings={},
-        seed=turn.seed if seed is None else seed,
+        turn, status="drawing", prompt=prompt, base=turn.id, varies=None, picture=None, raw="", draw_probability=None,
+        timings={}, seed=turn.seed if seed is None else seed, seeds=conversation.seeds if seed is None else "vary",
     )  # fmt: skip
     conversation = store.change_conversation(
-        conversation, leaf=sibling.id, seed=conversation.seed if conversation.locked else sibling.seed
+        conversation, leaf=sibling.id, seed=conversation.seed if conversation.seeds == "lock" else sibling.seed
     )
     work = Work(sibling, store)
     drawing = draw_turn(work, conversation, generator, profile, cancel or asyncio.Event())
@@ -131,7 +132,7 @@ async def vary(
     drawn, whatever happens to the others; the path ends with `turn` until one of them is chosen (`go_on_from`)."""
     check_picture(turn)
     conversation = go_to(conversation, turn.id, store)
-    turns = [replace(turn, id=new_id(), seed=new_seed(), draw_probability=None) for _ in range(number)]
+    turns = [replace(turn, id=new_id(), seed=new_seed(), varies=turn.id, draw_probability=None) for _ in range(number)]
     yield Accepted(turn)
     started = time.perf_counter()
     errors: list[Exception] = []

@@ -26,10 +26,12 @@ class Command:
     module: str
     help: str
     shared: bool = False  # the module holds several commands
+    configured: bool = False  # settings come from a file and the environment too, see config.py
 
 
 COMMANDS = {
-    "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it"),
+    "chat": Command("app.commands.chat", "the browser app, and the HTTP API beside it", configured=True),
+    "config": Command("app.commands.config", "the settings of `easel chat`, and where they come from", configured=True),
     "draw": Command("app.commands.draw", "draw one prompt into a PNG file"),
     "replay": Command("app.commands.replay", "draw a picture again from its PNG, and compare every pixel"),
     "doctor": Command("app.commands.doctor", "is this machine ready, and if not, what is to do?"),
@@ -109,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, command: Command, arguments: list[str]) -> int:
+    from app import config
     from app.errors import EaselError
     from dialog_mllm.errors import DialogError
     from dialog_mllm.records import DataError
@@ -120,8 +123,8 @@ def _run(name: str, command: Command, arguments: list[str]) -> int:
     module.add_arguments(parser, *which)
     with contextlib.suppress(argparse.ArgumentError):  # some commands have one of their own
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object, as the last line")
-    args = parser.parse_args(arguments)
     try:
+        args = config.parse(parser, arguments) if command.configured else parser.parse_args(arguments)
         result = module.run(args, *which)
     except (EaselError, DialogError, GeneratorError, DataError) as error:
         print(f"easel {name}: {error}", file=sys.stderr)

@@ -349,17 +349,38 @@ async def _ask(
 def draw_request(turns: Sequence[Turn], conversation: Conversation, profile: Profile, store: Turns) -> DrawRequest:
     """What the last of `turns`, a path, asks to draw: a change of the picture that was uploaded with it or of that
     one before it whose prompt is most like its own, one of these once more, or a picture of its own."""
-    drawn: list[DrawRequest] = []
+    return _requests(turns, conversation, profile, store)[-1][1]
+
+
+def base_of(turns: Sequence[Turn], conversation: Conversation, profile: Profile, store: Turns) -> str | None:
+    """The id of the picture that the last of `turns`, a path, is a change of; None: it was drawn from nothing."""
+    *before, (turn, request) = _requests(turns, conversation, profile, store)
+    if isinstance(request.source, Upload):
+        return turn.uploads[-1]
+    while beside := turn.varies or turn.base:
+        turn = store.turn(beside)
+        before.append((turn, _request(turn, [one for _, one in before], conversation, profile, store)))
+    return next((earlier.picture for earlier, one in reversed(before) if one == request.source), None)
+
+
+def _requests(
+    turns: Sequence[Turn], conversation: Conversation, profile: Profile, store: Turns
+) -> list[tuple[Turn, DrawRequest]]:
+    """What each of the turns that drew asked for; the last one may still be at it."""
+    found: list[tuple[Turn, DrawRequest]] = []
     for turn in turns:
         if turn.prompt and (turn.picture or turn is turns[-1]):
-            drawn.append(_request(turn, drawn, conversation, profile, store))
-    return drawn[-1]
+            drawn = [request for _, request in found]
+            found.append((turn, _request(turn, drawn, conversation, profile, store)))
+    return found
 
 
 def _request(
     turn: Turn, drawn: Sequence[DrawRequest], conversation: Conversation, profile: Profile, store: Turns
 ) -> DrawRequest:
     """What `turn` asks to draw after the pictures that were `drawn`."""
+    if turn.varies:  # the same once more, and what it is a change of is the same too
+        return replace(_request(store.turn(turn.varies), drawn, conversation, profile, store), seed=turn.seed)
     request = profile.request(turn.prompt, turn.seed, profile.read_settings(turn.settings), conversation.owner)
     if turn.uploads:
         if profile.upload_reuse:
@@ -372,10 +393,11 @@ def _request(
     if before and profile.edits:
         # The consistency rule keeps a prompt word by word but for the change, so the likest one is what is changed:
         # mostly the latest, but users go back as well.
-        likest = max(reversed(before), key=lambda earlier: likeness(earlier, request))
-        if replace(likest, source=None, edit=request.edit) == request:
-            request = likest
-        elif likeness(likest, request) >= ALIKE:
+        seed: dict[str, Any] = {"seed": request.seed} if turn.seeds == "vary" else {}
+        likest = max(reversed(before), key=lambda earlier: likeness(replace(earlier, **seed), request))
+        if replace(likest, source=None, edit=request.edit, **seed) == request:
+            request = replace(likest, **seed)
+        elif likeness(replace(likest, **seed), request) >= ALIKE:
             request = replace(request, source=likest)
     return request
 

@@ -18,6 +18,14 @@ class ProfileError(EaselError):
     """An unknown profile, or a profile that holds something impossible."""
 
 
+class Filtered(EaselError):
+    """A message or a prompt that the operator's filter does not let through."""
+
+
+class FilterUnavailable(EaselError):
+    """The operator's filter cannot be asked, so nothing is let through."""
+
+
 class StoreError(EaselError):
     """The data folder cannot be read or written."""
 

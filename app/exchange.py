@@ -31,7 +31,7 @@ from app.conversation import Mode
 from app.errors import EaselError, InputRefused, NotFound, StoreError
 from app.pictures import MOST_PIXELS
 from app.profiles import PROFILES
-from app.store import IN_FLIGHT, INTERRUPTED, Conversation, Rating, Status, Store, Turn, Verdict, picture_id
+from app.store import IN_FLIGHT, INTERRUPTED, Conversation, Rating, Seeds, Status, Store, Turn, Verdict, picture_id
 from app.texts import Texts
 
 FORMAT = "easel-conversation"
@@ -225,6 +225,8 @@ class _TurnRecord(_Part):
     draw_probability: Annotated[float, Field(ge=0, le=1)] | None
     error: str
     timings: dict[str, _Number] | None
+    seeds: Seeds = "inherit"
+    varies: _Id | None = None
     base: _Id | None = None
     rating: _RatingRecord | None = None
 
@@ -245,7 +247,8 @@ class _Record(_Part):
     title: str
     profile: str
     seed: _Seed
-    locked: bool
+    locked: bool = False  # so it was before there were three ways
+    seeds: Seeds = "inherit"
     settings: dict[str, Any]
     leaf: _Id | None
     created: _Time
@@ -262,8 +265,9 @@ class _Record(_Part):
                 raise ValueError(f"the turns are no tree: the parent of turn {turn.id} does not stand before it")
             if turn.id in known:
                 raise ValueError(f"there are two turns {turn.id}")
-            if turn.base is not None and (turn.base not in known or known[turn.base].parent != turn.parent):
-                raise ValueError(f"turn {turn.id} puts another into other words that is not beside it")
+            for other in filter(None, (turn.base, turn.varies)):
+                if other not in known or known[other].parent != turn.parent:
+                    raise ValueError(f"turn {turn.id} is made of another that is not beside it")
             known[turn.id] = turn
             if unnamed := {*turn.uploads, *filter(None, [turn.picture])} - set(self.pictures):
                 raise ValueError(f"picture {min(unnamed)} is not listed")
@@ -385,7 +389,7 @@ def _rows(owner: str, record: _Record) -> tuple[Conversation, list[Turn], list[R
     leaf = record.leaf or record.turns[-1].id  # without one it would be listed nowhere
     conversation = Conversation(
         id=secrets.token_hex(12), owner=owner, title=record.title.strip()[:MOST_TITLE], profile=record.profile,
-        seed=record.seed, locked=record.locked, settings=record.settings, leaf=ids[leaf],
+        seed=record.seed, seeds="lock" if record.locked else record.seeds, settings=record.settings, leaf=ids[leaf],
         created=record.created, updated=time.time(),
     )  # fmt: skip
     turns, ratings = [], []
@@ -396,6 +400,7 @@ def _rows(owner: str, record: _Record) -> tuple[Conversation, list[Turn], list[R
             conversation=conversation.id,
             parent=ids[turn.parent] if turn.parent else None,
             base=ids[turn.base] if turn.base else None,
+            varies=ids[turn.varies] if turn.varies else None,
             timings=turn.timings or {},
         )
         if turn.status in IN_FLIGHT:  # when it was exported; nobody works on it here

@@ -57,6 +57,7 @@ class Gallery:
                     self.previous = gr.Button(f"‹ {texts.previous}", elem_id="gallery-previous", min_width=60)
                     self.back = gr.Button(texts.back, elem_id="gallery-back", min_width=100)
                     self.jump = gr.Button(texts.open_conversation, elem_id="gallery-jump", variant="primary")
+                    self.compare = gr.Button(f"◫ {texts.compare}", elem_id="gallery-compare", min_width=60)
                     self.next = gr.Button(f"{texts.next} ›", elem_id="gallery-next", min_width=60)
 
     def connect(self, **quiet: Any) -> None:

@@ -5,15 +5,14 @@ judge_prompt(turn, "A flat picture of a red fox…", None)     # turn: an entry 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets_build.consistency import LEAST, kept_share
 from datasets_build.storybook.edits import apply_edit
 from datasets_build.storybook.reading import matches, read_prompt
 from datasets_build.storybook.scene import Scene
-
-Attributes = dict[tuple[str, ...], str]
+from generator.looks import attributes
 
 
 def judge_prompt(
@@ -56,11 +55,6 @@ def expected_scene(turn: Mapping[str, Any], previous_prompt: str | None, prompts
         return recorded
 
 
-def attributes(scene: Mapping[str, Any]) -> Attributes:
-    """A scene in JSON form, flat: {("subject", "left", "colour"): "red", …, ("sky",): "night"}."""
-    return dict(_attributes(scene))
-
-
 def judge_edit(
     before: Scene, after: Scene, seen_before: Mapping[str, Any], seen: Mapping[str, Any]
 ) -> tuple[bool, float]:
@@ -71,12 +65,3 @@ def judge_edit(
     kept = [key for key in new if key not in changed]
     success = all(now.get(key) == new.get(key) for key in changed)
     return success, sum(now.get(key) == was.get(key) for key in kept) / max(1, len(kept))
-
-
-def _attributes(scene: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
-    for subject in scene["subjects"]:
-        place = ("subject", subject["position"])
-        yield from (((*place, name), subject[name]) for name in ("kind", "colour", "size"))
-        for accessory in subject["accessories"]:
-            yield (*place, accessory["kind"]), accessory["colour"]
-    yield from (((name,), scene[name]) for name in ("background", "sky", "style", "shot"))

@@ -7,6 +7,8 @@ Counted at the borders of the two models, of `take_turn` and of HTTP, so that no
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
@@ -19,10 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import conversation as core
 from app.errors import EaselError
+from app.logs import rounded, say
 from dialog_mllm.messages import Message as Said
 from dialog_mllm.protocol import Reply
 from generator.errors import DrawingCancelled
 from generator.request import DrawRequest
+
+log = logging.getLogger(__name__)
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 STEP_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -61,10 +66,11 @@ class Metrics:
 
     async def watch_turn(self, source: str, events: AsyncGenerator[core.Event]) -> AsyncGenerator[core.Event]:
         """The events of `take_turn`, and how it ended is counted."""
-        outcome = "stopped"
+        outcome, started, turn = "stopped", time.perf_counter(), None
         try:
             async with aclosing(events):
                 async for event in events:
+                    turn = getattr(event, "turn", turn)
                     if isinstance(event, core.Done):
                         outcome = "picture" if event.turn.picture else "text"
                     elif isinstance(event, core.Failed) and event.error is not None:
@@ -76,6 +82,12 @@ class Metrics:
             raise
         finally:
             self.turns.labels(source, outcome).inc()
+            if turn is not None:
+                say(
+                    log, "turn", logging.WARNING if outcome == "failed" else logging.INFO, source=source,
+                    outcome=outcome, conversation=turn.conversation, turn=turn.id,
+                    seconds=round(time.perf_counter() - started, 4), timings=rounded(turn.timings),
+                )  # fmt: skip
 
 
 class Metered:

@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.logs import say
 from app.profiles import Profile
 from dialog_mllm.adapters import Adapters, takes_adapters
 from dialog_mllm.client import DialogClient
@@ -138,11 +140,13 @@ class DialogModel:
 
     def _check(self) -> None:
         """The draw token must survive serving; the check's one request also warms the server up."""
+        started = time.monotonic()
         try:
             if self._server is not None:
                 self._server.wait_ready()
             asyncio.run(self._client.check_protocol())
             self._checked = True
+            say(log, "the dialog model is ready", seconds=round(time.monotonic() - started, 1))
         except DialogError as error:
             if self._server is None or self._server.state == READY:
                 self._wrong = str(error)
@@ -192,6 +196,7 @@ class GeneratorModel:
         return self._engine.submit(request, on_progress)
 
     def _run(self) -> None:
+        started = time.monotonic()
         try:
             from generator.engine import Engine
 
@@ -199,6 +204,7 @@ class GeneratorModel:
             if self._stopped:
                 self._engine.close()
             self._warm_up(self._engine)
+            say(log, "the generator is ready", seconds=round(time.monotonic() - started, 1))
         except GeneratorError as error:
             self._error = error
         except Exception as error:  # an exotic checkpoint or a missing library: the page must say so, not hang

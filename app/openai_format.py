@@ -159,7 +159,7 @@ def read_messages(messages: Sequence[ChatMessage], store: Store, settings: Setti
     first = spoken[0]
     conversation = Conversation(
         id="request", owner="api", title="", profile="", seed=derive_seed(first.text) if seed is None else seed,
-        locked=True, settings=settings.to_json(), leaf=None, created=0.0, updated=0.0,
+        seeds="lock", settings=settings.to_json(), leaf=None, created=0.0, updated=0.0,
     )  # fmt: skip
     turns = RequestTurns(store)
     parent: str | None = None

@@ -28,6 +28,7 @@ _PACKAGES = Path(__file__).resolve().parent.parent
 _BASE = _PACKAGES / "dialog_mllm" / "weights" / "base"
 _ADAPTER = _PACKAGES / "dialog_mllm" / "weights" / "adapter"
 _STORYBOOK = _PACKAGES / "generator" / "weights" / "storybook"
+_INSPECTOR = _PACKAGES / "generator" / "weights" / "inspector"
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 MOST_STEPS = 200  # in the app; the engine itself allows more
@@ -88,6 +89,7 @@ class Profile:
     precision: str = ""  # that the generator computes in, one of PRECISIONS; "": see generator/precision.py
     t5_8bit: bool = False  # half of the memory of the generator's larger text encoder
     offload: bool = False  # its text encoders and its VAE on the device only while they work
+    inspector: str = ""  # folder of the recogniser that looks at what was drawn; "" for none
     max_images: int = 4  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
@@ -198,6 +200,7 @@ PROFILES = {
         generator=str(_STORYBOOK),
         dialog=str(_BASE),
         adapter=str(_ADAPTER),
+        inspector=str(_INSPECTOR),
     ),
     "hunyuan": Profile(
         name="hunyuan",
@@ -248,7 +251,9 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
         values.setdefault("adapter", "")  # an adapter belongs to its base
     if values.get("adapter"):
         values.setdefault("prompt_only", False)  # it was trained on the protocol, and without instructions
-    for name in ("generator", "dialog", "adapter", "lora"):
+    if "generator" in values:
+        values.setdefault("inspector", "")  # it knows one generator's world
+    for name in ("generator", "dialog", "adapter", "lora", "inspector"):
         if isinstance(values.get(name), str) and (path.parent / values[name]).exists() and values[name]:
             values[name] = str((path.parent / values[name]).resolve())
     if "sizes" in values:

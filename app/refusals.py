@@ -12,7 +12,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import EaselError, Forbidden, InputRefused, NotFound, StoreError, TooLarge, Unauthorized
+from app.errors import (
+    EaselError,
+    Filtered,
+    FilterUnavailable,
+    Forbidden,
+    InputRefused,
+    NotFound,
+    StoreError,
+    TooLarge,
+    Unauthorized,
+)
 from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
 from generator.errors import GeneratorError, QueueFull, RequestError
 
@@ -52,7 +62,7 @@ def refusal(error: Exception, param: str | None = None) -> JSONResponse:
 
 def status_of(error: Exception | None) -> int:
     match error:
-        case InputRefused() | MessageError() | ContextTooLong() | RequestError():
+        case InputRefused() | Filtered() | MessageError() | ContextTooLong() | RequestError():
             return 400
         case Unauthorized():
             return 401
@@ -68,7 +78,7 @@ def status_of(error: Exception | None) -> int:
             return 507
         case DialogTimeout():
             return 504
-        case DialogUnavailable():
+        case DialogUnavailable() | FilterUnavailable():
             return 503
     return 500
 

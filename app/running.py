@@ -6,9 +6,10 @@ run = await turns.start(conversation, message, "auto", parent); async for _ in r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -17,9 +18,13 @@ from app import conversation as core
 from app.errors import InputRefused, StoreError
 from app.metrics import Metrics
 from app.profiles import Profile
-from app.store import Conversation, Store, Turn, new_seed
+from app.scores import Scorer
+from app.store import INTERRUPTED, Conversation, Store, Turn, new_seed
 
+LAST_WORDS = 5.0  # seconds that a turn has to end in once it was told to
 GLANCE = 0.08  # seconds between two looks at a turn: faster is not seen
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -47,6 +52,7 @@ class Run:
     error: Exception | None = None
     problem: str = ""  # why it ended without what was asked
     finished: bool = False
+    scores: asyncio.Task[bool] | None = None  # under way once it is finished; true: there are new ones
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def see(self, event: core.Event) -> None:
@@ -90,21 +96,27 @@ class RunningTurns:
         dialog: core.Dialog,
         generator: core.Generator,
         metrics: Metrics | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         self._profile = profile
         self._store = store
         self._dialog = dialog
         self._generator = generator
         self._metrics = metrics or Metrics()
+        self._scorer = scorer
+        self._closing = False
+        self.hurried = False  # the end has no patience any more
         self._runs: dict[str, Run] = {}  # by conversation
         self._starting: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def of(self, conversation: Conversation) -> Run | None:
         return self._runs.get(conversation.id)
 
     def check_idle(self, conversation: Conversation) -> None:
-        """Raises InputRefused while a turn is under way."""
+        """Raises InputRefused while a turn is under way, or at the end."""
+        if self._closing:
+            raise InputRefused("Easel is being stopped. Send this again once it runs.")
         if conversation.id in self._runs or conversation.id in self._starting:
             raise InputRefused("The last message is still being answered. Wait for it, or press Stop.")
 
@@ -112,6 +124,10 @@ class RunningTurns:
         self, conversation: Conversation, message: core.UserMessage, mode: core.Mode, parent: str | None
     ) -> Run:
         """Returns once the message is stored. Raises InputRefused or StoreError, and nothing has happened."""
+        self.check_idle(conversation)
+        core.check_message(message, mode)
+        if conversation.seeds == "vary" and any(turn.picture for turn in self._store.path(parent)):
+            conversation = self._store.change_conversation(conversation, seed=new_seed())
         cancel = asyncio.Event()
         run = await self._begin(
             conversation,
@@ -128,7 +144,7 @@ class RunningTurns:
     async def retry(self, conversation: Conversation, turn: Turn, mode: core.Mode) -> Run:
         self.check_idle(conversation)
         if turn.base:  # the prompt is the user's
-            anew = bool(turn.picture) and not conversation.locked
+            anew = bool(turn.picture) and conversation.seeds != "lock"
             base = self._store.turn(turn.base)
             return await self.redraw(conversation, base, turn.prompt, new_seed() if anew else turn.seed)
         conversation, message = branches.retry_of(turn, conversation, self._store)
@@ -149,10 +165,23 @@ class RunningTurns:
         events = branches.vary(conversation, turn, self._generator, self._store, self._profile, cancel)
         return await self._begin(conversation, events, cancel, branches.VARIATIONS)
 
-    async def stop_all(self) -> None:
-        for run in self._runs.values():
+    async def stop_all(self, patience: float = 0.0) -> None:
+        """The end. Nothing begins any more; what is under way may end within `patience` seconds, and what does not is
+        failed, to be retried."""
+        self._closing = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while self._tasks and not self.hurried and (left_over := deadline - loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=min(left_over, 0.2))
+        left = list(self._runs.values())
+        for run in left:
             run.cancel.set()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_WORDS)
+        for run in left:
+            if run.turn.status == "cancelled":
+                with suppress(StoreError):
+                    run.turn = self._store.update_turn(run.turn.id, status="failed", error=INTERRUPTED)
 
     async def _begin(
         self, conversation: Conversation, events: AsyncGenerator[core.Event], cancel: asyncio.Event, variations: int = 0
@@ -169,17 +198,23 @@ class RunningTurns:
             self._runs[conversation.id] = run
         finally:
             self._starting.discard(conversation.id)
-        task = asyncio.create_task(self._follow(conversation.id, run, events))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._in_background(self._follow(conversation, run, events))
         return run
 
-    async def _follow(self, conversation_id: str, run: Run, events: AsyncGenerator[core.Event]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _follow(self, conversation: Conversation, run: Run, events: AsyncGenerator[core.Event]) -> None:
         try:
             async with aclosing(events):
                 async for event in events:
                     run.see(event)
         finally:
-            del self._runs[conversation_id]
+            del self._runs[conversation.id]
+            if self._scorer is not None and any(canvas.picture for canvas in run.canvases):
+                run.scores = self._in_background(self._scorer.score(conversation, run.turn))
             run.finished = True
             run.changed.set()

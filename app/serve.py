@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -25,16 +25,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import add_api
 from app.errors import EaselError
+from app.filters import Filter, FilteredModels
 from app.guard import Access, Guard
 from app.improve_page import build_improve_page
 from app.improve_texts import IMPROVE_TEXTS
 from app.improving import ADAPTERS, Improver
+from app.logs import LogRequests
 from app.mcp_tools import McpTools
 from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
 from app.profiles import Profile
 from app.reference import SUMMARY
 from app.running import RunningTurns
+from app.scores import Scorer
 from app.store import Store
 from app.texts import TEXTS
 from app.web import build_page, mount_pages
@@ -43,11 +46,18 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 3  # seconds that open connections get at the end
 
 
-def build_app(profile: Profile, store: Store, models: Models, access: Access | None = None) -> FastAPI:
-    """The whole server; the models may still be starting."""
+def build_app(
+    profile: Profile,
+    store: Store,
+    models: Models,
+    access: Access | None = None,
+    filters: Sequence[Filter] = (),
+    patience: float = 0.0,
+) -> FastAPI:
+    """The whole server; the models may still be starting. `patience`: seconds that turns may take to end with it."""
     access, metrics = access or Access(), Metrics()
-    metered = Metered(models, metrics)
-    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics)
+    metered = Metered(FilteredModels(models, filters) if filters else models, metrics)
+    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics, Scorer(profile, store))
     improver = Improver(store.folder / "improve", store, profile, models.dialog)
 
     @contextlib.asynccontextmanager
@@ -55,10 +65,11 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
         async with tools.running():
             yield
         await asyncio.to_thread(improver.close)
-        await turns.stop_all()
+        await turns.stop_all(patience)
         await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
     app = FastAPI(title="Easel", description=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.turns = turns
 
     app.add_middleware(ChooseLanguage)
     app.add_middleware(Guard, access=access)
@@ -67,6 +78,7 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
             CORSMiddleware, allow_origins=sorted(access.origins), allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(CountRequests, metrics=metrics)
+    app.add_middleware(LogRequests)
     tools = McpTools(add_api(app, profile, store, metered, metrics))
     app.router.routes.append(tools.route)
     pages = {
@@ -96,8 +108,16 @@ class ChooseLanguage:
         await app(scope, receive, send)
 
 
-def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access) -> int:
-    """Runs until Ctrl-C. Raises EaselError, DialogError or GeneratorError for what is wrong from the start."""
+def serve(
+    profile: Profile,
+    host: str,
+    port: int,
+    data_dir: Path,
+    access: Access,
+    filters: Sequence[Filter] = (),
+    patience: float = 0.0,
+) -> int:
+    """Runs until Ctrl-C or SIGTERM. Raises EaselError, DialogError or GeneratorError for what is wrong at once."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
         os.umask(0o077)  # conversations, pictures and logs are nobody else's on this machine
@@ -106,15 +126,17 @@ def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access
         stack.callback(store.close)
         models = Models(profile, data_dir / "logs", data_dir / ADAPTERS)
         stack.callback(models.stop)
+        app = build_app(profile, store, models, known_here(access, host), filters, patience)
         server = _Server(
             uvicorn.Config(
-                build_app(profile, store, models, known_here(access, host)),
-                log_level="warning",
+                app,
+                log_config=None,  # its lines go where ours go
+                access_log=False,
                 timeout_graceful_shutdown=GRACE,
                 ws="none",
             )
         )
-        with _signals(server):
+        with _signals(server, app.state.turns):
             models.start()
             shown = f"[{host}]" if ":" in host else host
             print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
@@ -143,11 +165,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _signals(server: uvicorn.Server) -> Iterator[None]:
+def _signals(server: uvicorn.Server, turns: RunningTurns) -> Iterator[None]:
     """The first signal stops in good order, the second at once; models are stopped after either."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        server.force_exit = server.should_exit
+        server.force_exit = turns.hurried = server.should_exit
         server.should_exit = True
 
     kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -31,6 +31,10 @@ from app.pictures import png_bytes
 Verdict = Literal["", "like", "dislike", "should_draw", "should_talk"]
 VERDICTS = get_args(Verdict)
 Status = Literal["thinking", "drawing", "done", "failed", "cancelled"]
+# Of what a conversation draws next. "inherit": a branch goes on with the seed of its picture, a retry rolls one;
+# "lock": one for everything; "vary": each message rolls one, and an edit is a new picture of the change.
+Seeds = Literal["inherit", "lock", "vary"]
+SEEDS = get_args(Seeds)
 IN_FLIGHT = ("thinking", "drawing")
 INTERRUPTED = "Easel was stopped while it worked on this. Nothing is lost: press Retry."
 OWNER = "local"  # of the conversations in the page: one user, for now
@@ -67,6 +71,17 @@ MIGRATIONS = (
     );
     """,
     "ALTER TABLE turns ADD COLUMN base TEXT REFERENCES turns (id) ON DELETE SET NULL;",
+    """
+    ALTER TABLE conversations ADD COLUMN seeds TEXT NOT NULL DEFAULT 'inherit';
+    UPDATE conversations SET seeds='lock' WHERE locked;
+    ALTER TABLE conversations DROP COLUMN locked;
+    ALTER TABLE turns ADD COLUMN seeds TEXT NOT NULL DEFAULT 'inherit';
+    ALTER TABLE turns ADD COLUMN varies TEXT REFERENCES turns (id) ON DELETE SET NULL;
+    CREATE TABLE scores (
+        turn TEXT PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+        base TEXT, consistency REAL, asked INTEGER NOT NULL, seen INTEGER NOT NULL
+    );
+    """,
 )
 
 
@@ -77,7 +92,7 @@ class Conversation:
     title: str
     profile: str
     seed: int
-    locked: bool  # the seed stays even when a finished picture is retried
+    seeds: Seeds
     settings: dict[str, Any]
     leaf: str | None  # the turn that the active path ends with
     created: float
@@ -104,6 +119,8 @@ class Turn:
     draw_probability: float | None = None
     error: str = ""
     timings: dict[str, float] | None = None
+    seeds: Seeds = "inherit"  # the policy that it was drawn by
+    varies: str | None = None  # the sibling that it is another picture of
     base: str | None = None  # the sibling whose prompt the user put into other words; None: the model wrote the prompt
 
 
@@ -115,6 +132,17 @@ class Rating:
     verdict: Verdict  # "": none, only the prompt was put right
     prompt: str  # the refined prompt as it should have been, in the user's words; "": nothing is said of it
     created: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the inspector says of a turn's picture; see generator/looks.py."""
+
+    turn: str
+    base: str | None  # the picture that it is a change of
+    consistency: float | None  # with that one, 0 to 1
+    asked: int  # things that the prompt names …
+    seen: int  # … and those of them that are in the picture
 
 
 @dataclass(frozen=True)
@@ -151,12 +179,12 @@ class Store:
     # Conversations
 
     def create_conversation(
-        self, owner: str, profile: str, settings: Mapping[str, Any], seed: int | None = None, locked: bool = False
+        self, owner: str, profile: str, settings: Mapping[str, Any], seed: int | None = None, seeds: Seeds = "inherit"
     ) -> Conversation:
         now = time.time()
         values: dict[str, Any] = {
             "id": new_id(), "owner": owner, "title": "", "profile": profile,
-            "seed": new_seed() if seed is None else seed, "locked": int(locked), "settings": json.dumps(dict(settings)),
+            "seed": new_seed() if seed is None else seed, "seeds": seeds, "settings": json.dumps(dict(settings)),
             "leaf": None, "created": now, "updated": now,
         }  # fmt: skip
         with self._write() as db:
@@ -219,7 +247,7 @@ class Store:
             raise
 
     def change_conversation(self, conversation: Conversation, **changes: Any) -> Conversation:
-        """Change title, seed, locked, settings or leaf."""
+        """Change title, seed, seeds, settings or leaf."""
         if "settings" in changes:
             changes["settings"] = json.dumps(dict(changes["settings"]))
         with self._write() as db:
@@ -249,7 +277,7 @@ class Store:
         values: dict[str, Any] = {
             "id": new_id(), "conversation": conversation.id, "parent": parent, "said": said,
             "uploads": json.dumps(uploads), "mode": mode, "status": "thinking", "seed": seed,
-            "settings": json.dumps(conversation.settings), "created": now,
+            "settings": json.dumps(conversation.settings), "seeds": conversation.seeds, "created": now,
         }  # fmt: skip
         with self._write() as db:
             _insert(db, "turns", values)
@@ -344,6 +372,17 @@ class Store:
             WHERE ?1 IS NULL OR conversations.owner = ?1 ORDER BY ratings.created, ratings.rowid
         """
         return [Rating(**dict(row)) for row in self._all(query, owner)]
+
+    def add_score(self, score: Score) -> None:
+        with self._write() as db:
+            db.execute("DELETE FROM scores WHERE turn=?", (score.turn,))
+            _insert(db, "scores", asdict(score))
+
+    def scores(self, turns: Sequence[Turn]) -> dict[str, Score]:
+        """By turn, of those that have one."""
+        names = json.dumps([turn.id for turn in turns])
+        rows = self._all("SELECT * FROM scores WHERE turn IN (SELECT value FROM json_each(?))", names)
+        return {row["turn"]: Score(**dict(row)) for row in rows}
 
     def newest_leaf(self, turn: Turn) -> str:
         """Where the path through `turn` ends when every step takes the newest branch."""
@@ -461,7 +500,7 @@ def picture_file(folder: Path, name: str) -> Path:
 
 
 def _conversation(row: sqlite3.Row) -> Conversation:
-    return Conversation(**{**dict(row), "locked": bool(row["locked"]), "settings": json.loads(row["settings"])})
+    return Conversation(**{**dict(row), "settings": json.loads(row["settings"])})
 
 
 def _turn(row: sqlite3.Row | dict[str, Any]) -> Turn:

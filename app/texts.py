@@ -30,8 +30,9 @@ class Texts:
     modes: tuple[str, str, str]  # auto, draw, talk
     settings: str
     seed: str
-    lock: str
-    lock_info: str
+    seeds: str
+    seeds_info: str
+    seed_policies: tuple[str, str, str]  # inherit, lock, vary
     reroll: str
     size: str
     steps: str
@@ -93,6 +94,15 @@ class Texts:
     conversation: str
     improve: str
     improve_path: str
+    compare: str
+    compare_info: str
+    compare_sides: tuple[str, str]  # left, right
+    divider: str
+    uploaded: str
+    consistency: str
+    as_asked: str
+    estimate: str
+    score_info: str
     examples: tuple[str, ...]
 
 
@@ -118,8 +128,10 @@ TEXTS = {
         modes=("Auto", "Draw", "Talk"),
         settings="Seed and settings",
         seed="Seed",
-        lock="Lock",
-        lock_info="Keep the seed when a picture is retried",
+        seeds="Seed of the next picture",
+        seeds_info="Follow: a branch goes on with its picture's seed, a retry rolls a new one. Lock: always this one."
+        " Vary: a new one each time; a change still starts from the picture before.",
+        seed_policies=("Follow", "🔒 Lock", "Vary"),
         reroll="Roll a new seed",
         size="Size",
         steps="Steps",
@@ -181,6 +193,15 @@ TEXTS = {
         conversation="Conversation",
         improve="Improve",
         improve_path="/improve/",
+        compare="Compare",
+        compare_info="This picture beside any other, with a slider",
+        compare_sides=("Left picture", "Right picture"),
+        divider="How much of the left picture is shown",
+        uploaded="Uploaded picture",
+        consistency="{} like the picture before",
+        as_asked="{} of {} things of the prompt seen",
+        estimate="(estimate)",
+        score_info="Estimated by a small recogniser that looks at the picture; a hint, not a judgement",
         examples=(
             "Draw a red fox in the snow",
             "A small blue rocket in space, paper cut",
@@ -209,8 +230,9 @@ TEXTS = {
         modes=("自动", "画画", "聊天"),
         settings="种子与设置",
         seed="种子",
-        lock="锁定",
-        lock_info="重试时也保持同一个种子",
+        seeds="下一幅画的种子",
+        seeds_info="跟随：分支沿用其画面的种子，重试时换新；锁定：始终用这一个；变化：每次换新，但修改仍从上一幅画开始。",
+        seed_policies=("跟随", "🔒 锁定", "变化"),
         reroll="换一个种子",
         size="尺寸",
         steps="步数",
@@ -272,6 +294,15 @@ TEXTS = {
         conversation="对话",
         improve="改进",
         improve_path="/zh/improve/",
+        compare="对比",
+        compare_info="用滑块与任意一幅画对比",
+        compare_sides=("左图", "右图"),
+        divider="左图显示的比例",
+        uploaded="上传的图片",
+        consistency="与上一幅 {} 一致",
+        as_asked="提示词中的 {1} 项已见 {0} 项",
+        estimate="（估计）",
+        score_info="由一个小型识别模型看图估计，仅供参考",
         examples=(
             "画一只雪地里的红色狐狸",
             "太空里的一枚蓝色小火箭，剪纸风格",

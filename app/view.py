@@ -20,7 +20,7 @@ from PIL import Image
 
 from app.branches import alternatives
 from app.running import Canvas, Run
-from app.store import IN_FLIGHT, INTERRUPTED, Turn
+from app.store import IN_FLIGHT, INTERRUPTED, Score, Turn
 from app.texts import Texts
 
 _ALWAYS_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>&#|~!$@]|://|(?<=www)\.")
@@ -36,14 +36,17 @@ def show_turns(
     texts: Texts,
     siblings: Mapping[str, Sequence[Turn]] | None = None,
     later: bool = False,
+    scores: Mapping[str, Score] | None = None,
 ) -> list[dict[str, Any]]:
-    """The turns of a path. `siblings`: of each turn, by its id; `later`: whether others come after the last one.
+    """The turns of a path. `siblings`: of each turn, by its id; `later`: whether others come after the last one;
+    `scores`: of some of the turns.
 
     Buttons carry what they do in `name` and the turn in `value`: the chatbot lets no other attribute through.
     easel.js hears them.
     """
     messages: list[dict[str, Any]] = []
     previous = ""
+    many = sum(bool(turn.picture) for turn in turns) > 1 or any(turn.picture and turn.uploads for turn in turns)
     for turn in turns:
         last = turn is turns[-1]
         beside = (siblings or {}).get(turn.id, [turn])
@@ -52,7 +55,9 @@ def show_turns(
         if mine is not None and not mine.variations:
             content = _under_way(mine, texts)
         else:
-            content = _reply(turn, previous, texts, _Place(beside, last, mine.variations if mine is not None else []))
+            variations = mine.variations if mine is not None else []
+            place = _Place(beside, last, variations, (scores or {}).get(turn.id), many or len(beside) > 1)
+            content = _reply(turn, previous, texts, place)
         if last and later:
             show = _button("branch", turn, texts.show_later)
             content += f'\n\n<div class="easel-buttons easel-later">{texts.later} {show}</div>'
@@ -101,6 +106,8 @@ class _Place:
     siblings: Sequence[Turn]
     last: bool
     under_way: Sequence[Canvas]  # its variations
+    score: Score | None
+    comparable: bool  # there are other pictures to compare it with
 
 
 def _button(name: str, turn: Turn, label: str, title: str = "", more: str = "") -> str:
@@ -163,16 +170,29 @@ def _picture(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
     return (
         f'<figure class="easel-picture"><a href="{address}" target="_blank" rel="noopener">'
         f'<img src="{address}" alt="{_inline(turn.prompt)}"{_shape(turn)}></a>'
-        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_tools(turn, texts, place)}"
-        f"{_others(turn, texts, place)}</figcaption></figure>"
+        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_score(place.score, texts)}"
+        f"{_tools(turn, texts, place)}{_others(turn, texts, place)}</figcaption></figure>"
     )
 
 
+def _score(score: Score | None, texts: Texts) -> str:
+    """An estimate, and called one."""
+    parts = []
+    if score is not None and score.consistency is not None:
+        parts.append(texts.consistency.format(f"{score.consistency:.0%}"))
+    if score is not None and score.asked:
+        parts.append(texts.as_asked.format(score.seen, score.asked))
+    if not parts:
+        return ""
+    return f'<div class="easel-facts easel-score" title="{texts.score_info}">{" · ".join(parts)} {texts.estimate}</div>'
+
+
 def _tools(turn: Turn, texts: Texts, place: _Place) -> str:
+    compare = _button("compare", turn, f"◫ {texts.compare}", texts.compare_info) if place.comparable else ""
     from_here = "" if place.last else _button("base", turn, f"↳ {texts.from_here}", texts.from_here_info)
     return (
         f'<div class="easel-buttons easel-tools">{_button("redraw", turn, f"✎ {texts.redraw}", texts.redraw_info)}'
-        f"{_button('vary', turn, f'❖ {texts.vary}', texts.vary_info)}{from_here}{_raw(turn.prompt)}</div>"
+        f"{_button('vary', turn, f'❖ {texts.vary}', texts.vary_info)}{from_here}{compare}{_raw(turn.prompt)}</div>"
     )
 
 
@@ -209,8 +229,9 @@ def _prompt(prompt: str, previous: str, facts: str, texts: Texts) -> str:
         hint = f"<small>{texts.unchanged if previous == prompt else texts.changed}</small>"
     shown = difference(previous, prompt) if previous else _inline(prompt)
     small = f'<div class="easel-facts">{escape(facts)}</div>' if facts else ""
+    changed = " open" * (previous not in ("", prompt))  # what a turn has changed is seen without a click
     return (
-        f'<details class="easel-prompt"><summary>{texts.refined} {hint}</summary>'
+        f'<details class="easel-prompt"{changed}><summary>{texts.refined} {hint}</summary>'
         f'<div class="easel-words">{shown}</div>{small}</details>'
     )
 

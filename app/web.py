@@ -16,14 +16,15 @@ from typing import Any
 
 import gradio as gr
 
-from app.branches import go_on_from, go_to
+from app.branches import check_picture, go_on_from, go_to
+from app.compare import Comparison
 from app.conversation import MODES, STOPPED, Mode, UserMessage
 from app.errors import EaselError, InputRefused
 from app.gallery import Gallery
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
 from app.shelf import DOWNLOAD, Exchange, Finder
-from app.store import OWNER, Conversation, Store, Turn, Verdict, new_seed
+from app.store import OWNER, SEEDS, Conversation, Seeds, Store, Turn, Verdict, new_seed
 from app.texts import Texts
 from app.view import show_turns
 
@@ -82,9 +83,11 @@ class Page:
         ) as self.blocks:
             self.gallery = Gallery(texts, store)
             self.exchange = Exchange(texts, store)
+            self.comparison = Comparison(texts, store, profile)
             self._build_sidebar()
             self._build_chat()
             self.gallery.build_sheet()
+            self.comparison.build_sheet()
             self._connect()
 
     # What is there
@@ -182,10 +185,11 @@ class Page:
                         self.seed = gr.Number(
                             label=texts.seed, precision=0, minimum=0, maximum=2**53 - 1, elem_id="seed", min_width=130
                         )
-                        self.lock = gr.Checkbox(
-                            label=f"🔒 {texts.lock}", info=texts.lock_info, elem_id="lock", min_width=130
-                        )
                         self.reroll = gr.Button(f"🎲 {texts.reroll}", size="sm", elem_id="reroll", min_width=120)
+                        self.seeds = gr.Radio(
+                            list(zip(texts.seed_policies, SEEDS, strict=True)), value="inherit", label=texts.seeds,
+                            info=texts.seeds_info, elem_id="seeds", min_width=260,
+                        )  # fmt: skip
                     with gr.Row():
                         self.size = gr.Dropdown(list(profile.sizes), label=texts.size, elem_id="size", min_width=130)
                         self.steps = gr.Slider(1, min(100, MOST_STEPS), step=1, label=texts.steps, min_width=160)
@@ -194,10 +198,10 @@ class Page:
                         )
 
     def _connect(self) -> None:
-        panel = [self.seed, self.lock, self.size, self.steps, self.guidance]
+        panel = [self.seed, self.seeds, self.size, self.steps, self.guidance]
         shown = [
             self.chat, self.box, self.current, self.saved, self.list, self.manage, self.title, self.confirm,
-            self.actions, self.retry, self.undo, *panel,
+            self.actions, self.retry, self.undo, *panel, *self.comparison.outputs,
         ]  # fmt: skip
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 
@@ -225,6 +229,8 @@ class Page:
         )
         self.gallery.connect(**quiet)
         on(self.gallery.jump.click, self.open_turn, self.gallery.turn)
+        on(self.gallery.compare.click, self.compare, self.gallery.turn)
+        self.comparison.connect(**quiet)
         self.box.stop(self.stop, [self.current], None, **quiet)
         self.delete.click(lambda: gr.Row(visible=True), None, self.confirm, **quiet)
         self.keep.click(lambda: gr.Row(visible=False), None, self.confirm, **quiet)
@@ -296,6 +302,10 @@ class Page:
                 case "base":
                     self.turns.check_idle(conversation)
                     go_on_from(conversation, turn, self.store)
+                case "compare":
+                    check_picture(turn)
+                    yield self.comparison.show(conversation, turn)
+                    return
                 case "branch":
                     self.turns.check_idle(conversation)
                     go_to(conversation, self.store.newest_leaf(turn), self.store)
@@ -383,6 +393,14 @@ class Page:
         async for update in self._watch(gaze, conversation):
             yield update
 
+    def compare(self, gaze: Gaze, turn_id: str) -> Update:
+        """A picture of the gallery, and what it is a change of."""
+        try:
+            turn = self.store.turn(turn_id)
+        except EaselError as error:
+            raise gr.Error(escape(str(error)), print_exception=False) from error
+        return self.comparison.show(self._find(turn.conversation), turn)
+
     def change_panel(self, current: str | None, *panel: Any) -> None:
         if current:
             conversation = self._find(current)
@@ -432,15 +450,17 @@ class Page:
         if conversation is None or run is None:
             return
         path = self.store.path(conversation.leaf)
-        siblings = self._siblings(path)
+        siblings, scores = self._siblings(path), self.store.scores(path)
         async for _ in run.watch():
             if gaze.turned != look:  # this page looks elsewhere now; the turn goes on
                 break
-            yield {self.chat: show_turns(path, run, self.texts, siblings)}
+            yield {self.chat: show_turns(path, run, self.texts, siblings, scores=scores)}
         if gaze.turned == look:
             if run.variations and run.problem not in ("", STOPPED):  # of others, the turn itself tells
                 gr.Warning(escape(run.problem), duration=12)
             yield self._show(self.store.conversation(OWNER, conversation.id))
+            if run.scores is not None and await run.scores and gaze.turned == look:
+                yield {self.chat: self._show(self.store.conversation(OWNER, conversation.id))[self.chat]}
         else:
             yield self._nothing()
 
@@ -448,7 +468,7 @@ class Page:
         run = self.turns.of(conversation) if conversation is not None else None
         path = self.store.path(conversation.leaf) if conversation is not None else []
         later = bool(path) and run is None and self.store.newest_leaf(path[-1]) != path[-1].id
-        shown = show_turns(path, run, self.texts, self._siblings(path), later)
+        shown = show_turns(path, run, self.texts, self._siblings(path), later, self.store.scores(path))
         settings = self.profile.settings
         if conversation is not None:
             settings = self.profile.read_settings(conversation.settings)
@@ -464,7 +484,7 @@ class Page:
             self.confirm: gr.Row(visible=False),
             self.actions: gr.Row(visible=bool(path) and run is None),
             self.seed: conversation.seed if conversation is not None else new_seed(),
-            self.lock: conversation.locked if conversation is not None else False,
+            self.seeds: conversation.seeds if conversation is not None else "inherit",
             self.size: self._sizes(f"{settings.width}x{settings.height}"),
             self.steps: settings.steps,
             self.guidance: settings.guidance,
@@ -490,11 +510,11 @@ class Page:
         chosen = conversation.id if conversation is not None else None
         return gr.Radio(choices=choices, value=chosen if chosen in [entry[1] for entry in choices] else None)
 
-    def _read_panel(self, seed: Any, locked: bool, size: str, steps: float, guidance: float) -> dict[str, Any]:
+    def _read_panel(self, seed: Any, seeds: Seeds, size: str, steps: float, guidance: float) -> dict[str, Any]:
         if seed is None or not 0 <= seed < 2**53:
             raise InputRefused("The seed must be a whole number from 0 to 9007199254740991.")
         settings = replace(self.profile.settings, **parse_size(size), steps=int(steps), guidance=float(guidance))
-        return {"seed": int(seed), "locked": bool(locked), "settings": settings.to_json()}
+        return {"seed": int(seed), "seeds": seeds, "settings": settings.to_json()}
 
     def _find(self, conversation_id: str | None) -> Conversation:
         try:

@@ -10,6 +10,8 @@ neither costs an evaluation (the first step even costs but half: what the model 
   the edit's, are compared (the contrast of two prompts' predictions shows where they differ: DiffEdit, arXiv
   2210.11427), and outside the region where they have differed the source's latents are put back (Blended Diffusion,
   arXiv 2111.14818).
+An edit with a seed of its own is another picture of the same change: where it begins to differ from its source, that
+seed's noise takes the place of the source's, and all else stays (`Pipeline.refresh`).
 For a picture that was not drawn here (`Upload`) a way is made up from its latents and the seed's noise; nothing was
 foreseen on it, so there is no second part.
 """

@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from generator.checkpoint import read_json, read_tensors, write_json, write_tensors
+from generator.looks import WHOLE
 
 WEIGHTS = Path(__file__).parent / "weights" / "inspector"
 NAME = "model.safetensors"
-WHOLE = ("background", "sky", "style", "shot")  # attributes of the picture; the others belong to a subject
 SIZE = 128
 
 

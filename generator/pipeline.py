@@ -63,6 +63,7 @@ class Canvas:
     unguided: list[Tensor | None] = field(default_factory=list)  # the model's word on the negative prompt at each
     source: Trajectory | None = None  # of the picture that is edited
     region: Tensor | None = None  # (1, 1, h, w), 0 to 1: what of that may change
+    fresh: Tensor | None = None  # noise, (1, C, h, w): the edit's own, see `Pipeline.refresh`
 
     @property
     def steps(self) -> int:
@@ -145,6 +146,8 @@ class Pipeline:
             known = source.unguided if same_negative(request) else (None,) * len(plan)
             canvas.unguided = [*known[: reused + 1]]
             canvas.clean = canvas.foreseen[-1] if reused else canvas.clean
+            if isinstance(request.source, DrawRequest) and request.seed != request.source.seed:
+                canvas.fresh = latents
         return canvas
 
     def condition(self, canvas: Canvas) -> Conditioning:
@@ -199,12 +202,23 @@ class Pipeline:
         for canvas, (output, unguided) in zip(canvases, self.predict(canvases), strict=True):
             latents, clean = sampling.step(canvas.plan.mix[canvas.done], canvas.latents, output, canvas.clean)
             canvas.take(latents, clean, unguided)
+            self.refresh(canvas)
             if not torch.isfinite(canvas.latents).all():
                 canvas.failed = overflow(canvas.done, canvas.steps)
         seconds = time.perf_counter() - started
         for canvas in canvases:
             first = canvas.seconds["denoise"] == 0
             canvas.seconds["denoise"] += seconds - (canvas.seconds["text"] if first else 0)
+
+    def refresh(self, canvas: Canvas) -> None:
+        """Where the edit has begun to differ from its source, the noise of its own seed takes the place of the
+        source's, once: from there on it is another picture of the same change."""
+        if canvas.fresh is None or canvas.finished or (canvas.region is not None and not canvas.region.any()):
+            return
+        timestep = canvas.plan.timesteps[canvas.done].round().long()[None]
+        anew = self.schedule.noised(canvas.clean, canvas.fresh, timestep)
+        canvas.latents = anew if canvas.region is None else edits.blended(canvas.region, anew, canvas.latents)
+        canvas.fresh = None
 
     def predict(self, canvases: Sequence[Canvas]) -> list[Words]:
         """The model's word on each one's latents, guided where guidance applies."""

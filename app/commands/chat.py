@@ -9,6 +9,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from app.logs import FORMATS, LEVELS, set_up
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, default=7860, help="(%(default)s)")
@@ -37,6 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="a site whose pages may use the API from a browser, such as https://chat.example",
     )
+    parser.add_argument(
+        "--filter", type=Path, metavar="FILE",
+        help="words, phrases and /regular expressions/, one a line, that may neither be said nor drawn",
+    )  # fmt: skip
+    parser.add_argument(
+        "--filter-url", default="", metavar="URL",
+        help="an endpoint of OpenAI's moderation protocol that is asked about every message and prompt",
+    )  # fmt: skip
+    parser.add_argument("--filter-key-env", default="", metavar="VAR", help="environment variable with its key")
+    parser.add_argument("--log-format", choices=FORMATS, default="text", help="(%(default)s)")
+    parser.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
+    parser.add_argument(
+        "--stop-timeout", type=_seconds, default=5.0, metavar="SECONDS",
+        help="how long turns under way may go on when Easel is stopped (%(default)g); the others can be retried",
+    )  # fmt: skip
     parser.add_argument("--mllm-url", help="an OpenAI-compatible server with the dialog model, instead of our own vLLM")
     parser.add_argument("--mllm-key", default="", help="its API key")
     parser.add_argument("--mllm-model", help="the model's name there")
@@ -50,12 +67,26 @@ def run(args: argparse.Namespace) -> int:
         profile = replace(
             profile, mllm_url=args.mllm_url, mllm_key=args.mllm_key, dialog=args.mllm_model or profile.dialog
         )
+    from app.filters import read_filters
     from app.guard import read_access
     from app.serve import serve
     from app.store import default_data_dir
 
     access = read_access(args.api_key_env, args.allow_host, args.allow_origin)
-    return serve(profile, args.host, args.port, (args.data_dir or default_data_dir()).expanduser(), access)
+    filters = read_filters(args.filter, args.filter_url, args.filter_key_env)
+    set_up(args.log_format, args.log_level)
+    data_dir = (args.data_dir or default_data_dir()).expanduser()
+    return serve(profile, args.host, args.port, data_dir, access, filters, args.stop_timeout)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; choose 0 to 3600 seconds")
+    return seconds
 
 
 def _port(text: str) -> int:

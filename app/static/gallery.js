@@ -14,6 +14,7 @@ const shared = (window.easelGallery ||= { begin() {
 
   document.addEventListener("keydown", (event) => {
     const sheet = document.getElementById("gallery");
+    if (document.getElementById("compare")?.offsetHeight) return; // it lies over the gallery, and has keys of its own
     if (!sheet || !sheet.offsetHeight || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.key === "Escape") press(large() ? "back" : "close");
     else if (!large() || event.target.matches("input, textarea")) return;

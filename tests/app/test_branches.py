@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from app.conversation import (
     Picture,
     Progress,
     UserMessage,
+    base_of,
     take_turn,
 )
 from app.errors import InputRefused, NotFound
@@ -195,6 +197,50 @@ async def test_variations_are_siblings_with_other_seeds(world: Garden) -> None:
     assert edit.source is not None and edit.source.seed == edit.seed == chosen.seed, "an edit of the chosen one"
 
 
+async def test_variations_of_an_edit_are_changes_of_the_same_picture(world: Garden) -> None:
+    _, scarf = await world.draws(FOX, SCARF)
+    fox_, scarf_ = world.generator.requests
+    await world.vary(scarf)
+    assert [replace(request, seed=7) for request in world.generator.requests[2:]] == [scarf_] * VARIATIONS
+    assert scarf_.source == fox_
+    first = alternatives(scarf, world.store.siblings(scarf))[0]
+    asked = next(request for request in world.generator.requests if request.seed == first.seed)
+    go_on_from(world.conversation, first, world.store)
+    await world.draws(SCARF.replace("day", "night"))
+    assert world.generator.requests[-1].source == asked, "what follows is a change of the chosen one, source and all"
+    assert base_of(world.path[:2], world.conversation, world.profile, world.store) == world.path[0].picture
+    assert base_of(world.path, world.conversation, world.profile, world.store) == first.picture
+    await world.vary(first)
+    assert world.generator.requests[-1].source == fox_, "and variations of a variation too"
+
+
+async def test_a_retried_edit_is_another_change_of_the_same_picture(world: Garden) -> None:
+    _, scarf = await world.draws(FOX, SCARF)
+    fox_, scarf_ = world.generator.requests
+    turns = RunningTurns(world.profile, world.store, world.dialog, world.generator)
+    world.dialog.replies.append(SCARF)
+    run = await turns.retry(world.conversation, scarf, "auto")
+    async for _ in run.watch():
+        pass
+    again = world.generator.requests[-1]
+    assert again == replace(scarf_, seed=again.seed) and again.seed != 7 and again.source == fox_
+
+
+async def test_a_varied_seed_is_another_for_each_message(world: Garden) -> None:
+    turns = RunningTurns(world.profile, world.store, world.dialog, world.generator)
+    world.store.change_conversation(world.conversation, seeds="vary")
+    world.dialog.replies += [FOX, SCARF, SCARF]
+    for _ in range(3):
+        conversation = world.conversation
+        run = await turns.start(conversation, UserMessage("on"), "auto", conversation.leaf)
+        async for _ in run.watch():
+            pass
+    fox_, scarf_, again = world.generator.requests
+    assert fox_.seed == 7 and len({fox_.seed, scarf_.seed, again.seed}) == 3
+    assert scarf_.source == fox_, "a change is still one of the picture before"
+    assert again == replace(scarf_, seed=again.seed), "and the same once more is another of the same change"
+
+
 async def test_variations_are_drawn_together(world: Garden) -> None:
     (fox,) = await world.draws(FOX)
     world.generator.pause = 0.05
@@ -205,7 +251,7 @@ async def test_variations_are_drawn_together(world: Garden) -> None:
 
 async def test_a_locked_seed_stays_whatever_is_chosen(world: Garden) -> None:
     (fox,) = await world.draws(FOX)
-    world.store.change_conversation(world.conversation, locked=True)
+    world.store.change_conversation(world.conversation, seeds="lock")
     await world.vary(fox)
     go_on_from(world.conversation, alternatives(fox, world.store.siblings(fox))[0], world.store)
     assert world.conversation.seed == 7
@@ -270,7 +316,7 @@ async def test_a_message_is_said_in_other_words(world: Garden) -> None:
     (blue,) = world.path
     assert (blue.said, blue.prompt) == ("draw a blue fox", "A flat picture of a blue fox.")
     assert world.store.newest_leaf(fox) == scarf.id, "later turns stay where they were"
-    locked = world.store.change_conversation(world.conversation, locked=True, seed=9)
+    locked = world.store.change_conversation(world.conversation, seeds="lock", seed=9)
     assert reword(fox, "draw a castle", locked, world.store)[0].seed == 9
 
 

@@ -245,7 +245,7 @@ async def test_a_retry_is_a_sibling_with_another_seed_unless_locked(world: World
     assert siblings[0].seed == 7 != siblings[1].seed
     assert world.conversation.leaf == siblings[1].id
     assert world.conversation.seed == siblings[1].seed  # edits go on from the new picture
-    locked = world.store.change_conversation(world.conversation, locked=True)
+    locked = world.store.change_conversation(world.conversation, seeds="lock")
     assert retry_of(siblings[1], locked, world.store)[0].seed == siblings[1].seed
 
 

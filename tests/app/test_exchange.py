@@ -47,7 +47,7 @@ def full(store: Store, conversation: Conversation) -> Conversation:
     store.begin_turn(conversation, again.id, "still thinking", (), "draw", 3)
     store.rate(drawn, "like", "a redder fox")
     store.rate(first, "dislike")
-    return store.change_conversation(conversation, title="Fox / <b>", leaf=drawn.id, locked=True)
+    return store.change_conversation(conversation, title="Fox / <b>", leaf=drawn.id, seeds="lock")
 
 
 def packed(store: Store, *conversations: Conversation, language: str = "en") -> bytes:

@@ -8,7 +8,7 @@ from app.conversation import UserMessage
 from app.errors import InputRefused
 from app.profiles import Profile
 from app.running import Run, RunningTurns
-from app.store import Conversation, Store
+from app.store import INTERRUPTED, Conversation, Store
 from tests.app.fakes import FakeDialog, FakeGenerator
 
 
@@ -64,4 +64,12 @@ async def test_stopping_all_leaves_nothing_under_way(turns: RunningTurns, conver
     run = await turns.start(conversation, UserMessage("draw a fox"), "auto", None)
     await turns.stop_all()
     assert run.finished
-    assert run.turn.status == "cancelled"
+    assert (run.turn.status, run.turn.error) == ("failed", INTERRUPTED), "to be retried"
+    with pytest.raises(InputRefused, match="is being stopped"):
+        await turns.start(conversation, UserMessage("draw a fox"), "auto", None)
+
+
+async def test_what_ends_in_time_is_not_lost_at_the_end(turns: RunningTurns, conversation: Conversation) -> None:
+    run = await turns.start(conversation, UserMessage("draw a fox"), "auto", None)
+    await turns.stop_all(60)
+    assert run.turn.status == "done" and run.turn.picture

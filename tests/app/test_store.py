@@ -22,11 +22,11 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path)
     conversation = store.create_conversation("local", "storybook", {"steps": 5}, seed=3)
     turn = add(store, conversation, "你好 <draw>", prompt="a fox", timings={"dialog": 0.5}, draw_probability=0.75)
-    store.change_conversation(conversation, title="T", locked=True)
+    store.change_conversation(conversation, title="T", seeds="lock")
     store.close()
     store = Store(tmp_path)
     (found,) = store.conversations("local")
-    assert (found.title, found.locked, found.seed, found.settings, found.leaf) == ("T", True, 3, {"steps": 5}, turn.id)
+    assert (found.title, found.seeds, found.seed, found.settings, found.leaf) == ("T", "lock", 3, {"steps": 5}, turn.id)
     assert store.path(found.leaf) == [turn]
     assert turn.said == "你好 <draw>"
     assert turn.timings == {"dialog": 0.5}

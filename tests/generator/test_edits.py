@@ -62,6 +62,22 @@ def test_outside_the_region_the_source_stays(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(("negative", "first"), [("", 1), ("blurred", 2)])
+def test_a_seed_of_its_own_gives_another_picture_of_the_same_change(pipeline: Pipeline) -> None:
+    source, free = drawn(pipeline, FOX), drawn(pipeline, replace(SNOW, edit=EditSettings(0.4, threshold=0)))
+    apart = (free.trajectory.clean[-1] - source.trajectory.clean[-1]).abs().mean(1)
+    edit = replace(SNOW, edit=EditSettings(0.4, threshold=2 * apart.median().item(), margin=0))
+    first, other = drawn(pipeline, edit), drawn(pipeline, replace(edit, seed=4))
+    assert other.region is not None and not torch.equal(first.latents, other.latents)
+    kept = (other.region == 0).expand_as(other.latents)
+    assert 0 < kept.float().mean() < 1
+    assert torch.equal(other.latents[kept], source.latents[kept]), "what the words do not concern stays"
+    torch.testing.assert_close(drawn(pipeline, replace(edit, seed=4)).latents, other.latents)
+    same = drawn(pipeline, replace(edit, prompt=FOX.prompt, seed=4))
+    torch.testing.assert_close(same.latents, source.latents, atol=1e-5, rtol=0)  # no change, so no other one either
+    whole = drawn(pipeline, replace(SNOW, edit=EditSettings(0.4, threshold=0), seed=4))
+    assert (whole.latents != free.latents).float().mean() > 0.9
+
+
 def test_the_first_step_asks_only_for_what_is_not_known(
     pipeline: Pipeline, negative: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,41 @@
+// The slider between two pictures. Gradio runs this when the sheet's stage comes into the page, with `element`, the
+// stage; `trigger` and `watch`. The range and the radio buttons are the browser's own, and so are their keys.
+const slide = () => element.querySelector(".easel-slide");
+
+element.addEventListener("input", (event) => {
+  if (event.target.type === "range") slide().style.setProperty("--at", `${event.target.value}%`);
+});
+
+element.addEventListener("change", (event) => {
+  const radio = event.target;
+  if (radio.type !== "radio") return;
+  const shown = slide().querySelector(`img[data-side=${radio.dataset.side}]`);
+  shown.src = radio.parentElement.querySelector("img").src;
+  shown.alt = `${radio.closest("fieldset").querySelector("legend").textContent}: ${radio.getAttribute("aria-label")}`;
+  const chosen = (side) => Number(element.querySelector(`input[data-side=${side}]:checked`).value);
+  trigger("select", { left: chosen("left"), right: chosen("right") });
+});
+
+const shared = (window.easelCompare ||= { begin() {
+  document.addEventListener("click", (event) => {
+    const opener = event.target.closest?.("#chat button[name=compare], #gallery-compare");
+    if (opener) this.opener = opener;
+    if (event.target.closest?.("#compare-close")) setTimeout(() => this.opener?.isConnected && this.opener.focus(), 100);
+  });
+  document.addEventListener("keydown", (event) => {
+    const sheet = document.getElementById("compare");
+    if (event.key !== "Escape" || !sheet || !sheet.offsetHeight) return;
+    event.stopImmediatePropagation(); // the gallery may be open under it
+    document.getElementById("compare-close").click();
+  }, true);
+  this.begin = () => {};
+} });
+shared.begin();
+
+const settle = () => {
+  element.querySelectorAll(".easel-choices :checked").forEach((one) => one.parentElement.scrollIntoView({ block: "nearest", inline: "center" }));
+  document.getElementById("compare")?.scrollTo(0, 0);
+  slide()?.querySelector("input").focus({ preventScroll: true });
+};
+watch("value", settle);
+settle();
