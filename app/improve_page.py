@@ -73,7 +73,7 @@ class ImprovePage:
             self.counts = gr.HTML(elem_id="improve-feedback")
         with gr.Column(elem_classes="improve-card"):
             gr.HTML(f'<h2>{words.learn}</h2><p class="easel-hint">{words.learn_info}</p>')
-            self.run = gr.HTML(elem_id="improve-run")
+            self.run = gr.HTML(elem_id="improve-run", visible=False)
             with gr.Column(visible=False) as self.idle:
                 with gr.Accordion(words.size, open=False, elem_id="improve-size"), gr.Row():
                     self.minutes = gr.Number(
@@ -100,7 +100,7 @@ class ImprovePage:
             self.gate = _Gate(words)
         with gr.Column(elem_classes="improve-card"):
             gr.HTML(f"<h2>{words.versions}</h2>")
-            self.error = gr.HTML()
+            self.error = gr.HTML(visible=False)
             self.versions = gr.HTML(elem_id="improve-versions")
             with gr.Row(elem_classes="improve-buttons", elem_id="improve-choice"):
                 self.choice = gr.Dropdown([], label=words.choose, elem_id="improve-version", min_width=120)
@@ -146,7 +146,8 @@ class ImprovePage:
             before = improver.live.registry.before
         except (EaselError, DialogError) as error:
             problem = f'<div class="easel-error" role="alert">{escape(str(error))}</div>'
-            return {self.seen: problem, self.error: problem} if seen != problem else {self.seen: gr.skip()}
+            shown = {self.seen: problem, self.error: gr.HTML(problem, visible=True)}
+            return shown if seen != problem else {self.seen: gr.skip()}
         run, active = improver.look(), improver.live.now.name
         running = run is not None and run.state == "running"
         curve, progress = (improver.curve(run), improver.progress(run)) if run is not None else (None, 0.0)
@@ -162,7 +163,9 @@ class ImprovePage:
         return {
             self.seen: repr(state),
             self.counts: show_feedback(counts, words),
-            self.run: show_run(run, progress, curve, words) if curve is not None else "",
+            self.run: gr.HTML(
+                show_run(run, progress, curve, words) if curve is not None else "", visible=run is not None
+            ),
             self.idle: gr.Column(visible=idle),
             self.stop: gr.Button(visible=running),
             self.resume: gr.Button(visible=may_go_on),
@@ -170,7 +173,7 @@ class ImprovePage:
             if run is not None and measured
             else gr.Button(visible=False),
             self.discard: gr.Button(visible=measured or may_go_on),
-            self.error: problem,
+            self.error: gr.HTML(problem, visible=bool(problem)),
             self.versions: show_versions(versions, active, words),
             self.choice: gr.Dropdown(choices=[(name_of(name, words), name) for name in names]),
             self.back: gr.Button(
