@@ -12,7 +12,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import EaselError, Forbidden, InputRefused, NotFound, StoreError, TooLarge, Unauthorized
+from app.errors import (
+    EaselError,
+    Forbidden,
+    InputRefused,
+    NotFound,
+    QuotaExceeded,
+    StoreError,
+    TooLarge,
+    TooMany,
+    Unauthorized,
+)
 from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
 from generator.errors import GeneratorError, QueueFull, RequestError
 
@@ -47,6 +57,8 @@ def add_refusals(app: FastAPI) -> None:
 def refusal(error: Exception, param: str | None = None) -> JSONResponse:
     status = status_of(error)
     headers = {"Connection": "close"} if status == 413 else {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    if isinstance(error, TooMany):
+        headers = {"Retry-After": str(error.retry_after)}
     return JSONResponse(error_body(error, param), status, headers)
 
 
@@ -56,13 +68,13 @@ def status_of(error: Exception | None) -> int:
             return 400
         case Unauthorized():
             return 401
-        case Forbidden():
+        case Forbidden() | QuotaExceeded():
             return 403
         case NotFound():
             return 404
         case TooLarge():
             return 413
-        case QueueFull():
+        case QueueFull() | TooMany():
             return 429
         case StoreError():
             return 507

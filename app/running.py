@@ -17,6 +17,7 @@ from app import conversation as core
 from app.errors import InputRefused, StoreError
 from app.metrics import Metrics
 from app.profiles import Profile
+from app.quotas import Quotas
 from app.store import Conversation, Store, Turn, new_seed
 
 GLANCE = 0.08  # seconds between two looks at a turn: faster is not seen
@@ -90,18 +91,23 @@ class RunningTurns:
         dialog: core.Dialog,
         generator: core.Generator,
         metrics: Metrics | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._profile = profile
         self._store = store
         self._dialog = dialog
         self._generator = generator
         self._metrics = metrics or Metrics()
+        self._quotas = quotas  # None: nobody signs in, and nobody is limited
         self._runs: dict[str, Run] = {}  # by conversation
         self._starting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def of(self, conversation: Conversation) -> Run | None:
         return self._runs.get(conversation.id)
+
+    def count(self) -> int:
+        return len(self._runs)
 
     def check_idle(self, conversation: Conversation) -> None:
         """Raises InputRefused while a turn is under way."""
@@ -160,6 +166,8 @@ class RunningTurns:
         self.check_idle(conversation)
         self._starting.add(conversation.id)
         try:
+            if self._quotas is not None:
+                await self._quotas.admit(conversation.owner, variations or 1)
             events = self._metrics.watch_turn("page", events)
             accepted = await anext(events)
             assert isinstance(accepted, core.Accepted)

@@ -16,7 +16,8 @@ from app import store as store_module
 from app import upkeep
 from app.cli import main
 from app.errors import EaselError, StoreError
-from app.store import MIGRATIONS, Conversation, Store, picture_file
+from app.database import MIGRATIONS
+from app.store import Conversation, Store, picture_file
 from app.upkeep import backup, check, collect, restore
 
 
