@@ -23,28 +23,38 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.accounts import Accounts
 from app.api import add_api
 from app.errors import EaselError
+from app.gate import Gate
 from app.guard import Access, Guard
 from app.mcp_tools import McpTools
 from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
+from app.people import People
 from app.profiles import Profile
+from app.quotas import Quotas
 from app.reference import SUMMARY
 from app.running import RunningTurns
+from app.signin import SignIn
 from app.store import Store
 from app.texts import TEXTS
+from app.visitor import Visitors
 from app.web import build_page, mount_pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 3  # seconds that open connections get at the end
 
 
-def build_app(profile: Profile, store: Store, models: Models, access: Access | None = None) -> FastAPI:
-    """The whole server; the models may still be starting."""
-    access, metrics = access or Access(), Metrics()
+def build_app(
+    profile: Profile, store: Store, models: Models, access: Access | None = None, accounts: Accounts | None = None
+) -> FastAPI:
+    """The whole server; the models may still be starting. With `accounts`, everybody signs in."""
+    access, metrics = replace(access or Access(), users=accounts is not None), Metrics()
     metered = Metered(models, metrics)
-    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics)
+    gate, quotas = (Gate(), Quotas(accounts)) if accounts is not None else (None, None)
+    visitors = Visitors(accounts, gate, quotas)
+    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics, quotas)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,18 +66,22 @@ def build_app(profile: Profile, store: Store, models: Models, access: Access | N
     app = FastAPI(title="Easel", description=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan)
 
     app.add_middleware(ChooseLanguage)
+    if accounts is not None:
+        app.add_middleware(SignIn, accounts=accounts, access=access, gate=gate)
+        app.include_router(People(accounts, turns, metered.health, metrics).router)
     app.add_middleware(Guard, access=access)
     if access.origins:  # Gradio leaves this to us then
         app.add_middleware(
             CORSMiddleware, allow_origins=sorted(access.origins), allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(CountRequests, metrics=metrics)
-    tools = McpTools(add_api(app, profile, store, metered, metrics))
+    tools = McpTools(add_api(app, profile, store, metered, metrics, quotas))
     app.router.routes.append(tools.route)
     pages = {
-        path: build_page(TEXTS[language], profile, store, turns) for path, language in (("/", "en"), ("/zh", "zh"))
+        path: build_page(TEXTS[language], profile, store, turns, visitors)
+        for path, language in (("/", "en"), ("/zh", "zh"))
     }
-    mount_pages(app, pages, store.folder / "pictures")
+    mount_pages(app, pages, visitors)
     return app
 
 
@@ -95,11 +109,13 @@ def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access
         store = Store(data_dir)
         os.environ.setdefault("GRADIO_TEMP_DIR", str(data_dir / "uploads"))  # else all Gradio apps share one in /tmp
         stack.callback(store.close)
+        accounts = stack.enter_context(contextlib.closing(Accounts(data_dir)))
+        people = bool(accounts.users())
         models = Models(profile, data_dir / "logs")
         stack.callback(models.stop)
         server = _Server(
             uvicorn.Config(
-                build_app(profile, store, models, known_here(access, host)),
+                build_app(profile, store, models, known_here(access, host), accounts if people else None),
                 log_level="warning",
                 timeout_graceful_shutdown=GRACE,
                 ws="none",
@@ -109,8 +125,8 @@ def serve(profile: Profile, host: str, port: int, data_dir: Path, access: Access
             models.start()
             shown = f"[{host}]" if ":" in host else host
             print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
-            if host not in LOOPBACK:
-                print("Note: whoever can reach this address can use the page. There is no sign-in.")
+            if host not in LOOPBACK and not people:
+                print("Note: whoever can reach this address can use the page. To ask for sign-in: easel users add NAME")
                 if not access.keys:
                     print("The HTTP API answers this machine alone; start with --api-key-env to open it to others.")
             sys.stdout.flush()
