@@ -125,9 +125,8 @@ class Accounts:
             db.execute("DELETE FROM told WHERE owner=?", (user.id,))
             orphans = [picture for row in rows for picture in delete_rows(db, row["id"])]
             for picture in told:  # as long as another owner's programs know it too, it is kept
-                db.execute(
-                    "UPDATE pictures SET kept=EXISTS (SELECT 1 FROM told WHERE picture=id) WHERE id=?", (picture,)
-                )
+                kept = "EXISTS (SELECT 1 FROM told WHERE picture=id)"
+                db.execute(f"UPDATE pictures SET kept={kept} WHERE id=?", (picture,))
                 shown = "SELECT 1 FROM turns WHERE picture=:id OR instr(uploads, :id)"
                 gone = f"DELETE FROM pictures WHERE id=:id AND NOT kept AND NOT EXISTS ({shown})"
                 orphans += [picture] * db.execute(gone, {"id": picture}).rowcount
@@ -267,6 +266,14 @@ class Accounts:
     def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock, clearly("The data cannot be read"):
             return self._db.execute(query, values).fetchall()
+
+
+def owner_named(folder: Path, name: str) -> str:
+    """The owner of a user's conversations, for commands; other owners' names are their own."""
+    if name in (OWNER, PROGRAMS):
+        return name
+    with contextlib.closing(Accounts(folder)) as accounts:
+        return accounts.named(name).id
 
 
 def _user(row: sqlite3.Row | dict[str, Any]) -> User:

@@ -19,9 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import Forbidden, InputRefused, NotFound
 
-MOST_REMEMBERED = (
-    100_000  # sessions, and files; those of the longest ago are forgotten, and Gradio deletes files in time
-)
+MOST_REMEMBERED = 100_000  # sessions, and files; the oldest are forgotten, and Gradio deletes files in a day
 _USED = re.compile(
     r"(queue/(join|data)|cancel|reset|heartbeat/[\w-]+|upload(_progress)?|file=.*|info|startup-events|theme\.css|app_id"
     r"|user|login_check|token)/?",

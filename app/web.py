@@ -551,5 +551,6 @@ def mount_pages(app: Any, pages: dict[str, gr.Blocks], visitors: Visitors) -> No
         blocks.queue(default_concurrency_limit=None, api_open=False)
         gr.mount_gradio_app(
             app, blocks, path, footer_links=[], run_history=False, ssr_mode=False, show_error=True,
-            enable_monitoring=False, max_file_size="1gb", pwa=False, mcp_server=False, auth_dependency=visitors.name, **look(),
+            enable_monitoring=False, max_file_size="1gb", pwa=False, mcp_server=False, auth_dependency=visitors.name,
+            **look(),
         )  # fmt: skip
