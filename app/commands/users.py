@@ -74,7 +74,7 @@ def _remove(accounts: Accounts, user: User, sure: bool) -> dict[str, Any]:
     if not sure:
         what = f"{user.name}, {usage.conversations:,} conversations and {usage.pictures:,} pictures"
         if not sys.stdin.isatty():
-            raise InputRefused(f"This removes {what}. Say --yes, or export them first: easel export --owner {user.name}")
+            raise InputRefused(f"This removes {what}. Say --yes, or first: easel export --owner {user.name} --all")
         if input(f"This removes {what}. Type the name to go on: ") != user.name:
             raise InputRefused("Nothing was removed.")
     accounts.remove(user)
