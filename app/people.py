@@ -173,8 +173,8 @@ class People:
             health=self.health(), size=size, free=shutil.disk_usage(self.accounts.folder).free, **values,
         )  # fmt: skip
 
-    def _page(self, name: str, request: Request, status: int = 200, **values: Any) -> Response:
-        html = self._pages.get_template(f"{name}.html.jinja").render(texts=texts_for(request), **values)
+    def _page(self, template: str, request: Request, status: int = 200, **values: Any) -> Response:
+        html = self._pages.get_template(f"{template}.html.jinja").render(texts=texts_for(request), **values)
         return HTMLResponse(html, status, {"Cache-Control": "no-store"})
 
 
