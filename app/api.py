@@ -84,7 +84,8 @@ class Api:
         self.quotas = quotas
         self.router = router = APIRouter()
         # The guard asks for the key; here it is only told to those who read /openapi.json.
-        key = [Security(HTTPBearer(auto_error=False, description="The key of --api-key-env, where there is one"))]
+        what = "A user's key, or that of --api-key-env, where there are any"
+        key = [Security(HTTPBearer(auto_error=False, description=what))]
 
         def add(path: str, answer: Callable[..., Any], replies: Any, method: str = "GET", open: bool = False) -> None:
             router.add_api_route(
