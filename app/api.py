@@ -26,17 +26,18 @@ from starlette.exceptions import HTTPException
 
 from app import conversation as core
 from app import openai_format as fmt
+from app.caller import PROGRAM, Caller, caller_of
 from app.errors import EaselError, InputRefused, NotFound
 from app.metrics import Metered, Metrics
 from app.models import READY, Models
 from app.profiles import Profile, parse_size
+from app.quotas import Quotas
 from app.reference import ChatCompletion, Health, Images, ModelEntry, ModelList, add_reference, replies
 from app.refusals import add_refusals, error_body
 from app.store import Store, new_seed
 from generator.metadata import picture_texts
 from generator.request import DrawRequest
 
-OWNER = "api"
 MOST_PICTURES = 4  # in one request for images
 CLIENT_GONE = 499  # the status that proxies log for it; nobody is there to read it
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -45,10 +46,15 @@ T = TypeVar("T")
 
 
 def add_api(
-    app: FastAPI, profile: Profile, store: Store, models: Models | Metered, metrics: Metrics | None = None
+    app: FastAPI,
+    profile: Profile,
+    store: Store,
+    models: Models | Metered,
+    metrics: Metrics | None = None,
+    quotas: Quotas | None = None,
 ) -> Api:
     """The routes, and errors in OpenAI's shape."""
-    api = Api(profile, store, models, metrics or Metrics())
+    api = Api(profile, store, models, metrics or Metrics(), quotas)
     app.include_router(api.router)
     add_reference(app)
     add_refusals(app)
@@ -68,14 +74,18 @@ async def while_listening(request: Request, work: Awaitable[T]) -> T:
 
 
 class Api:
-    def __init__(self, profile: Profile, store: Store, models: Models | Metered, metrics: Metrics) -> None:
+    def __init__(
+        self, profile: Profile, store: Store, models: Models | Metered, metrics: Metrics, quotas: Quotas | None = None
+    ) -> None:
         self.profile = profile
         self.store = store
         self.models = models
         self.metrics = metrics
+        self.quotas = quotas
         self.router = router = APIRouter()
         # The guard asks for the key; here it is only told to those who read /openapi.json.
-        key = [Security(HTTPBearer(auto_error=False, description="The key of --api-key-env, where there is one"))]
+        what = "A user's key, or that of --api-key-env, where there are any"
+        key = [Security(HTTPBearer(auto_error=False, description=what))]
 
         def add(path: str, answer: Callable[..., Any], replies: Any, method: str = "GET", open: bool = False) -> None:
             router.add_api_route(
@@ -116,11 +126,13 @@ class Api:
         self._check_model(model)
         return _model(model)
 
-    async def picture(self, picture: str) -> FileResponse:
-        """A picture. Needs no key: its address cannot be guessed, and browsers have none to send."""
+    async def picture(self, picture: str, request: Request) -> FileResponse:
+        """A picture. Needs no key where nobody signs in: its address cannot be guessed, and browsers have none to send.
+        Else the user's key, or their browser's session."""
+        path = self.store.picture_path(picture, caller_of(request.scope).viewer)
         # Named by its content: whoever has it need never ask again.
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(self.store.picture_path(picture), media_type="image/png", headers=headers)
+        return FileResponse(path, media_type="image/png", headers=headers)
 
     async def nothing(self, request: Request) -> None:
         raise NotFound(f"There is no {request.method} {request.url.path} here. What there is stands in /docs.")
@@ -132,7 +144,8 @@ class Api:
         self._check_model(body.model)
         if body.n not in (None, 1):
             raise InputRefused("One reply per request: leave n out, or set it to 1.")
-        reply = await asyncio.to_thread(ChatReply, self, body, str(request.base_url).rstrip("/"))  # decodes pictures
+        caller, address = caller_of(request.scope), str(request.base_url).rstrip("/")
+        reply = await asyncio.to_thread(ChatReply, self, body, address, caller)  # decodes pictures
         await reply.begin()
         if body.stream:
             return StreamingResponse(
@@ -146,7 +159,7 @@ class Api:
         if body.response_format not in ("url", "b64_json"):
             raise InputRefused(f"response_format must be url or b64_json; got {body.response_format!r}.")
         data = []
-        async for draw, picture in self.draw(body, request):
+        async for draw, picture in self.draw(body, request, caller_of(request.scope)):
             item: dict[str, Any] = {"revised_prompt": draw.prompt, "seed": draw.seed}
             if body.response_format == "b64_json":
                 item["b64_json"] = base64.b64encode(self.store.picture_path(picture).read_bytes()).decode("ascii")
@@ -156,7 +169,7 @@ class Api:
         return JSONResponse({"created": int(time.time()), "data": data})
 
     async def draw(
-        self, body: fmt.ImagesRequest, request: Request | None = None
+        self, body: fmt.ImagesRequest, request: Request | None = None, caller: Caller = PROGRAM
     ) -> AsyncGenerator[tuple[DrawRequest, str]]:
         """Each drawing as it was asked of the generator, and its picture; none for a client that has hung up."""
         if not 1 <= body.n <= MOST_PICTURES:
@@ -170,11 +183,13 @@ class Api:
         seed = new_seed() if body.seed is None else body.seed
         requests = [
             replace(
-                self.profile.request(body.prompt, seed + number, settings, OWNER),
+                self.profile.request(body.prompt, seed + number, settings, caller.owner),
                 negative_prompt=body.negative_prompt or self.profile.negative_prompt,
             )
             for number in range(body.n)
         ]
+        if self.quotas is not None:
+            await self.quotas.admit(caller.owner, body.n)
         for draw in requests:
             job = await asyncio.to_thread(self.models.generator.submit, draw)
             try:
@@ -184,7 +199,7 @@ class Api:
                 job.cancel()
                 raise
             info = picture_texts(draw, drawing.provenance, profile=self.profile.name)
-            yield draw, await asyncio.to_thread(self.store.add_picture, drawing.image, info, True)
+            yield draw, await asyncio.to_thread(self.store.add_picture, drawing.image, info, True, caller.owner)
 
     def _names(self) -> tuple[str, ...]:
         return ("easel", f"easel-{self.profile.name}")
@@ -197,20 +212,23 @@ class Api:
 class ChatReply:
     """One chat completion, whole or streamed."""
 
-    def __init__(self, api: Api, body: fmt.ChatRequest, base_url: str) -> None:
+    def __init__(self, api: Api, body: fmt.ChatRequest, base_url: str, caller: Caller = PROGRAM) -> None:
         self.api = api
+        self.caller = caller
         self.base_url = base_url
         self.id = f"chatcmpl-{secrets.token_hex(12)}"
         self.created = int(time.time())
         self.model = body.model or "easel"
         self.mode: core.Mode = body.easel.mode
         settings = api.profile.read_settings(body.easel.settings())
-        self.past = fmt.read_messages(body.messages, api.store, settings, body.seed)
+        self.past = fmt.read_messages(body.messages, api.store, settings, body.seed, caller)
         self.events: AsyncGenerator[core.Event]
 
     async def begin(self) -> None:
         """Checks the message: what is refused is refused before a stream begins."""
         past, models = self.past, self.api.models
+        if self.api.quotas is not None:
+            await self.api.quotas.admit(self.caller.owner)
         self.events = core.take_turn(
             past.conversation, past.message, models.dialog, models.generator, past.turns, self.api.profile, self.mode,
             parent=past.conversation.leaf, system=past.system,

@@ -5,6 +5,8 @@ from app.errors import EaselError
 
 from __future__ import annotations
 
+import math
+
 
 class EaselError(Exception):
     """Base of everything that `app` raises on purpose; str(error) says what happened and what to do."""
@@ -44,3 +46,15 @@ class Forbidden(EaselError):
 
 class TooLarge(EaselError):
     """The body of a request is larger than what is read."""
+
+
+class TooMany(EaselError):
+    """More turns, or tries to sign in, than are let through. After `retry_after` seconds it will do."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = max(1, math.ceil(retry_after))
+
+
+class QuotaExceeded(EaselError):
+    """The user's pictures take all the room that there is for them."""

@@ -16,8 +16,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.store import LONGEST_SEARCH, OWNER, Drawn, Store
+from app.store import LONGEST_SEARCH, Drawn, Store
 from app.texts import Texts
+from app.visitor import owner_of
 
 PAGE = 48
 SCRIPT = Path(__file__).parent / "static" / "gallery.js"
@@ -68,26 +69,47 @@ class Gallery:
             event(handler, list(inputs), outputs, **{**quiet, **more})
 
         on(self.open.click, self.show)
-        on(self.box.change, lambda words: self.turn_to(words, 0), self.box, trigger_mode="always_last")
-        on(self.newer.click, lambda words, page: self.turn_to(words, page - 1), self.box, self.page)
-        on(self.older.click, lambda words, page: self.turn_to(words, page + 1), self.box, self.page)
+        on(self.box.change, self.seek, self.box, trigger_mode="always_last")
+        on(self.newer.click, self.turn_back, self.box, self.page)
+        on(self.older.click, self.turn_on, self.box, self.page)
         on(self.tiles.select, self.pick, self.box)
-        on(self.previous.click, lambda words, place: self.look(words, place - 1), self.box, self.place)
-        on(self.next.click, lambda words, place: self.look(words, place + 1), self.box, self.place)
-        on(self.back.click, lambda words, place: self.turn_to(words, place // PAGE), self.box, self.place)
+        on(self.previous.click, self.look_back, self.box, self.place)
+        on(self.next.click, self.look_on, self.box, self.place)
+        on(self.back.click, self.leave, self.box, self.place)
         for button in (self.close, self.jump):
             on(button.click, lambda: {self.sheet: gr.Column(visible=False)})
 
     # What happens
 
-    def show(self) -> Update:
-        return {self.sheet: gr.Column(visible=True), self.box: "", **self.turn_to("", 0)}
+    def show(self, request: gr.Request) -> Update:
+        return {self.sheet: gr.Column(visible=True), self.box: "", **self.turn_to(owner_of(request), "", 0)}
 
-    def turn_to(self, words: str, page: int) -> Update:
-        n = self.store.count_drawn(OWNER, words)
+    def seek(self, words: str, request: gr.Request) -> Update:
+        return self.turn_to(owner_of(request), words, 0)
+
+    def turn_back(self, words: str, page: int, request: gr.Request) -> Update:
+        return self.turn_to(owner_of(request), words, page - 1)
+
+    def turn_on(self, words: str, page: int, request: gr.Request) -> Update:
+        return self.turn_to(owner_of(request), words, page + 1)
+
+    def pick(self, words: str, event: gr.EventData, request: gr.Request) -> Update:
+        return self.look(owner_of(request), words, int(event.place))
+
+    def look_back(self, words: str, place: int, request: gr.Request) -> Update:
+        return self.look(owner_of(request), words, place - 1)
+
+    def look_on(self, words: str, place: int, request: gr.Request) -> Update:
+        return self.look(owner_of(request), words, place + 1)
+
+    def leave(self, words: str, place: int, request: gr.Request) -> Update:
+        return self.turn_to(owner_of(request), words, place // PAGE)
+
+    def turn_to(self, owner: str, words: str, page: int) -> Update:
+        n = self.store.count_drawn(owner, words)
         page = max(0, min(page, (n - 1) // PAGE))
         start = page * PAGE
-        drawn = self.store.drawn(OWNER, words, PAGE, start)
+        drawn = self.store.drawn(owner, words, PAGE, start)
         return {
             self.all: gr.Column(visible=True),
             self.one: gr.Column(visible=False),
@@ -99,14 +121,11 @@ class Gallery:
             self.page: page,
         }
 
-    def pick(self, words: str, event: gr.EventData) -> Update:
-        return self.look(words, int(event.place))
-
-    def look(self, words: str, place: int) -> Update:
+    def look(self, owner: str, words: str, place: int) -> Update:
         """The picture at this place of the list, large."""
-        found = self.store.drawn(OWNER, words, 2, place) if place >= 0 else []
+        found = self.store.drawn(owner, words, 2, place) if place >= 0 else []
         if not found:  # deleted in another page
-            return self.turn_to(words, place // PAGE)
+            return self.turn_to(owner, words, place // PAGE)
         return {
             self.all: gr.Column(visible=False),
             self.one: gr.Column(visible=True),

@@ -4,7 +4,8 @@
 
 A server on loopback is not alone: every page that the user's browser opens can send it requests. So a request is
 served only under a name of this server (a page whose own name was rebound to 127.0.0.1 still sends that name) and,
-where a browser made it, only from a page of this server. No cookie is involved anywhere.
+where a browser made it, only from a page of this server. Where people sign in (signin.py), their cookie and their keys
+are checked after that.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Access:
     )  # any of them opens the API; none: only this machine may use it
     hosts: frozenset[str] = frozenset()  # further names of this server
     origins: frozenset[str] = frozenset()  # of other sites' pages that may use it, like https://chat.example
+    users: bool = False  # people sign in, and have keys of their own: signin.py asks for them
 
     def check(self, scope: Scope) -> None:
         """Raises Forbidden or Unauthorized, which say what to do."""
@@ -61,13 +63,12 @@ class Access:
         self._check_origin(headers.get("origin"), host)
         if _FETCHES.search(scope["path"]):
             raise Forbidden("Other addresses are not fetched. Upload the file itself.")
-        # A browser's question whether it may ask never carries the key, and no route answers it.
-        if (
-            scope["path"].startswith(PROGRAMS)
-            and not scope["path"].startswith(PICTURES)
-            and scope["method"] != "OPTIONS"
-        ):
+        if for_programs(scope) and not self.users:
             self._check_key(headers.get("authorization", ""), scope)
+
+    def opens(self, key: str) -> bool:
+        # All are compared, and each in constant time: how long it took tells nothing about any of them.
+        return any([hmac.compare_digest(key.encode(), one.encode()) for one in self.keys])
 
     def _check_host(self, host: str) -> None:
         match = _AUTHORITY.fullmatch(host)
@@ -92,12 +93,27 @@ class Access:
             raise Unauthorized(
                 "Without an API key only the machine that Easel runs on may use its API. Start it with --api-key-env."
             )
-        kind, _, given = authorization.partition(" ")
-        # All are compared, and each in constant time: how long it took tells nothing about any of them.
-        found = [hmac.compare_digest(given.strip().encode(), key.encode()) for key in self.keys]
-        if kind.lower() != "bearer" or not any(found):
-            what = "This API key is wrong." if given else "The API key is missing."
-            raise Unauthorized(f"{what} Send the header Authorization: Bearer KEY, or set your client's api_key.")
+        key = bearer(authorization)
+        if not self.opens(key):
+            raise wrong_key(key)
+
+
+def for_programs(scope: Scope) -> bool:
+    """Whether the path needs a key. A browser's question whether it may ask never carries one, and no route answers
+    it."""
+    path = scope["path"]
+    return path.startswith(PROGRAMS) and not path.startswith(PICTURES) and scope["method"] != "OPTIONS"
+
+
+def bearer(authorization: str) -> str:
+    """The key in the header; "" where there is none."""
+    kind, _, given = authorization.partition(" ")
+    return given.strip() if kind.lower() == "bearer" else ""
+
+
+def wrong_key(key: str) -> Unauthorized:
+    what = "This API key is wrong." if key else "The API key is missing."
+    return Unauthorized(f"{what} Send the header Authorization: Bearer KEY, or set your client's api_key.")
 
 
 def read_access(key_variable: str | None, hosts: Sequence[str], origins: Sequence[str]) -> Access:

@@ -31,6 +31,7 @@ from starlette.routing import Route
 
 from app import openai_format as fmt
 from app.api import Api, ChatReply
+from app.caller import Caller, caller_of
 from app.errors import EaselError, InputRefused, NotFound
 from app.guard import MOST_BODY
 from dialog_mllm.errors import DialogError
@@ -70,7 +71,7 @@ TOOLS: dict[str, type[BaseModel]] = {"draw_picture": DrawPicture, "chat": Chat}
 class McpTools:
     def __init__(self, api: Api) -> None:
         self.api = api
-        self.conversations: OrderedDict[str, list[fmt.ChatMessage]] = OrderedDict()
+        self.conversations: OrderedDict[tuple[str, str], list[fmt.ChatMessage]] = OrderedDict()  # by owner and name
         server: Server[Any] = Server("easel", on_list_tools=self._list, on_call_tool=self._call)
         # Replies are event streams, which stay alive while a picture is drawn. The guard has seen to hosts and origins.
         self._sessions = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=MOST_BODY)
@@ -100,11 +101,11 @@ class McpTools:
             if params.name not in TOOLS:
                 raise NotFound(f"There is no tool {params.name!r} here. Choose {' or '.join(TOOLS)}.")
             arguments = TOOLS[params.name].model_validate(params.arguments or {})
-            address = str(context.request.base_url).rstrip("/")
+            address, caller = str(context.request.base_url).rstrip("/"), caller_of(context.request.scope)
             if isinstance(arguments, DrawPicture):
-                return await self._draw(arguments, address)
+                return await self._draw(arguments, address, caller)
             assert isinstance(arguments, Chat)
-            return await self._chat(arguments, address)
+            return await self._chat(arguments, address, caller)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
@@ -112,9 +113,9 @@ class McpTools:
         except (EaselError, DialogError, GeneratorError) as error:
             return _failed(str(error))
 
-    async def _draw(self, arguments: DrawPicture, address: str) -> CallToolResult:
+    async def _draw(self, arguments: DrawPicture, address: str, caller: Caller) -> CallToolResult:
         body = fmt.ImagesRequest(prompt=arguments.prompt, size=arguments.size, seed=arguments.seed)
-        async with aclosing(self.api.draw(body)) as drawings:
+        async with aclosing(self.api.draw(body, caller=caller)) as drawings:
             request, picture = await anext(drawings)
         data = await asyncio.to_thread(self.api.store.picture_path(picture).read_bytes)
         width, height = request.size
@@ -125,19 +126,20 @@ class McpTools:
         }
         return _result(f"Drawn with seed {request.seed}: {facts['url']}", base64.b64encode(data).decode(), facts)
 
-    async def _chat(self, arguments: Chat, address: str) -> CallToolResult:
+    async def _chat(self, arguments: Chat, address: str, caller: Caller) -> CallToolResult:
         conversation = arguments.conversation or secrets.token_hex(12)
-        if arguments.conversation and conversation not in self.conversations:
+        place = (caller.owner, conversation)
+        if arguments.conversation and place not in self.conversations:
             raise NotFound(f"There is no conversation {conversation[:40]!r} here any more. Leave it out for a new one.")
-        said = [*self.conversations.get(conversation, ()), fmt.ChatMessage(role="user", content=arguments.message)]
+        said = [*self.conversations.get(place, ()), fmt.ChatMessage(role="user", content=arguments.message)]
         if len(said) > fmt.MOST_MESSAGES:
             raise InputRefused("This conversation has grown too long. Leave it out for a new one.")
-        reply = await asyncio.to_thread(ChatReply, self.api, fmt.ChatRequest(messages=said), address)
+        reply = await asyncio.to_thread(ChatReply, self.api, fmt.ChatRequest(messages=said), address, caller)
         await reply.begin()
         whole = await reply.whole()
         message, easel = whole["choices"][0]["message"], whole["easel"]
-        self.conversations[conversation] = [*said, fmt.ChatMessage(role="assistant", content=message["content"])]
-        self.conversations.move_to_end(conversation)
+        self.conversations[place] = [*said, fmt.ChatMessage(role="assistant", content=message["content"])]
+        self.conversations.move_to_end(place)
         if len(self.conversations) > MOST_CONVERSATIONS:
             self.conversations.popitem(last=False)
         facts = {"conversation": conversation, **{name: easel[name] for name in ("draw", "prompt", "seed")}}

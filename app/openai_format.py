@@ -1,6 +1,6 @@
 """OpenAI's request shapes, and the way from a list of chat messages to a conversation that `take_turn` continues.
 
-past = read_messages(body.messages, store, settings, body.seed)
+past = read_messages(body.messages, store, settings, body.seed, caller)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.caller import PROGRAM, Caller
 from app.conversation import UserMessage, check_unicode
 from app.errors import InputRefused, NotFound
 from app.pictures import MOST_BYTES, read_upload
@@ -114,8 +115,9 @@ class Past:
 class RequestTurns:
     """The turns of one request. They live as long as it does; their pictures are the store's."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, caller: Caller) -> None:
         self._store = store
+        self._caller = caller
         self._turns: dict[str, Turn] = {}
 
     def begin_turn(
@@ -143,32 +145,34 @@ class RequestTurns:
         return path[::-1]
 
     def add_picture(self, picture: Image.Image, info: dict[str, str] | None = None) -> str:
-        return self._store.add_picture(picture, info, keep=True)  # the client was told its address
+        return self._store.add_picture(picture, info, keep=True, owner=self._caller.owner)  # the client is told of it
 
     def picture_path(self, picture_id: str) -> Path:
-        return self._store.picture_path(picture_id)
+        return self._store.picture_path(picture_id, self._caller.viewer)
 
 
-def read_messages(messages: Sequence[ChatMessage], store: Store, settings: Settings, seed: int | None) -> Past:
+def read_messages(
+    messages: Sequence[ChatMessage], store: Store, settings: Settings, seed: int | None, caller: Caller = PROGRAM
+) -> Past:
     """The last user message, and before it the turns. Several messages in a row of one role are read as one."""
-    system, spoken = _group(messages, store)
+    system, spoken = _group(messages, store, caller)
     if not spoken or spoken[-1].role != "user":
         raise InputRefused("The last message must be the user's.")
     if spoken[0].role == "assistant":
         spoken = spoken[1:]  # a front end's greeting
     first = spoken[0]
     conversation = Conversation(
-        id="request", owner="api", title="", profile="", seed=derive_seed(first.text) if seed is None else seed,
+        id="request", owner=caller.owner, title="", profile="", seed=derive_seed(first.text) if seed is None else seed,
         seeds="lock", settings=settings.to_json(), leaf=None, created=0.0, updated=0.0,
     )  # fmt: skip
-    turns = RequestTurns(store)
+    turns = RequestTurns(store, caller)
     parent: str | None = None
     for user, assistant in zip(spoken[:-1:2], spoken[1::2], strict=True):
         uploads = tuple(
             turns.add_picture(read_upload(data)) if isinstance(data, bytes) else data for data in user.pictures
         )
         turn = turns.begin_turn(conversation, parent, user.text, uploads, "auto", conversation.seed)
-        reply = _read_reply(assistant.text, store)
+        reply = _read_reply(assistant.text, store, caller)
         if reply:
             turns.update_turn(turn.id, status="done", **reply)
             parent = turn.id
@@ -194,12 +198,12 @@ class _Spoken:
     pictures: list[bytes | str]  # uploads, and ids of pictures that are here
 
 
-def _group(messages: Sequence[ChatMessage], store: Store) -> tuple[str, list[_Spoken]]:
+def _group(messages: Sequence[ChatMessage], store: Store, caller: Caller) -> tuple[str, list[_Spoken]]:
     system: list[str] = []
     spoken: list[_Spoken] = []
     for number, message in enumerate(messages):
         role = "system" if message.role == "developer" else message.role
-        text, pictures = _read_content(message.content, store, f"messages.{number}")
+        text, pictures = _read_content(message.content, store, caller, f"messages.{number}")
         check_unicode(text, f"messages.{number}")
         if len(text) > MAX_TEXT and role != "user":  # a user's text has its own, closer limit and message
             raise InputRefused(f"messages.{number} has {len(text):,} characters; at most {MAX_TEXT:,} can be read.")
@@ -220,7 +224,7 @@ def _group(messages: Sequence[ChatMessage], store: Store) -> tuple[str, list[_Sp
 
 
 def _read_content(
-    content: str | list[dict[str, Any]] | None, store: Store, where: str
+    content: str | list[dict[str, Any]] | None, store: Store, caller: Caller, where: str
 ) -> tuple[str, list[bytes | str]]:
     if content is None or isinstance(content, str):
         return content or "", []
@@ -233,13 +237,13 @@ def _read_content(
         elif kind == "image_url":
             address = part.get("image_url")
             url = address.get("url") if isinstance(address, dict) else address
-            pictures.append(_read_url(url, store, where))
+            pictures.append(_read_url(url, store, caller, where))
         else:
             raise InputRefused(f"{where}: a content part is {{type: text, text}} or {{type: image_url, image_url}}.")
     return "\n".join(texts), pictures
 
 
-def _read_url(url: Any, store: Store, where: str) -> bytes | str:
+def _read_url(url: Any, store: Store, caller: Caller, where: str) -> bytes | str:
     """Data URLs and our own pictures. No other address is ever opened: the server fetches nothing for anybody."""
     if isinstance(url, str) and url[:5].lower() == "data:":
         if (head := _DATA_URL.match(url)) is None:
@@ -253,12 +257,12 @@ def _read_url(url: Any, store: Store, where: str) -> bytes | str:
         except (binascii.Error, ValueError) as error:
             raise InputRefused(f"{where}: the data URL is not valid base64.") from error
     if isinstance(url, str) and len(url) < LONGEST_ADDRESS and (match := _OWN_ADDRESS.fullmatch(url)):
-        store.picture_path(match[1])
+        store.picture_path(match[1], caller.viewer)
         return match[1]
     raise InputRefused(f"{where}: send the picture itself, as data:image/png;base64,… Other addresses are not fetched.")
 
 
-def _read_reply(text: str, store: Store) -> dict[str, Any]:
+def _read_reply(text: str, store: Store, caller: Caller) -> dict[str, Any]:
     """An assistant's text as the fields of a turn: drawn if it holds one of our pictures."""
     text = text.strip()
     match = _PICTURE.search(text)
@@ -269,7 +273,7 @@ def _read_reply(text: str, store: Store) -> dict[str, Any]:
     prompt = re.sub(r"\\(.)", r"\1", match[1]).strip()
     try:
         # The picture itself knows its prompt, whatever a front end made of the Markdown.
-        prompt = store.picture_info(match[2]).get("prompt", prompt)
+        prompt = store.picture_info(match[2], caller.viewer).get("prompt", prompt)
     except NotFound:
         return {"text": f"[{prompt}]"} if prompt else {}
     return {"text": text[: match.start()].strip(), "prompt": prompt, "picture": match[2]} if prompt else {}

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 SUMMARY = """Easel speaks OpenAI's protocol: its clients need this server's address, with /v1 behind it, as their base
 URL. Agents find the tools draw_picture and chat at /mcp (Model Context Protocol, streamable HTTP). A server that was
 started with --api-key-env wants its key with every request to /v1, /mcp and /metrics; without it, only programs on its
-own machine are answered."""
+own machine are answered. Where people sign in, programs use a key from their user's account page, and see the pictures
+of that user alone."""
 
 
 class Exact(BaseModel):

@@ -19,8 +19,10 @@ from app.errors import (
     Forbidden,
     InputRefused,
     NotFound,
+    QuotaExceeded,
     StoreError,
     TooLarge,
+    TooMany,
     Unauthorized,
 )
 from dialog_mllm.errors import ContextTooLong, DialogError, DialogTimeout, DialogUnavailable, MessageError
@@ -57,6 +59,8 @@ def add_refusals(app: FastAPI) -> None:
 def refusal(error: Exception, param: str | None = None) -> JSONResponse:
     status = status_of(error)
     headers = {"Connection": "close"} if status == 413 else {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    if isinstance(error, TooMany):
+        headers = {"Retry-After": str(error.retry_after)}
     return JSONResponse(error_body(error, param), status, headers)
 
 
@@ -66,13 +70,13 @@ def status_of(error: Exception | None) -> int:
             return 400
         case Unauthorized():
             return 401
-        case Forbidden():
+        case Forbidden() | QuotaExceeded():
             return 403
         case NotFound():
             return 404
         case TooLarge():
             return 413
-        case QueueFull():
+        case QueueFull() | TooMany():
             return 429
         case StoreError():
             return 507

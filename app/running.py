@@ -18,6 +18,7 @@ from app import conversation as core
 from app.errors import InputRefused, StoreError
 from app.metrics import Metrics
 from app.profiles import Profile
+from app.quotas import Quotas
 from app.scores import Scorer
 from app.store import INTERRUPTED, Conversation, Store, Turn, new_seed
 
@@ -97,6 +98,7 @@ class RunningTurns:
         generator: core.Generator,
         metrics: Metrics | None = None,
         scorer: Scorer | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._profile = profile
         self._store = store
@@ -106,12 +108,16 @@ class RunningTurns:
         self._scorer = scorer
         self._closing = False
         self.hurried = False  # the end has no patience any more
+        self._quotas = quotas  # None: nobody signs in, and nobody is limited
         self._runs: dict[str, Run] = {}  # by conversation
         self._starting: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def of(self, conversation: Conversation) -> Run | None:
         return self._runs.get(conversation.id)
+
+    def count(self) -> int:
+        return len(self._runs)
 
     def check_idle(self, conversation: Conversation) -> None:
         """Raises InputRefused while a turn is under way, or at the end."""
@@ -189,6 +195,8 @@ class RunningTurns:
         self.check_idle(conversation)
         self._starting.add(conversation.id)
         try:
+            if self._quotas is not None:
+                await self._quotas.admit(conversation.owner, variations or 1)
             events = self._metrics.watch_turn("page", events)
             accepted = await anext(events)
             assert isinstance(accepted, core.Accepted)

@@ -23,9 +23,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.accounts import Accounts
 from app.api import add_api
 from app.errors import EaselError
 from app.filters import Filter, FilteredModels
+from app.gate import Gate
 from app.guard import Access, Guard
 from app.improve_page import build_improve_page
 from app.improve_texts import IMPROVE_TEXTS
@@ -34,12 +36,16 @@ from app.logs import LogRequests
 from app.mcp_tools import McpTools
 from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
+from app.people import People
 from app.profiles import Profile
+from app.quotas import Quotas
 from app.reference import SUMMARY
 from app.running import RunningTurns
 from app.scores import Scorer
+from app.signin import SignIn
 from app.store import Store
 from app.texts import TEXTS
+from app.visitor import Visitors
 from app.web import build_page, mount_pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -53,11 +59,16 @@ def build_app(
     access: Access | None = None,
     filters: Sequence[Filter] = (),
     patience: float = 0.0,
+    accounts: Accounts | None = None,
 ) -> FastAPI:
-    """The whole server; the models may still be starting. `patience`: seconds that turns may take to end with it."""
-    access, metrics = access or Access(), Metrics()
+    """The whole server; the models may still be starting. `patience`: seconds that turns may take to end with it. With
+    `accounts`, everybody signs in."""
+    access, metrics = replace(access or Access(), users=accounts is not None), Metrics()
     metered = Metered(FilteredModels(models, filters) if filters else models, metrics)
-    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics, Scorer(profile, store))
+    gate, quotas = (Gate(), Quotas(accounts)) if accounts is not None else (None, None)
+    visitors = Visitors(accounts, gate, quotas)
+    scorer = Scorer(profile, store)
+    turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics, scorer, quotas)
     improver = Improver(store.folder / "improve", store, profile, models.dialog)
 
     @contextlib.asynccontextmanager
@@ -72,6 +83,9 @@ def build_app(
     app.state.turns = turns
 
     app.add_middleware(ChooseLanguage)
+    if accounts is not None:
+        app.add_middleware(SignIn, accounts=accounts, access=access, gate=gate)
+        app.include_router(People(accounts, turns, metered.health, metrics).router)
     app.add_middleware(Guard, access=access)
     if access.origins:  # Gradio leaves this to us then
         app.add_middleware(
@@ -79,16 +93,17 @@ def build_app(
         )
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_middleware(LogRequests)
-    tools = McpTools(add_api(app, profile, store, metered, metrics))
+    tools = McpTools(add_api(app, profile, store, metered, metrics, quotas))
     app.router.routes.append(tools.route)
     pages = {
-        path: build_page(TEXTS[language], profile, store, turns) for path, language in (("/", "en"), ("/zh", "zh"))
+        path: build_page(TEXTS[language], profile, store, turns, visitors)
+        for path, language in (("/", "en"), ("/zh", "zh"))
     }
     pages |= {
         path: build_improve_page(TEXTS[language], IMPROVE_TEXTS[language], improver)
         for path, language in (("/improve", "en"), ("/zh/improve", "zh"))
     }
-    mount_pages(app, pages, store.folder / "pictures")
+    mount_pages(app, pages, visitors)
     return app
 
 
@@ -124,9 +139,11 @@ def serve(
         store = Store(data_dir)
         os.environ.setdefault("GRADIO_TEMP_DIR", str(data_dir / "uploads"))  # else all Gradio apps share one in /tmp
         stack.callback(store.close)
+        accounts = stack.enter_context(contextlib.closing(Accounts(data_dir)))
+        people = accounts if accounts.users() else None
         models = Models(profile, data_dir / "logs", data_dir / ADAPTERS)
         stack.callback(models.stop)
-        app = build_app(profile, store, models, known_here(access, host), filters, patience)
+        app = build_app(profile, store, models, known_here(access, host), filters, patience, people)
         server = _Server(
             uvicorn.Config(
                 app,
@@ -140,8 +157,8 @@ def serve(
             models.start()
             shown = f"[{host}]" if ":" in host else host
             print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
-            if host not in LOOPBACK:
-                print("Note: whoever can reach this address can use the page. There is no sign-in.")
+            if host not in LOOPBACK and not people:
+                print("Note: whoever can reach this address can use the page. To ask for sign-in: easel users add NAME")
                 if not access.keys:
                     print("The HTTP API answers this machine alone; start with --api-key-env to open it to others.")
             sys.stdout.flush()

@@ -1,6 +1,7 @@
 """What the sidebar has beside the list of conversations: a search, and a way out and in for them.
 
-    finder = Finder(texts, store); exchange = Exchange(texts, store)  # inside the sidebar's block, where they stand
+    # Inside the sidebar's block, where they stand:
+    finder = Finder(texts, store); exchange = Exchange(texts, store, visitors)
 
 The search has a list of its own, which stands in the place of the other one while something is sought: whatever else
 changes the other list need not know of it.
@@ -16,8 +17,9 @@ from typing import Any
 import gradio as gr
 
 from app.exchange import file_name, pack, unpack
-from app.store import LONGEST_SEARCH, OWNER, Conversation, Store
+from app.store import LONGEST_SEARCH, Conversation, Store
 from app.texts import Texts
+from app.visitor import Visitors, owner_of
 
 
 class Finder:
@@ -34,12 +36,12 @@ class Finder:
     def connect(self, listed: gr.Radio, current: gr.State, **quiet: Any) -> None:
         """`listed` is the list of all conversations, `current` the id of the open one."""
 
-        def find(words: str, opened: str | None) -> tuple[Any, Any, Any]:
+        def find(words: str, opened: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
             if not words.strip():
                 return gr.update(visible=True), gr.update(visible=False), gr.update(visible=False)
             found = [
                 (entry.title or self.texts.untitled, entry.id)
-                for entry in self.store.search_conversations(OWNER, words)
+                for entry in self.store.search_conversations(owner_of(request), words)
             ]
             chosen = opened if opened in [entry[1] for entry in found] else None
             return (
@@ -55,9 +57,10 @@ class Finder:
 
 
 class Exchange:
-    def __init__(self, texts: Texts, store: Store) -> None:
+    def __init__(self, texts: Texts, store: Store, visitors: Visitors) -> None:
         self.texts = texts
         self.store = store
+        self.visitors = visitors
 
     def build_export(self) -> None:
         self.export = gr.Button(self.texts.export, size="sm", min_width=60, elem_id="export")
@@ -74,13 +77,15 @@ class Exchange:
         path.parent.mkdir(parents=True)
         with path.open("wb") as file:
             packed = await asyncio.to_thread(pack, self.store, [conversation], file, self.texts)
+        self.visitors.grant(conversation.owner, path)
         if packed.lost:
             gr.Warning(f"{self.texts.exported_without} {len(packed.lost)}")
         return path
 
-    async def unpack(self, file: str) -> Conversation:
+    async def unpack(self, owner: str, file: str) -> Conversation:
         """The first of the conversations in the file, all of which are kept."""
-        found = await asyncio.to_thread(unpack, self.store, OWNER, Path(file))
+        await self.visitors.check_room(owner, Path(file))
+        found = await asyncio.to_thread(unpack, self.store, owner, Path(file))
         gr.Info(f"{self.texts.imported} {len(found)}")
         return found[0]
 

@@ -25,6 +25,7 @@ from typing import IO, Any, Literal, get_args
 
 from PIL import Image
 
+from app.database import clearly, open_database
 from app.errors import InputRefused, NotFound, StoreError
 from app.pictures import png_bytes
 
@@ -37,52 +38,10 @@ Seeds = Literal["inherit", "lock", "vary"]
 SEEDS = get_args(Seeds)
 IN_FLIGHT = ("thinking", "drawing")
 INTERRUPTED = "Easel was stopped while it worked on this. Nothing is lost: press Retry."
-OWNER = "local"  # of the conversations in the page: one user, for now
+OWNER = "local"  # of the conversations in the page where nobody signs in
+PROGRAMS = "api"  # of what programs draw there
 LONGEST_SEARCH = 500  # characters; more are not looked at
 LARGEST_SEED = 2**31 - 1  # of the seeds that Easel chooses; short enough to read aloud
-
-# Numbered by their place; append, never change one that was released.
-MIGRATIONS = (
-    """
-    CREATE TABLE conversations (
-        id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, profile TEXT NOT NULL, seed INTEGER NOT NULL,
-        locked INTEGER NOT NULL, settings TEXT NOT NULL, leaf TEXT, created REAL NOT NULL, updated REAL NOT NULL
-    );
-    CREATE INDEX conversations_of_owner ON conversations (owner, updated);
-    CREATE TABLE turns (
-        id TEXT PRIMARY KEY,
-        conversation TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
-        parent TEXT REFERENCES turns (id) ON DELETE CASCADE,
-        said TEXT NOT NULL, uploads TEXT NOT NULL, mode TEXT NOT NULL, status TEXT NOT NULL,
-        text TEXT NOT NULL DEFAULT '', prompt TEXT NOT NULL DEFAULT '', picture TEXT, seed INTEGER NOT NULL,
-        settings TEXT NOT NULL, switched INTEGER NOT NULL DEFAULT 0, raw TEXT NOT NULL DEFAULT '',
-        draw_probability REAL, error TEXT NOT NULL DEFAULT '', timings TEXT NOT NULL DEFAULT '{}', created REAL NOT NULL
-    );
-    CREATE INDEX turns_of_conversation ON turns (conversation, parent);
-    CREATE TABLE pictures (
-        id TEXT PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, kept INTEGER NOT NULL,
-        created REAL NOT NULL
-    );
-    """,
-    """
-    CREATE TABLE ratings (
-        turn TEXT PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
-        verdict TEXT NOT NULL, prompt TEXT NOT NULL, created REAL NOT NULL
-    );
-    """,
-    "ALTER TABLE turns ADD COLUMN base TEXT REFERENCES turns (id) ON DELETE SET NULL;",
-    """
-    ALTER TABLE conversations ADD COLUMN seeds TEXT NOT NULL DEFAULT 'inherit';
-    UPDATE conversations SET seeds='lock' WHERE locked;
-    ALTER TABLE conversations DROP COLUMN locked;
-    ALTER TABLE turns ADD COLUMN seeds TEXT NOT NULL DEFAULT 'inherit';
-    ALTER TABLE turns ADD COLUMN varies TEXT REFERENCES turns (id) ON DELETE SET NULL;
-    CREATE TABLE scores (
-        turn TEXT PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
-        base TEXT, consistency REAL, asked INTEGER NOT NULL, seen INTEGER NOT NULL
-    );
-    """,
-)
 
 
 @dataclass(frozen=True)
@@ -159,13 +118,10 @@ class Store:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
         self._lock = threading.RLock()
-        with _clearly(f"The data folder {self.folder} cannot be used"):
+        with clearly(f"The data folder {self.folder} cannot be used"):
             (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
             self._claim: IO[str] = _claim(self.folder)
-            self._db = sqlite3.connect(self.folder / "easel.sqlite3", check_same_thread=False, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
-            self._migrate()
+            self._db = open_database(self.folder)
             self._db.execute(
                 f"UPDATE turns SET status='failed', error=? WHERE status IN ({_marks(IN_FLIGHT)})",
                 (INTERRUPTED, *IN_FLIGHT),
@@ -232,7 +188,7 @@ class Store:
                 picture = picture_id(data)
                 rows.append((picture, width, height, 0, time.time()))
                 if not self._file(picture).exists():
-                    with _clearly("The picture could not be saved"):
+                    with clearly("The picture could not be saved"):
                         _write_whole(self._file(picture), data)
                     written.append(picture)
             with self._write() as db:
@@ -257,13 +213,7 @@ class Store:
     def delete_conversation(self, conversation: Conversation) -> None:
         """Its turns go with it, and the pictures that no other turn shows and no program was told of."""
         with self._write() as db:
-            rows = db.execute("SELECT picture, uploads FROM turns WHERE conversation=?", (conversation.id,)).fetchall()
-            pictures = {picture for row in rows for picture in (row["picture"], *json.loads(row["uploads"])) if picture}
-            # SQLite cascades from parent to child only so deep: a tree of a thousand turns would stay.
-            db.execute("UPDATE turns SET parent=NULL WHERE conversation=?", (conversation.id,))
-            db.execute("DELETE FROM conversations WHERE id=?", (conversation.id,))
-            orphans = [picture for picture in pictures if not _shown(db, picture)]
-            db.executemany("DELETE FROM pictures WHERE id=?", [(picture,) for picture in orphans])
+            orphans = delete_rows(db, conversation.id)
         for picture in orphans:
             self._file(picture).unlink(missing_ok=True)
 
@@ -393,12 +343,15 @@ class Store:
 
     # Pictures
 
-    def add_picture(self, picture: Image.Image, info: Mapping[str, str] | None = None, keep: bool = False) -> str:
-        """Write the picture as a PNG that carries `info`; `keep` it even when no conversation shows it any more."""
+    def add_picture(
+        self, picture: Image.Image, info: Mapping[str, str] | None = None, keep: bool = False, owner: str = PROGRAMS
+    ) -> str:
+        """Write the picture as a PNG that carries `info`; `keep` it for `owner` even when no conversation shows it any
+        more."""
         data = png_bytes(picture, info)
         name = picture_id(data)
         path = self._file(name)
-        with _clearly("The picture could not be saved"):
+        with clearly("The picture could not be saved"):
             if not path.exists():
                 _write_whole(path, data)
         with self._write() as db:
@@ -407,16 +360,23 @@ class Store:
                 " ON CONFLICT (id) DO UPDATE SET kept=max(kept, excluded.kept)",
                 (name, picture.width, picture.height, int(keep), time.time()),
             )
+            if keep:
+                db.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (name, owner))
         return name
 
-    def picture_path(self, picture_id: str) -> Path:
-        if self._one("SELECT id FROM pictures WHERE id=?", picture_id) is None:
+    def picture_path(self, picture_id: str, viewer: str | None = None) -> Path:
+        """For a `viewer`, only what stands in this owner's conversations, or their programs were told of. Raises
+        NotFound."""
+        known = "SELECT id FROM pictures WHERE id=?1 AND (?2 IS NULL OR id IN (SELECT picture FROM told WHERE owner=?2)"
+        shown = "OR EXISTS (SELECT 1 FROM turns JOIN conversations ON conversations.id = turns.conversation WHERE"
+        whose = "conversations.owner=?2 AND (turns.picture=?1 OR instr(turns.uploads, ?1))))"
+        if self._one(f"{known} {shown} {whose}", picture_id, viewer) is None:
             raise NotFound("This picture does not exist here.")
         return self._file(picture_id)
 
-    def picture_info(self, picture_id: str) -> dict[str, str]:
+    def picture_info(self, picture_id: str, viewer: str | None = None) -> dict[str, str]:
         """What `add_picture` was told of it."""
-        with _clearly("The picture cannot be read"), Image.open(self.picture_path(picture_id)) as picture:
+        with clearly("The picture cannot be read"), Image.open(self.picture_path(picture_id, viewer)) as picture:
             return {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
 
     def forget_pictures(self, names: Iterable[str]) -> None:
@@ -448,16 +408,9 @@ class Store:
     def _file(self, picture_id: str) -> Path:
         return picture_file(self.folder, picture_id)
 
-    def _migrate(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise StoreError(f"The data folder {self.folder} was written by a newer Easel. Update Easel.")
-        for number, migration in enumerate(MIGRATIONS[version:], version + 1):
-            self._db.executescript(f"BEGIN; {migration} PRAGMA user_version={number}; COMMIT;")
-
     @contextlib.contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _clearly("Nothing could be saved"):
+        with self._lock, clearly("Nothing could be saved"):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -468,12 +421,24 @@ class Store:
                 raise
 
     def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
-        with self._lock, _clearly("The data cannot be read"):
+        with self._lock, clearly("The data cannot be read"):
             return self._db.execute(query, values).fetchone()
 
     def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock, _clearly("The data cannot be read"):
+        with self._lock, clearly("The data cannot be read"):
             return self._db.execute(query, values).fetchall()
+
+
+def delete_rows(db: sqlite3.Connection, conversation_id: str) -> list[str]:
+    """A conversation's, within a transaction. Returns the pictures whose files nobody needs any more."""
+    rows = db.execute("SELECT picture, uploads FROM turns WHERE conversation=?", (conversation_id,)).fetchall()
+    pictures = {picture for row in rows for picture in (row["picture"], *json.loads(row["uploads"])) if picture}
+    # SQLite cascades from parent to child only so deep: a tree of a thousand turns would stay.
+    db.execute("UPDATE turns SET parent=NULL WHERE conversation=?", (conversation_id,))
+    db.execute("DELETE FROM conversations WHERE id=?", (conversation_id,))
+    orphans = [picture for picture in pictures if not _shown(db, picture)]
+    db.executemany("DELETE FROM pictures WHERE id=?", [(picture,) for picture in orphans])
+    return orphans
 
 
 def new_id() -> str:
@@ -587,14 +552,3 @@ def _claim(folder: Path) -> IO[str]:
             f"Another Easel is using the data folder {folder}. Stop it, or choose another folder with --data-dir."
         ) from error
     return file
-
-
-@contextlib.contextmanager
-def _clearly(what: str) -> Iterator[None]:
-    """Errors of disk and database in words."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        full = getattr(error, "errno", None) == 28 or "full" in str(error)
-        advice = "The disk is full: free some space, then press Retry." if full else f"{error}."
-        raise StoreError(f"{what}. {advice}") from error

@@ -311,3 +311,152 @@ TEXTS = {
         ),
     ),
 }
+
+
+@dataclass(frozen=True)
+class PeopleTexts:
+    """Of the pages for signing in, for one's account, and for administrators (people.py)."""
+
+    language: str
+    other: str
+    other_language: str
+    sign_in: str
+    sign_in_more: str
+    name: str
+    password: str
+    wrong: str
+    too_many: str
+    sign_out: str
+    to_chat: str
+    account: str
+    admin: str
+    usage: str  # pictures, MB, MB that there are
+    change_password: str
+    old_password: str
+    new_password: str
+    wrong_old: str
+    password_changed: str
+    api_keys: str
+    api_keys_more: str
+    key_name: str
+    make_key: str
+    key_made: str
+    used: str
+    never: str
+    delete: str
+    everywhere: str
+    everywhere_more: str
+    users: str
+    administrator: str
+    conversations: str
+    pictures: str
+    seen: str
+    per_minute: str
+    room: str
+    save: str
+    saved: str
+    add_user: str
+    added: str
+    queue: str
+    under_way: str  # turns, drawings
+    models: str
+    disk: str
+    disk_more: str  # MB of the data folder, GB free, the folder
+
+
+PEOPLE = {
+    "en": PeopleTexts(
+        language="en",
+        other="中文",
+        other_language="zh",
+        sign_in="Sign in",
+        sign_in_more="Your conversations and pictures are yours alone.",
+        name="Name",
+        password="Password",
+        wrong="The name or the password is wrong.",
+        too_many="Too many tries. Wait {} seconds, then try again.",
+        sign_out="Sign out",
+        to_chat="To the chat",
+        account="Account",
+        admin="Administration",
+        usage="{:,} pictures, {:,.1f} of {:,} MB",
+        change_password="Change password",
+        old_password="Password so far",
+        new_password="New password (8 characters or more)",
+        wrong_old="The password so far is wrong.",
+        password_changed="The password is changed, and every other browser is signed out.",
+        api_keys="API keys",
+        api_keys_more="A program with a key draws and talks in your name, and sees your pictures alone.",
+        key_name="What is the key for?",
+        make_key="Make a key",
+        key_made="Copy this key now. It is not shown again:",
+        used="Last used",
+        never="never",
+        delete="Delete",
+        everywhere="Sign out everywhere",
+        everywhere_more="Ends every session, this one too. API keys stay.",
+        users="Users",
+        administrator="administrator",
+        conversations="Conversations",
+        pictures="Pictures",
+        seen="Last here",
+        per_minute="Turns a minute",
+        room="MB of pictures",
+        save="Save",
+        saved="Saved.",
+        add_user="Add a user",
+        added="Added: {}",
+        queue="Queue",
+        under_way="{} turns of the page under way; {} drawings wait or are drawn",
+        models="Models",
+        disk="Disk",
+        disk_more="{:,.1f} MB in the data folder, {:,.1f} GB free",
+    ),
+    "zh": PeopleTexts(
+        language="zh",
+        other="English",
+        other_language="en",
+        sign_in="登录",
+        sign_in_more="你的对话和图片只有你自己能看到。",
+        name="用户名",
+        password="密码",
+        wrong="用户名或密码不正确。",
+        too_many="尝试次数过多，请等待 {} 秒后再试。",
+        sign_out="退出登录",
+        to_chat="返回聊天",
+        account="账户",
+        admin="管理",
+        usage="{:,} 幅图片，已用 {:,.1f} / {:,} MB",
+        change_password="修改密码",
+        old_password="当前密码",
+        new_password="新密码（至少 8 个字符）",
+        wrong_old="当前密码不正确。",
+        password_changed="密码已修改，其他浏览器均已退出登录。",
+        api_keys="API 密钥",
+        api_keys_more="持有密钥的程序以你的名义画画和聊天，且只能看到你的图片。",
+        key_name="这个密钥的用途",
+        make_key="创建密钥",
+        key_made="请立即复制此密钥，它不会再次显示：",
+        used="最近使用",
+        never="从未",
+        delete="删除",
+        everywhere="在所有设备上退出",
+        everywhere_more="结束所有会话，包括当前会话。API 密钥保留。",
+        users="用户",
+        administrator="管理员",
+        conversations="对话",
+        pictures="图片",
+        seen="最近访问",
+        per_minute="每分钟轮数",
+        room="图片空间（MB）",
+        save="保存",
+        saved="已保存。",
+        add_user="添加用户",
+        added="已添加：{}",
+        queue="队列",
+        under_way="页面上进行中的对话轮：{}；等待或绘制中的图片：{}",
+        models="模型",
+        disk="磁盘",
+        disk_more="数据文件夹 {:,.1f} MB，剩余 {:,.1f} GB",
+    ),
+}

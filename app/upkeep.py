@@ -20,8 +20,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.database import MIGRATIONS
 from app.errors import EaselError, StoreError
-from app.store import MIGRATIONS, Store, picture_file, picture_id
+from app.store import Store, picture_file, picture_id
 
 DATABASE = "easel.sqlite3"
 _PICTURE = re.compile(r"pictures/([0-9a-f]{2})/(\1[0-9a-f]{30})\.png")

@@ -24,9 +24,10 @@ from app.gallery import Gallery
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
 from app.shelf import DOWNLOAD, Exchange, Finder
-from app.store import OWNER, SEEDS, Conversation, Seeds, Store, Turn, Verdict, new_seed
+from app.store import SEEDS, Conversation, Seeds, Store, Turn, Verdict, new_seed
 from app.texts import Texts
 from app.view import show_turns
+from app.visitor import Visitors, owner_of
 
 STATIC = Path(__file__).parent / "static"
 _DRAWN = "<text y=%22.9em%22 font-size=%2290%22>🎨</text>"
@@ -55,8 +56,10 @@ def look() -> dict[str, Any]:
     }
 
 
-def build_page(texts: Texts, profile: Profile, store: Store, turns: RunningTurns) -> gr.Blocks:
-    return Page(texts, profile, store, turns).blocks
+def build_page(
+    texts: Texts, profile: Profile, store: Store, turns: RunningTurns, visitors: Visitors | None = None
+) -> gr.Blocks:
+    return Page(texts, profile, store, turns, visitors or Visitors()).blocks
 
 
 class Gaze:
@@ -71,18 +74,20 @@ class Gaze:
 
 
 class Page:
-    """The components, and what happens when they are used. Handlers return {component: value}."""
+    """The components, and what happens when they are used. Handlers return {component: value}. Whose the conversations
+    are, the request says: nothing that the browser sends."""
 
-    def __init__(self, texts: Texts, profile: Profile, store: Store, turns: RunningTurns) -> None:
+    def __init__(self, texts: Texts, profile: Profile, store: Store, turns: RunningTurns, visitors: Visitors) -> None:
         self.texts = texts
         self.profile = profile
         self.store = store
         self.turns = turns
+        self.visitors = visitors
         with gr.Blocks(
             title="Easel", analytics_enabled=False, fill_height=True, fill_width=True, delete_cache=(3600, 86400)
         ) as self.blocks:
             self.gallery = Gallery(texts, store)
-            self.exchange = Exchange(texts, store)
+            self.exchange = Exchange(texts, store, visitors)
             self.comparison = Comparison(texts, store, profile)
             self._build_sidebar()
             self._build_chat()
@@ -114,9 +119,12 @@ class Page:
                     )
                     self.keep = gr.Button(texts.keep, size="sm", min_width=60)
             self.exchange.build_import()
+            self.person = gr.HTML(elem_id="person")
+            improve = (
+                "" if self.visitors.name else f'<a href="{texts.improve_path}">{texts.improve}</a>'
+            )  # else the admins
             gr.HTML(
-                f'<div id="corner"><a href="{texts.improve_path}">{texts.improve}</a>'
-                f'<a href="{texts.other_path}">{texts.other}</a><button type="button"'
+                f'<div id="corner">{improve}<a href="{texts.other_path}">{texts.other}</a><button type="button"'
                 f' data-easel="theme" title="{texts.theme}" aria-label="{texts.theme}">◐</button></div>'
             )
 
@@ -209,6 +217,7 @@ class Page:
             return event(handler, [self.gaze, *inputs], shown, trigger_mode="multiple", **quiet)
 
         on(self.blocks.load, self.reload, self.saved)
+        self.blocks.load(self.greet, None, self.person, **quiet)
         on(self.box.submit, self.send, self.current, self.box, self.mode, *panel)
         on(self.chat.example_select, self.send_example, self.current, self.mode, *panel)
         on(self.retry.click, self.take_again, self.current, self.mode)
@@ -242,54 +251,61 @@ class Page:
 
     # What happens
 
-    async def reload(self, gaze: Gaze, saved: str | None) -> AsyncGenerator[Update]:
+    def greet(self, request: gr.Request) -> str:
+        return self.visitors.greeting(owner_of(request), self.texts.language)
+
+    async def reload(self, gaze: Gaze, saved: str | None, request: gr.Request) -> AsyncGenerator[Update]:
         if gaze.turned:  # somebody wrote before this first event got its turn
             yield self._nothing()
             return
         try:
-            conversation = self.store.conversation(OWNER, saved) if saved else None
+            conversation = self.store.conversation(owner_of(request), saved) if saved else None
         except EaselError:
-            conversation = None  # deleted, or of another data folder
-        async for update in self._watch(gaze, conversation):
+            conversation = None  # deleted, or of another data folder or user
+        async for update in self._watch(gaze, owner_of(request), conversation):
             yield update
 
-    async def open(self, gaze: Gaze, conversation_id: str) -> AsyncGenerator[Update]:
-        conversation = self._find(conversation_id)
-        async for update in self._watch(gaze, conversation):
+    async def open(self, gaze: Gaze, conversation_id: str, request: gr.Request) -> AsyncGenerator[Update]:
+        conversation = self._find(request, conversation_id)
+        async for update in self._watch(gaze, conversation.owner, conversation):
             yield update
 
-    def start_new(self, gaze: Gaze) -> Update:
+    def start_new(self, gaze: Gaze, request: gr.Request) -> Update:
         gaze.turn()
-        return self._show(None)
+        return self._show(owner_of(request), None)
 
     async def send(
-        self, gaze: Gaze, current: str | None, box: dict[str, Any], mode: Mode, *panel: Any
+        self, gaze: Gaze, current: str | None, box: dict[str, Any], mode: Mode, request: gr.Request, *panel: Any
     ) -> AsyncGenerator[Update]:
         files = tuple(Path(file) for file in box.get("files") or ())
-        async for update in self._send(gaze, current, UserMessage(box.get("text") or "", files), mode, panel):
+        async for update in self._send(gaze, request, current, UserMessage(box.get("text") or "", files), mode, panel):
             yield update
 
     async def send_example(
-        self, gaze: Gaze, current: str | None, mode: Mode, event: gr.SelectData, *panel: Any
+        self, gaze: Gaze, current: str | None, mode: Mode, event: gr.SelectData, request: gr.Request, *panel: Any
     ) -> AsyncGenerator[Update]:
-        async for update in self._send(gaze, current, UserMessage(event.value["text"]), mode, panel):
+        async for update in self._send(gaze, request, current, UserMessage(event.value["text"]), mode, panel):
             yield update
 
-    async def take_again(self, gaze: Gaze, current: str | None, mode: Mode) -> AsyncGenerator[Update]:
-        conversation, turn = self._last(current)
-        if turn is None or conversation is None:
+    async def take_again(
+        self, gaze: Gaze, current: str | None, mode: Mode, request: gr.Request
+    ) -> AsyncGenerator[Update]:
+        conversation, turn = self._last(request, current)
+        if turn is None:
             yield self._nothing()
             return
         try:
             await self.turns.retry(conversation, turn, mode)
         except EaselError as error:
             _say(error)
-        async for update in self._watch(gaze, conversation):
+        async for update in self._watch(gaze, conversation.owner, conversation):
             yield update
 
-    async def act(self, gaze: Gaze, current: str | None, mode: Mode, event: gr.EventData) -> AsyncGenerator[Update]:
+    async def act(
+        self, gaze: Gaze, current: str | None, mode: Mode, event: gr.EventData, request: gr.Request
+    ) -> AsyncGenerator[Update]:
         """A button in the chat was pressed; see view.py."""
-        conversation = self._find(current)
+        conversation = self._find(request, current)
         try:
             turn = self.store.turn_of(conversation, event.turn)
             match event.do:
@@ -313,20 +329,26 @@ class Page:
             _say(error)
             yield self._nothing()
             return
-        async for update in self._watch(gaze, conversation):
+        async for update in self._watch(gaze, conversation.owner, conversation):
             yield update
 
-    def take_back(self, gaze: Gaze, current: str | None) -> Update:
+    def take_back(self, gaze: Gaze, current: str | None, request: gr.Request) -> Update:
         """The last turn leaves the active path (it stays in the tree), and its message returns to the input box."""
-        conversation, turn = self._last(current)
-        if conversation is None or turn is None or self._busy(conversation):
-            return self._show(conversation)
+        conversation, turn = self._last(request, current)
+        if turn is None or self._busy(conversation):
+            return self._show(conversation.owner, conversation)
         conversation = go_to(conversation, turn.parent, self.store)
-        files = [str(self.store.picture_path(picture)) for picture in turn.uploads]
-        return {**self._show(conversation), self.box: self._box(False, {"text": turn.said, "files": files})}
+        files = [
+            self.visitors.give(conversation.owner, self.store.picture_path(picture), self.box)
+            for picture in turn.uploads
+        ]
+        return {
+            **self._show(conversation.owner, conversation),
+            self.box: self._box(False, {"text": turn.said, "files": files}),
+        }
 
-    def rate(self, gaze: Gaze, current: str | None, event: gr.LikeData) -> Iterator[Update]:
-        conversation = self._find(current)
+    def rate(self, gaze: Gaze, current: str | None, event: gr.LikeData, request: gr.Request) -> Iterator[Update]:
+        conversation = self._find(request, current)
         path = self.store.path(conversation.leaf)
         verdicts: dict[bool | str, Verdict] = {
             True: "like", False: "dislike", self.texts.should_draw: "should_draw",
@@ -343,67 +365,67 @@ class Page:
                 yield {self.chat: gr.update(feedback_value=[])}  # what the click has changed in the browser alone
         yield {self.chat: gr.update(feedback_value=self._ratings(path))}
 
-    def stop(self, current: str | None) -> None:
-        run = self.turns.of(self._find(current)) if current else None
+    def stop(self, current: str | None, request: gr.Request) -> None:
+        run = self.turns.of(self._find(request, current)) if current else None
         if run is not None:
             run.cancel.set()
 
-    def retitle(self, gaze: Gaze, current: str | None, title: str) -> Update:
-        conversation = self._find(current)
+    def retitle(self, gaze: Gaze, current: str | None, title: str, request: gr.Request) -> Update:
+        conversation = self._find(request, current)
         if title.strip():
             conversation = self.store.change_conversation(conversation, title=title.strip()[:120])
-        return {self.list: self._list(conversation), self.title: conversation.title}
+        return {self.list: self._list(conversation.owner, conversation), self.title: conversation.title}
 
-    def remove(self, gaze: Gaze, current: str | None) -> Update:
-        conversation = self._find(current)
+    def remove(self, gaze: Gaze, current: str | None, request: gr.Request) -> Update:
+        conversation = self._find(request, current)
         if self._busy(conversation):
-            return self._show(conversation)
+            return self._show(conversation.owner, conversation)
         self.store.delete_conversation(conversation)
         gr.Info(self.texts.deleted)
         gaze.turn()
-        return self._show(None)
+        return self._show(conversation.owner, None)
 
-    async def bring_in(self, gaze: Gaze, file: str) -> AsyncGenerator[Update]:
+    async def bring_in(self, gaze: Gaze, file: str, request: gr.Request) -> AsyncGenerator[Update]:
         try:
-            conversation = await self.exchange.unpack(file)
+            conversation = await self.exchange.unpack(owner_of(request), file)
         except EaselError as error:
             _say(error)
             yield self._nothing()
             return
-        async for update in self._watch(gaze, conversation):
+        async for update in self._watch(gaze, conversation.owner, conversation):
             yield update
 
-    async def send_out(self, current: str | None) -> Path:
-        conversation = self._find(current)
+    async def send_out(self, current: str | None, request: gr.Request) -> Path:
+        conversation = self._find(request, current)
         try:
             return await self.exchange.pack(conversation)
         except (EaselError, OSError) as error:
             raise gr.Error(escape(str(error)), print_exception=False) from error
 
-    async def open_turn(self, gaze: Gaze, turn_id: str) -> AsyncGenerator[Update]:
+    async def open_turn(self, gaze: Gaze, turn_id: str, request: gr.Request) -> AsyncGenerator[Update]:
         """The conversation that the turn belongs to, on its branch."""
         try:
             turn = self.store.turn(turn_id)
         except EaselError as error:
             raise gr.Error(escape(str(error)), print_exception=False) from error
-        conversation = self._find(turn.conversation)
+        conversation = self._find(request, turn.conversation)
         hidden = turn.id not in [shown.id for shown in self.store.path(conversation.leaf)]
         if hidden and not self._busy(conversation):
             conversation = self.store.change_conversation(conversation, leaf=self.store.newest_leaf(turn))
-        async for update in self._watch(gaze, conversation):
+        async for update in self._watch(gaze, conversation.owner, conversation):
             yield update
 
-    def compare(self, gaze: Gaze, turn_id: str) -> Update:
+    def compare(self, gaze: Gaze, turn_id: str, request: gr.Request) -> Update:
         """A picture of the gallery, and what it is a change of."""
         try:
             turn = self.store.turn(turn_id)
         except EaselError as error:
             raise gr.Error(escape(str(error)), print_exception=False) from error
-        return self.comparison.show(self._find(turn.conversation), turn)
+        return self.comparison.show(self._find(request, turn.conversation), turn)
 
-    def change_panel(self, current: str | None, *panel: Any) -> None:
+    def change_panel(self, current: str | None, request: gr.Request, *panel: Any) -> None:
         if current:
-            conversation = self._find(current)
+            conversation = self._find(request, current)
             try:
                 self.store.change_conversation(conversation, **self._read_panel(*panel))
             except EaselError as error:
@@ -421,32 +443,38 @@ class Page:
         return [names.get(rating.verdict) if rating is not None else None for rating in ratings]
 
     async def _send(
-        self, gaze: Gaze, current: str | None, message: UserMessage, mode: Mode, panel: tuple[Any, ...]
+        self,
+        gaze: Gaze,
+        request: gr.Request,
+        current: str | None,
+        message: UserMessage,
+        mode: Mode,
+        panel: tuple[Any, ...],
     ) -> AsyncGenerator[Update]:
         """A refused message stays in the box."""
-        conversation = None
+        owner = owner_of(request)
         try:
             values = self._read_panel(*panel)
             if current:
-                conversation = self.store.change_conversation(self._find(current), **values)
+                conversation = self.store.change_conversation(self._find(request, current), **values)
             else:
-                conversation = self.store.create_conversation(OWNER, self.profile.name, **values)
+                conversation = self.store.create_conversation(owner, self.profile.name, **values)
             await self.turns.start(conversation, message, mode, conversation.leaf)
         except EaselError as error:
             _say(error)
             yield self._nothing()
             return
         yield {self.box: self._box(True, {"text": "", "files": []})}
-        async for update in self._watch(gaze, self.store.conversation(OWNER, conversation.id)):
+        async for update in self._watch(gaze, owner, self.store.conversation(owner, conversation.id)):
             yield update
 
-    async def _watch(self, gaze: Gaze, conversation: Conversation | None) -> AsyncGenerator[Update]:
+    async def _watch(self, gaze: Gaze, owner: str, conversation: Conversation | None) -> AsyncGenerator[Update]:
         """The conversation as it is, and again at every change while a turn is under way."""
         look = gaze.turn()
         if conversation is not None:  # its path may have changed since
-            conversation = self.store.conversation(OWNER, conversation.id)
+            conversation = self.store.conversation(owner, conversation.id)
         run = self.turns.of(conversation) if conversation is not None else None
-        yield self._show(conversation)
+        yield self._show(owner, conversation)
         if conversation is None or run is None:
             return
         path = self.store.path(conversation.leaf)
@@ -458,13 +486,13 @@ class Page:
         if gaze.turned == look:
             if run.variations and run.problem not in ("", STOPPED):  # of others, the turn itself tells
                 gr.Warning(escape(run.problem), duration=12)
-            yield self._show(self.store.conversation(OWNER, conversation.id))
+            yield self._show(owner, self.store.conversation(owner, conversation.id))
             if run.scores is not None and await run.scores and gaze.turned == look:
-                yield {self.chat: self._show(self.store.conversation(OWNER, conversation.id))[self.chat]}
+                yield {self.chat: self._show(owner, self.store.conversation(owner, conversation.id))[self.chat]}
         else:
             yield self._nothing()
 
-    def _show(self, conversation: Conversation | None) -> Update:
+    def _show(self, owner: str, conversation: Conversation | None) -> Update:
         run = self.turns.of(conversation) if conversation is not None else None
         path = self.store.path(conversation.leaf) if conversation is not None else []
         later = bool(path) and run is None and self.store.newest_leaf(path[-1]) != path[-1].id
@@ -478,7 +506,7 @@ class Page:
             self.box: self._box(run is not None),
             self.current: conversation_id,
             self.saved: conversation_id,
-            self.list: self._list(conversation),
+            self.list: self._list(owner, conversation),
             self.manage: gr.Accordion(visible=bool(path)),
             self.title: conversation.title if conversation is not None else "",
             self.confirm: gr.Row(visible=False),
@@ -505,8 +533,8 @@ class Page:
         buttons = {"submit_btn": not running, "stop_btn": running, "interactive": True}
         return gr.update(**buttons) if value is None else gr.update(value=value, **buttons)
 
-    def _list(self, conversation: Conversation | None) -> Any:
-        choices = [(entry.title or self.texts.untitled, entry.id) for entry in self.store.conversations(OWNER)]
+    def _list(self, owner: str, conversation: Conversation | None) -> Any:
+        choices = [(entry.title or self.texts.untitled, entry.id) for entry in self.store.conversations(owner)]
         chosen = conversation.id if conversation is not None else None
         return gr.Radio(choices=choices, value=chosen if chosen in [entry[1] for entry in choices] else None)
 
@@ -516,14 +544,14 @@ class Page:
         settings = replace(self.profile.settings, **parse_size(size), steps=int(steps), guidance=float(guidance))
         return {"seed": int(seed), "seeds": seeds, "settings": settings.to_json()}
 
-    def _find(self, conversation_id: str | None) -> Conversation:
+    def _find(self, request: gr.Request, conversation_id: str | None) -> Conversation:
         try:
-            return self.store.conversation(OWNER, conversation_id or "")
+            return self.store.conversation(owner_of(request), conversation_id or "")
         except EaselError as error:
             raise gr.Error(escape(str(error)), print_exception=False) from error
 
-    def _last(self, current: str | None) -> tuple[Conversation | None, Turn | None]:
-        conversation = self._find(current)
+    def _last(self, request: gr.Request, current: str | None) -> tuple[Conversation, Turn | None]:
+        conversation = self._find(request, current)
         path = self.store.path(conversation.leaf)
         return conversation, path[-1] if path else None
 
@@ -540,12 +568,12 @@ def _say(error: EaselError) -> None:
     gr.Warning(escape(str(error)), duration=12)
 
 
-def mount_pages(app: Any, pages: dict[str, gr.Blocks], pictures: Path) -> None:
+def mount_pages(app: Any, pages: dict[str, gr.Blocks], visitors: Visitors) -> None:
     """Each page at its path; "/" must come last."""
     for path, blocks in sorted(pages.items(), key=lambda page: -len(page[0])):
         blocks.queue(default_concurrency_limit=None, api_open=False)
         gr.mount_gradio_app(
             app, blocks, path, footer_links=[], run_history=False, ssr_mode=False, show_error=True,
-            enable_monitoring=False, max_file_size="1gb", allowed_paths=[str(pictures)], pwa=False, mcp_server=False,
+            enable_monitoring=False, max_file_size="1gb", pwa=False, mcp_server=False, auth_dependency=visitors.name,
             **look(),
         )  # fmt: skip

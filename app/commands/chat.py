@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-env",
         metavar="VAR",
         help="environment variable with the key that programs must send to /v1, /mcp and /metrics; several keys are"
-        " separated by spaces (without it, only programs on this machine are answered). It does not lock the page",
+        " separated by spaces (without it, only programs on this machine are answered). It does not lock the page:"
+        " `easel users add` does",
     )
     parser.add_argument(
         "--allow-host",

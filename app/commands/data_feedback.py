@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.accounts import owner_named
 from app.commands.eval_dialog import add_model_arguments, profile_of, start_client
 from app.conversation import history
 from app.errors import EaselError
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     found: list[Correction] = []
     left_out: Counter[str] = Counter()
     try:
-        ratings = store.ratings(args.owner)
+        ratings = store.ratings(args.owner and owner_named(args.store, args.owner))
         forced = _forced(args, store, ratings) if args.ask else {}
         for rating in ratings:
             try:

@@ -13,6 +13,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from app.accounts import owner_named
 from app.errors import EaselError
 from app.exchange import pack, unpack
 from app.store import OWNER, Store
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     if what == "import":
         add("file", type=Path, help="a ZIP that Easel exported")
     add("--store", type=Path, required=True, help="the app's data folder (`easel chat --data-dir`)")
-    add("--owner", default=OWNER, help="whose conversations (%(default)s: those of the page)")
+    add("--owner", default=OWNER, help="a user's name (%(default)s: what was said without sign-in)")
     if what == "export":
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("--conversation", metavar="ID", help="one of them")
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
     if what == "export" and not (args.store / "easel.sqlite3").is_file():
         raise EaselError(f"{args.store} is no data folder of the app: easel.sqlite3 is missing.")
     with contextlib.closing(Store(args.store)) as store:
+        args.owner = owner_named(args.store, args.owner)
         return _export(store, args) if what == "export" else _import(store, args)
 
 

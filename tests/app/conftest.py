@@ -6,9 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
+from app import accounts
 from app.profiles import PROFILES, Profile
 from app.store import Conversation, Store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Checking a password costs time on purpose; the tests check many."""
+    with pytest.MonkeyPatch.context() as patch:
+        cheap = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+        patch.setattr(accounts, "_HASHER", cheap)
+        patch.setattr(accounts, "_NOBODY", cheap.hash("nobody's"))
+        yield
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from app import store as module
+from app.database import MIGRATIONS
 from app.errors import InputRefused, NotFound, StoreError
 from app.store import INTERRUPTED, Conversation, Store, Turn
 
@@ -190,7 +191,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     Store(tmp_path).close()
     with sqlite3.connect(tmp_path / "easel.sqlite3") as db:
-        db.execute(f"PRAGMA user_version={len(module.MIGRATIONS) + 1}")
+        db.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
     with pytest.raises(StoreError, match="newer Easel"):
         Store(tmp_path)
 
@@ -230,7 +231,7 @@ def test_ratings_that_do_not_fit_are_refused(store: Store, conversation: Convers
 
 def test_a_folder_of_the_first_version_gets_its_ratings(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "easel.sqlite3") as db:
-        db.executescript(f"{module.MIGRATIONS[0]} PRAGMA user_version=1;")
+        db.executescript(f"{MIGRATIONS[0]} PRAGMA user_version=1;")
     store = Store(tmp_path)
     conversation = store.create_conversation("local", "storybook", {})
     store.rate(add(store, conversation, "hello"), "like")

@@ -15,8 +15,9 @@ from PIL import Image
 from app import store as store_module
 from app import upkeep
 from app.cli import main
+from app.database import MIGRATIONS
 from app.errors import EaselError, StoreError
-from app.store import MIGRATIONS, Conversation, Store, picture_file
+from app.store import Conversation, Store, picture_file
 from app.upkeep import backup, check, collect, restore
 
 
