@@ -61,7 +61,6 @@ def test_outside_the_region_the_source_stays(pipeline: Pipeline) -> None:
         assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize(("negative", "first"), [("", 1), ("blurred", 2)])
 def test_a_seed_of_its_own_gives_another_picture_of_the_same_change(pipeline: Pipeline) -> None:
     source, free = drawn(pipeline, FOX), drawn(pipeline, replace(SNOW, edit=EditSettings(0.4, threshold=0)))
     apart = (free.trajectory.clean[-1] - source.trajectory.clean[-1]).abs().mean(1)
@@ -78,6 +77,7 @@ def test_a_seed_of_its_own_gives_another_picture_of_the_same_change(pipeline: Pi
     assert (whole.latents != free.latents).float().mean() > 0.9
 
 
+@pytest.mark.parametrize(("negative", "first"), [("", 1), ("blurred", 2)])
 def test_the_first_step_asks_only_for_what_is_not_known(
     pipeline: Pipeline, negative: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
