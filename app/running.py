@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -133,7 +133,7 @@ class RunningTurns:
         self.check_idle(conversation)
         core.check_message(message, mode)
         if conversation.seeds == "vary" and any(turn.picture for turn in self._store.path(parent)):
-            conversation = self._store.change_conversation(conversation, seed=new_seed())
+            conversation = replace(self._store.change_conversation(conversation, seed=new_seed()), seeds="vary")
         cancel = asyncio.Event()
         run = await self._begin(
             conversation,

@@ -190,7 +190,7 @@ def top(**values: Any) -> Change:
         (turn(0, picture="0" * 32), "is not listed"),
         (turn(0, picture="../../../etc/passwd"), "damaged .turns.0.picture"),
         (turn(0, status="loved"), "damaged .turns.0.status"),
-        (turn(0, base="ff" * 12), "into other words"),
+        (turn(0, base="ff" * 12), "is made of another"),
         (turn(0, draw_probability=7), "damaged .turns.0.draw_probability"),
         (turn(0, settings={"steps": 10**9}), "Steps must be"),
         (turn(0, rating={"verdict": "like"}), "damaged .turns.0.rating"),

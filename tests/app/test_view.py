@@ -77,7 +77,7 @@ def test_nothing_hostile_becomes_html(store: Store, conversation: Conversation, 
         assert tags.found <= ours | {"button", "span"}
         names = {name for name, _ in tags.attributes}
         known = {"class", "href", "target", "rel", "src", "alt", "width", "height", "style", "role"}
-        assert names <= known | {"type", "name", "value", "title", "disabled", "hidden"}
+        assert names <= known | {"type", "name", "value", "title", "disabled", "hidden", "open"}
         addresses = [value or "" for name, value in tags.attributes if name in ("src", "href")]
         assert all(re.fullmatch(r"/v1/pictures/[ef]+\.png", address) for address in addresses)
         markdown = re.split(r"(?:^|\n\n)<(?=figure|details|div)", message["content"])[0]
