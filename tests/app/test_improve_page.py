@@ -100,7 +100,7 @@ def test_a_run(page: Page, url: str, models: FakeModels, control: Path) -> None:
     (control / "slow").touch()
     page.click("#improve-start")
     page.wait_for_selector(".improve-stages li[data-mark=now]:has-text('Training') .easel-bar")
-    page.wait_for_selector(".improve-curve polyline")
+    page.wait_for_selector(".improve-curve svg")
     shoot(page, "improve-running")
     page.click("#improve-stop")
     page.wait_for_selector(".improve-run[data-state=stopped]")
