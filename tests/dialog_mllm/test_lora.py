@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from app.cli import main as easel
-from dialog_mllm.lora import AdapterSettings, attach, load_adapted, merge, save_adapter
 from dialog_mllm.card import source
 from dialog_mllm.client import DialogClient
 from dialog_mllm.data import Batches, PictureCache
 from dialog_mllm.evaluation import answer_offline, turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune
 from dialog_mllm.fit import Dialogues, FitConfig, TrainingError, learn
+from dialog_mllm.lora import AdapterSettings, attach, load_adapted, merge, save_adapter
 from dialog_mllm.model import build_base, load_base, save_base
 from dialog_mllm.records import read_records
 from dialog_mllm.server import ServerSettings, VllmServer
