@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.accounts import SESSION_DAYS, Accounts, User
 from app.caller import PROGRAM, Caller, as_user, caller_of, set_caller
@@ -39,7 +39,9 @@ class SignIn:
         if scope["type"] == "http":
             try:
                 caller = self._caller(scope)
-                if caller is not None:
+                if caller is None:
+                    send = _saying_so(send)
+                else:
                     set_caller(scope, caller)
                     receive, send = await self.gate.admit(scope, receive, send, caller.owner)
             except NotSignedIn:
@@ -108,6 +110,17 @@ def let_in(response: Response, token: str, request: Request) -> Response:
 def way_back(path: str) -> str:
     """Where to go after signing in: a path of this server and nothing else."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
+
+
+def _saying_so(send: Send) -> Send:
+    """A page that is still open learns from /health that its session is over."""
+
+    async def saying(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["X-Easel-Session"] = "none"
+        await send(message)
+
+    return saying
 
 
 def _to_sign_in(scope: Scope) -> Response:

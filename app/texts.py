@@ -327,6 +327,7 @@ class PeopleTexts:
     wrong: str
     too_many: str
     sign_out: str
+    ended: str
     to_chat: str
     account: str
     admin: str
@@ -376,6 +377,7 @@ PEOPLE = {
         wrong="The name or the password is wrong.",
         too_many="Too many tries. Wait {} seconds, then try again.",
         sign_out="Sign out",
+        ended="You are signed out. Copy what you have written, then reload the page to sign in.",
         to_chat="To the chat",
         account="Account",
         admin="Administration",
@@ -423,6 +425,7 @@ PEOPLE = {
         wrong="用户名或密码不正确。",
         too_many="尝试次数过多，请等待 {} 秒后再试。",
         sign_out="退出登录",
+        ended="你已退出登录。请先复制已输入的内容，再刷新页面重新登录。",
         to_chat="返回聊天",
         account="账户",
         admin="管理",

@@ -25,7 +25,7 @@ from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
 from app.shelf import DOWNLOAD, Exchange, Finder
 from app.store import SEEDS, Conversation, Seeds, Store, Turn, Verdict, new_seed
-from app.texts import Texts
+from app.texts import PEOPLE, Texts
 from app.view import show_turns
 from app.visitor import Visitors, owner_of
 
@@ -136,7 +136,8 @@ class Page:
         with gr.Column(elem_id="easel"):
             gr.HTML(
                 f'<div id="status" role="status" data-warming="{escape(texts.warming)}"'
-                f' data-gone="{escape(texts.gone)}" data-failed="{escape(texts.failed_start)}" hidden></div>'
+                f' data-gone="{escape(texts.gone)}" data-failed="{escape(texts.failed_start)}"'
+                f' data-ended="{escape(PEOPLE[texts.language].ended)}" hidden></div>'
             )
             self.chat = gr.Chatbot(
                 elem_id="chat",

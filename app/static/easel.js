@@ -11,10 +11,12 @@
     if (!line) return setTimeout(ask, 250);
     let state = "gone", text = line.dataset.gone, error = "";
     try {
-      const answer = await (await fetch(root + "health", { cache: "no-store" })).json();
-      state = answer.status;
-      text = { "warming up": line.dataset.warming, failed: line.dataset.failed }[state] || "";
-      error = answer.error || "";
+      const reply = await fetch(root + "health", { cache: "no-store" });
+      const answer = await reply.json();
+      const out = reply.headers.get("x-easel-session") === "none";
+      state = out ? "failed" : answer.status;
+      text = out ? line.dataset.ended : { "warming up": line.dataset.warming, failed: line.dataset.failed }[state] || "";
+      error = out ? "" : answer.error || "";
     } catch (_) { /* the server is gone */ }
     line.textContent = [text, error].filter(Boolean).join(" ");
     line.dataset.state = state;

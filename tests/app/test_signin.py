@@ -154,6 +154,8 @@ def test_in_and_out(world: World) -> None:
     assert http.post("/signout").headers["location"] == "/signin"
     http.cookies.set(COOKIE, kept)
     assert http.get("/account", headers=HTML).status_code == 303  # the session is over, not only the cookie
+    assert http.get("/health").headers["x-easel-session"] == "none"
+    assert "x-easel-session" not in world.signed_in(world.anna).get("/health").headers
 
 
 def test_behind_https_the_cookie_goes_nowhere_else(world: World) -> None:

@@ -93,8 +93,11 @@ def test_two_users(browser: Browser, url: str, accounts: Accounts) -> None:
         anna.get_by_text("Added: cleo").wait_for()
         anna.get_by_role("link", name="To the chat").click()
         wait_for_chat(anna)
-        anna.get_by_role("button", name="Sign out").click()
-        anna.wait_for_url("**/signin")
+        other = hers.new_page()
+        other.goto(f"{url}/account")
+        other.get_by_role("button", name="Sign out", exact=True).click()
+        other.wait_for_url("**/signin")
+        anna.get_by_text("You are signed out").wait_for()  # what stands in the box is not lost by it
         anna.goto(url)
         anna.wait_for_selector("[name=password]")
         assert errors == []
