@@ -38,13 +38,13 @@ def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
     if what == "export" and not (args.store / "easel.sqlite3").is_file():
         raise EaselError(f"{args.store} is no data folder of the app: easel.sqlite3 is missing.")
     with contextlib.closing(Store(args.store)) as store:
-        args.owner = owner_named(args.store, args.owner)
-        return _export(store, args) if what == "export" else _import(store, args)
+        owner = owner_named(args.store, args.owner)
+        return _export(store, owner, args) if what == "export" else _import(store, owner, args)
 
 
-def _export(store: Store, args: argparse.Namespace) -> dict[str, Any]:
+def _export(store: Store, owner: str, args: argparse.Namespace) -> dict[str, Any]:
     one = args.conversation
-    conversations = store.conversations(args.owner) if args.all else [store.conversation(args.owner, one)]
+    conversations = store.conversations(owner) if args.all else [store.conversation(owner, one)]
     if not conversations:
         raise EaselError(f"{args.owner} has no conversations in {args.store}.")
     if args.out.exists():
@@ -64,5 +64,5 @@ def _export(store: Store, args: argparse.Namespace) -> dict[str, Any]:
     return {**result, "lost_pictures": list(packed.lost)} if packed.lost else result
 
 
-def _import(store: Store, args: argparse.Namespace) -> dict[str, Any]:
-    return {"conversations": {found.id: found.title for found in unpack(store, args.owner, args.file)}}
+def _import(store: Store, owner: str, args: argparse.Namespace) -> dict[str, Any]:
+    return {"conversations": {found.id: found.title for found in unpack(store, owner, args.file)}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from app.accounts import Accounts
 from app.cli import main as easel
 from app.commands import data_feedback
 from app.store import Conversation, Store, Turn
@@ -153,7 +155,12 @@ def test_the_dialog_model_fills_in_what_nobody_answered(
 def test_only_one_owner_if_so_wished(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chat.store.rate(chat.say("hello", None, "Hi!"), "like")
     assert feedback(chat, tmp_path / "out", "--owner", "somebody") == 1
-    assert "None of 0 ratings can be learnt from." in capsys.readouterr().err
+    assert "There is no user 'somebody'" in capsys.readouterr().err
+    with contextlib.closing(Accounts(chat.store.folder)) as accounts:
+        anna = accounts.add("anna", "a long password", admin=True)
+        assert feedback(chat, tmp_path / "out", "--owner", "anna") == 1
+        assert "None of 0 ratings can be learnt from." in capsys.readouterr().err
+        accounts.remove(anna)
 
 
 def test_what_cannot_be_used_is_said(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -311,7 +311,8 @@ def test_the_commands(store: Store, full: Conversation, tmp_path: Path, capsys: 
         (["export", "--store", str(tmp_path), "--all", "--out", out], "no data folder"),
         (["export", "--store", folder, "--conversation", "x", "--out", out], "does not exist"),
         (["export", "--store", folder, "--all", "--out", str(tmp_path / "no" / "x.zip")], "cannot be written"),
-        (["export", "--store", folder, "--all", "--owner", "nobody", "--out", out], "nobody has no conversations"),
+        (["export", "--store", folder, "--all", "--owner", "api", "--out", out], "api has no conversations"),
+        (["export", "--store", folder, "--all", "--owner", "anna", "--out", out], "There is no user 'anna'"),
         (["import", str(tmp_path / "gone.zip"), "--store", folder], "cannot be read"),
     ):
         assert main(wrong) == 1
