@@ -16,7 +16,7 @@ import gradio as gr
 
 from app.errors import EaselError
 from app.improve_texts import ImproveTexts
-from app.improve_view import name_of, show_feedback, show_run, show_versions
+from app.improve_view import name_of, say_worse, show_feedback, show_run, show_versions
 from app.improving import OPEN, Improver, RunSize
 from app.texts import Texts
 from dialog_mllm.adapters import ORIGINAL, NotConfirmed
@@ -190,15 +190,17 @@ class ImprovePage:
         )
 
     def take(self, anyway: bool = False) -> Update:
-        return self._through(self.gate, lambda: self.improver.activate(anyway))
+        run = self.improver.look()
+        version = run.version if run is not None else ""
+        return self._through(self.gate, version, lambda: self.improver.activate(anyway))
 
     def switch(self, name: str | None, anyway: bool = False) -> Update:
         if name is None:
             return {self.seen: gr.skip()}
-        return self._through(self.choice_gate, lambda: self.improver.live.activate(name, anyway))
+        return self._through(self.choice_gate, name, lambda: self.improver.live.activate(name, anyway))
 
     def roll_back(self) -> Update:
-        return self._through(self.choice_gate, self.improver.live.roll_back)
+        return self._through(self.choice_gate, ORIGINAL, self.improver.live.roll_back)
 
     def throw_out(self, name: str | None) -> Update:
         if name is None:
@@ -212,16 +214,18 @@ class ImprovePage:
 
     # Inside
 
-    def _through(self, gate: _Gate, change: Callable[[], Any]) -> Update:
+    def _through(self, gate: _Gate, version: str, change: Callable[[], Any]) -> Update:
         """A change of what is served; one that must be confirmed opens the gate."""
+        words = self.words
         try:
             change()
-        except NotConfirmed as error:
-            return gate.opened(str(error))
+        except NotConfirmed:
+            worse = self.improver.live.registry.version(version).worse
+            return gate.opened(f"{version}: {words.not_measured}" if worse is None else say_worse(worse, words))
         except (EaselError, DialogError) as error:
             _say(error)
             return {**gate.closed(), **self.show(None)}
-        gr.Info(self.words.now_active.format(name=name_of(self.improver.live.now.name, self.words)))
+        gr.Info(words.now_active.format(name=name_of(self.improver.live.now.name, words)))
         return {**gate.closed(), **self.show(None)}
 
     def _do(self, what: Callable[[], Any]) -> Update:

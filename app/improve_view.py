@@ -97,11 +97,9 @@ def show_scores(run: Run, texts: ImproveTexts) -> str:
     if not run.scores:
         return ""
     rows = run.scores["held_out"]
-    if run.worse:
-        kind, measures = "worse", ", ".join(texts.measures.get(name, name) for name in run.worse)
-    else:
-        kind, measures = ("better" if any(row["says"] == "keep" for row in rows) else "same"), ""
-    verdict = f'<p class="improve-verdict" data-found="{kind}">{texts.found[kind].format(measures=measures)}</p>'
+    kind = "worse" if run.worse else "better" if any(row["says"] == "keep" for row in rows) else "same"
+    said = say_worse(run.worse, texts) if run.worse else texts.found[kind]
+    verdict = f'<p class="improve-verdict" data-found="{kind}">{said}</p>'
     parts = [
         _scores(texts.on_held_out, "", rows, run, texts),
         _scores(texts.on_feedback, f" <small>({texts.on_feedback_info})</small>", run.scores["feedback"], run, texts),
@@ -110,6 +108,10 @@ def show_scores(run: Run, texts: ImproveTexts) -> str:
         f'<section class="improve-scores"><h3>{texts.before_after}</h3>{verdict}{"".join(parts)}'
         f'<p class="easel-hint">{texts.interval}</p></section>'
     )
+
+
+def say_worse(measures: Sequence[str], texts: ImproveTexts) -> str:
+    return texts.found["worse"].format(measures=", ".join(texts.measures.get(name, name) for name in measures))
 
 
 def _scores(title: str, more: str, rows: Sequence[Mapping[str, Any]], run: Run, texts: ImproveTexts) -> str:

@@ -111,7 +111,7 @@ def test_a_run(page: Page, url: str, models: FakeModels, control: Path) -> None:
     page.wait_for_selector(".improve-verdict[data-found=worse]")
     assert page.locator("tr[data-measure=prompt_correct]").first.inner_text().startswith("Refined prompt right")
     page.click("#improve-use")
-    page.wait_for_selector(".improve-gate:has-text('v1 is worse than original') >> visible=true")
+    page.wait_for_selector(".improve-gate:has-text('Worse than before')")
     shoot(page, "improve-worse")
     live = models.dialog.live
     assert isinstance(live, LiveAdapters) and live.now.name == ORIGINAL, "not before the second click"
