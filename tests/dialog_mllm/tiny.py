@@ -41,9 +41,11 @@ SCRIPT = [
     ("Ċ", DRAW, 8.0), ("Ċ", TALK[0], 7.0), (DRAW, "f", 12.0), ("f", "o", 12.0), ("o", "x", 12.0), ("x", END, 12.0),
     *((here, there, 12.0) for here, there in zip(TALK, TALK[1:] + TALK[0], strict=True)),
 ]  # fmt: skip
-# A model that was never taught the protocol, to which "<draw>" is six tokens, and a context for its instructions.
+# A model that was never taught the protocol, to which "<draw>" is four tokens, and a context for its instructions.
 FOREIGN_SPECIAL_TOKENS = [token for token in SPECIAL_TOKENS if token not in (DRAW, SWITCH)]
-FOREIGN_SCRIPT = [(here, there, 12.0) for here, there in itertools.pairwise(("Ċ", *DRAW, *"fox", END))]
+FOREIGN_SCRIPT = [
+    (here, there, 12.0) for here, there in itertools.pairwise(("Ċ", "<", "dr", "aw", ">", "fo", "x", END))
+]
 FOREIGN_CONTEXT = 4096
 IMAGE_TOKENS = 16  # (128 / 16)² patches, 2 by 2 shuffled into one
 
