@@ -116,7 +116,7 @@ class Page:
                     )
                     self.keep = gr.Button(texts.keep, size="sm", min_width=60)
             self.exchange.build_import()
-            self.person = gr.HTML(elem_id="person")
+            self.person = gr.HTML(elem_id="person", visible=self.visitors.name is not None)
             gr.HTML(
                 f'<div id="corner"><a href="{texts.other_path}">{texts.other}</a><button type="button"'
                 f' data-easel="theme" title="{texts.theme}" aria-label="{texts.theme}">◐</button></div>'
