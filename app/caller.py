@@ -8,7 +8,7 @@ so does whoever may use the API.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ def caller_of(scope: Mapping[str, Any], otherwise: Caller = PROGRAM) -> Caller:
     return scope.get(_KEY, otherwise)
 
 
-def set_caller(scope: dict[str, Any], caller: Caller) -> None:
+def set_caller(scope: MutableMapping[str, Any], caller: Caller) -> None:
     scope[_KEY] = caller
 
 

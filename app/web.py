@@ -119,10 +119,9 @@ class Page:
                     )
                     self.keep = gr.Button(texts.keep, size="sm", min_width=60)
             self.exchange.build_import()
-            self.person = gr.HTML(elem_id="person")
-            improve = (
-                "" if self.visitors.name else f'<a href="{texts.improve_path}">{texts.improve}</a>'
-            )  # else the admins
+            self.person = gr.HTML(elem_id="person", visible=self.visitors.name is not None)
+            # Where people sign in, that is for administrators: their greeting has it.
+            improve = "" if self.visitors.name else f'<a href="{texts.improve_path}">{texts.improve}</a>'
             gr.HTML(
                 f'<div id="corner">{improve}<a href="{texts.other_path}">{texts.other}</a><button type="button"'
                 f' data-easel="theme" title="{texts.theme}" aria-label="{texts.theme}">◐</button></div>'
