@@ -507,20 +507,29 @@ def side_by_side(a: Path, b: Path, measures: Sequence[str], last_turns: bool = F
 
 
 def read_curve(file: Path) -> Curve:
-    """A file that is being written may end in half a line, which is left out."""
+    """The training writes the file meanwhile: a line that is not whole yet is left out."""
     try:
         with file.open(newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if None not in row.values()]
-    except OSError:
+            rows = list(filter(None, map(_numbers, csv.DictReader(stream))))
+    except (OSError, csv.Error):
         return Curve()
 
     def points(key: str) -> tuple[tuple[float, float], ...]:
-        return tuple((float(row["minutes"]), float(row[key])) for row in rows if row.get(key))
+        return tuple((row["minutes"], row[key]) for row in rows if key in row)
 
-    last = rows[-1] if rows else {"step": 0, "minutes": 0.0}
-    return Curve(
-        points("train_loss"), points("loss"), points("switch_accuracy"), int(last["step"]), float(last["minutes"])
-    )
+    last = rows[-1] if rows else {"step": 0.0, "minutes": 0.0}
+    return Curve(points("train_loss"), points("loss"), points("switch_accuracy"), int(last["step"]), last["minutes"])
+
+
+def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
+    """What stands in a line of the curve; nothing where that is no line."""
+    if None in row or None in row.values():
+        return {}
+    try:
+        values = {str(key): float(value) for key, value in row.items() if value}
+    except ValueError:
+        return {}
+    return values if {"step", "minutes"} <= values.keys() else {}
 
 
 def _count(told: str) -> tuple[int, int]:

@@ -45,8 +45,8 @@ def main() -> None:
         (out / "train-00000.jsonl").write_text("{}\n")
         print(json.dumps({"records": 2}))
     elif command == "finetune":
-        with (out / "curve.csv").open("a") as curve:
-            curve.write("step,minutes,train_loss,loss,switch_accuracy\n10,0.5,2.0,,\n10,1.0,,1.5,0.9\n")
+        curve = "step,minutes,train_loss,loss,switch_accuracy\n10,0.5,2.0,,\n10,1.0,,1.5,0.9\n"
+        (out / "curve.csv").write_text(curve)
         try:
             while (control / "slow").exists():
                 time.sleep(0.05)

@@ -198,7 +198,10 @@ def test_what_cannot_be_done_is_said(
     assert Improver(tmp_path / "b", store, foreign, FakeServed(None)).unavailable == "foreign"
 
 
-def test_half_a_line_of_the_curve_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "end", ["20,1.", "20", "step,minutes,train_loss,loss,switch_accuracy", "2\x000,1,1,1,1", ",,,,"]
+)
+def test_a_line_that_is_not_whole_is_left_out(tmp_path: Path, end: str) -> None:
     file = tmp_path / "curve.csv"
-    file.write_text("step,minutes,train_loss,loss,switch_accuracy\n10,0.5,2.0,,\n20,1.")
+    file.write_text(f"step,minutes,train_loss,loss,switch_accuracy\n10,0.5,2.0,,\n{end}")
     assert (read_curve(file).steps, read_curve(file).train) == (10, ((0.5, 2.0),))
