@@ -234,7 +234,15 @@ def test_ones_own_account(world: World) -> None:
 def test_the_administration(world: World) -> None:
     http = world.signed_in(world.anna)
     page = http.get("/admin").text
-    for fact in ("anna", "ben", "administrator", "dialog: ready", "MB in the data folder", "under way: 0", "are drawn: 0"):
+    for fact in (
+        "anna",
+        "ben",
+        "administrator",
+        "dialog: ready",
+        "MB in the data folder",
+        "under way: 0",
+        "are drawn: 0",
+    ):
         assert fact in page
     assert "secret" not in page, "administrators see how much others have, not what"
     added = http.post("/admin", data={"do": "add", "name": "dora", "password": GOOD})

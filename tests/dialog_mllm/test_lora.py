@@ -19,8 +19,9 @@ from dialog_mllm.data import Batches, PictureCache
 from dialog_mllm.evaluation import answer_offline, turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune
 from dialog_mllm.fit import Dialogues, FitConfig, TrainingError, learn
-from dialog_mllm.lora import AdapterSettings, attach, load_adapted, merge, save_adapter
+from dialog_mllm.lora import WEIGHTS, AdapterSettings, attach, load_adapted, merge, save_adapter
 from dialog_mllm.model import build_base, load_base, save_base
+from dialog_mllm.protocol import Reply
 from dialog_mllm.records import read_records
 from dialog_mllm.server import ServerSettings, VllmServer
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
@@ -167,14 +168,15 @@ def test_two_processes_do_what_one_does_with_twice_the_batches(root, base, tmp_p
 
 
 @pytest.mark.slow
-async def test_vllm_serves_the_merged_model(base, adapter, root, tmp_path):
-    merge(base, adapter, tmp_path / "merged")
-    turns = list(turns_of(read_records([root / "test.jsonl"], 2)))
-    expected = answer_offline(turns, *load_base(tmp_path / "merged"), max_tokens=12)
+async def test_vllm_serves_the_merged_model(root, tmp_path):
+    """The shipped base and adapter as one folder: replies as transformers computes them, token for token."""
+    merge(WEIGHTS / "base", WEIGHTS / "adapter", tmp_path / "merged")
+    turns = list(turns_of(read_records([root / "test.jsonl"], 1)))
+    expected = answer_offline(turns, *load_base(tmp_path / "merged"), max_tokens=40)
     with VllmServer(tmp_path / "merged", None, ServerSettings(threads=1, kv_cache_mb=64), tmp_path) as server:
         server.wait_ready(600)
-        client = DialogClient(server.base_url, server.api_key, max_tokens=12)
+        client = DialogClient(server.base_url, server.api_key, max_tokens=40)
         for turn in expected:
-            if turn.reply is not None and turn.reply.kind == "text":
-                *_, reply = [event async for event in client.reply(turn.history)]
-                assert reply.content == turn.reply.content
+            assert turn.reply is not None
+            *_, reply = [event async for event in client.reply(turn.history)]
+            assert isinstance(reply, Reply) and reply.content == turn.reply.content
