@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from app.errors import EaselError, InputRefused, StoreError
-from app.models import READY, WARMING
+from app.models import FRESH_RANK, READY, WARMING
 from app.profiles import Profile
 from app.store import Store
 from dialog_mllm import launcher
@@ -298,7 +298,7 @@ class Improver:
         records = int(run.feedback.get("records", 1))
         times = round(FEEDBACK_SHARE / (1 - FEEDBACK_SHARE) * size.replay / max(1, records))
         repeats = [folder / "feedback"] * min(MOST_REPEATS, max(1, times))
-        adapter: list[Any] = ["--rank", 32, "--alpha", 32]  # a fresh one
+        adapter: list[Any] = ["--rank", FRESH_RANK, "--alpha", FRESH_RANK]  # a fresh one
         if run.parent != ORIGINAL:
             adapter = ["--adapter", self.live.registry.adapter(run.parent)]
         elif self._profile.adapter:

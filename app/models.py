@@ -20,10 +20,10 @@ from app.logs import say
 from app.profiles import Profile
 from dialog_mllm.adapters import Adapters, takes_adapters
 from dialog_mllm.client import DialogClient
-from dialog_mllm.errors import DialogError, DialogUnavailable
+from dialog_mllm.errors import DialogError, DialogUnavailable, ServerFailed
 from dialog_mllm.messages import Message
 from dialog_mllm.protocol import Reply
-from dialog_mllm.server import ServerSettings, VllmServer
+from dialog_mllm.server import ServerSettings, VllmServer, adapter_rank
 from dialog_mllm.switching import LiveAdapters, Served
 from generator.errors import CheckpointError, EngineClosed, GeneratorError, RequestError
 from generator.request import DrawRequest, Upload
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from generator.engine import Backbone, Engine, Job, Progress
 
 READY, WARMING, FAILED = "ready", "warming up", "failed"
+FRESH_RANK = 32  # of an adapter that the Improve page makes where there is none to go on from
 PATIENCE = 600.0  # seconds that a message waits for a model that is still starting
 
 log = logging.getLogger(__name__)
@@ -76,14 +77,15 @@ class DialogModel:
             return
         # Not every model that vLLM serves takes adapters: it would not start.
         changing = adapters is not None and (bool(profile.adapter) or takes_adapters(profile.dialog))
+        kept = Adapters(adapters, profile.dialog) if changing and adapters is not None else None
         settings = ServerSettings(
             max_images=profile.max_images, max_model_len=profile.max_model_len,
-            runtime_adapters=changing, **vllm_device(),
+            runtime_adapters=changing, max_lora_rank=largest_rank(profile.adapter, kept), **vllm_device(),
         )  # fmt: skip
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
         self._client = DialogClient(lambda: server.base_url, server.api_key, server.model_name, **asking)
-        if changing and adapters is not None:
-            self.live = LiveAdapters(server, Adapters(adapters, profile.dialog), profile.adapter_sha256)
+        if kept is not None:
+            self.live = LiveAdapters(server, kept, profile.adapter_sha256)
 
     @property
     def state(self) -> str:
@@ -225,6 +227,18 @@ class GeneratorModel:
             engine.pipeline.check(replace(request, steps=2))
             request = replace(request, steps=2)
         engine.submit(request).result()
+
+
+def largest_rank(adapter: str, kept: Adapters | None) -> int:
+    """What vLLM must be ready for. Every adapter is computed at this rank, so that more than is needed costs time."""
+    folders = [Path(adapter)] if adapter else []
+    if kept is not None:
+        folders += [kept.adapter(version.name) for version in kept.versions()]
+    ranks = [FRESH_RANK]
+    for folder in folders:
+        with contextlib.suppress(ServerFailed):  # a damaged one is named when it is loaded
+            ranks.append(adapter_rank(str(folder)))
+    return max(ranks)
 
 
 def load_generator(source: str, precision: str = "", t5_8bit: bool = False, offload: bool = False) -> Backbone[Any]:

@@ -83,7 +83,7 @@ def build_app(
     app.state.turns = turns
 
     app.add_middleware(ChooseLanguage)
-    if accounts is not None:
+    if accounts is not None and gate is not None:
         app.add_middleware(SignIn, accounts=accounts, access=access, gate=gate)
         app.include_router(People(accounts, turns, metered.health, metrics).router)
     app.add_middleware(Guard, access=access)
