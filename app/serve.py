@@ -57,6 +57,7 @@ def build_app(
     store: Store,
     models: Models,
     access: Access | None = None,
+    *,
     filters: Sequence[Filter] = (),
     patience: float = 0.0,
     accounts: Accounts | None = None,
@@ -143,7 +144,9 @@ def serve(
         people = accounts if accounts.users() else None
         models = Models(profile, data_dir / "logs", data_dir / ADAPTERS)
         stack.callback(models.stop)
-        app = build_app(profile, store, models, known_here(access, host), filters, patience, people)
+        app = build_app(
+            profile, store, models, known_here(access, host), filters=filters, patience=patience, accounts=people
+        )
         server = _Server(
             uvicorn.Config(
                 app,

@@ -78,7 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(store.folder / "uploads"))
         access = Access((OPERATOR,), origins=frozenset({NEIGHBOUR}))
-        app = build_app(STORYBOOK, store, models, access, accounts)  # type: ignore[arg-type]
+        app = build_app(STORYBOOK, store, models, access, accounts=accounts)  # type: ignore[arg-type]
         world = World(store, accounts, app, models)
         world.anna, world.ben = accounts.add("anna", GOOD, admin=True), accounts.add("ben", GOOD)
         for user, colour in ((world.anna, "red"), (world.ben, "blue")):

@@ -33,7 +33,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
 @pytest.fixture(scope="module")
 def url(accounts: Accounts) -> Iterator[str]:
     store = Store(accounts.folder)
-    with serving(build_app(PROFILES["storybook"], store, FakeModels(), None, accounts)) as url:  # type: ignore[arg-type]
+    with serving(build_app(PROFILES["storybook"], store, FakeModels(), accounts=accounts)) as url:  # type: ignore[arg-type]
         yield url
     store.close()
 
