@@ -108,9 +108,10 @@ class DialogModel:
     def start(self) -> None:
         if self.live is not None:
             self.live.prepare()
-            threading.Thread(target=self.live.follow, name="easel-adapters", daemon=True).start()
         if self._server is not None:
             self._server.start()
+        if self.live is not None:  # it waits for the server, which must have been started
+            threading.Thread(target=self.live.follow, name="easel-adapters", daemon=True).start()
         threading.Thread(target=self._check, name="easel-dialog-check", daemon=True).start()
 
     def stop(self) -> None:

@@ -169,12 +169,12 @@ def test_with_all_that_is_real(page: Page, tmp_path: Path) -> None:
     rate_some(store)
     store.close()
     with easel_chat(data) as (url, _):
+        wait_for(url, "ready")
         open_improve(page, url)
         page.click("#improve-size button")
         for field, value in (("minutes", "0.05"), ("replay", "24"), ("held-out", "4")):
             page.fill(f"#improve-{field} input", value)
         page.click("#improve-start")
-        wait_for(url, "ready")
         page.wait_for_selector("#improve-use:visible, .easel-error", timeout=1_500_000)
         assert page.locator(".easel-error").count() == 0, page.locator(".easel-error").inner_text()
         shoot(page, "improve-real")
