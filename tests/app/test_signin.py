@@ -234,15 +234,7 @@ def test_ones_own_account(world: World) -> None:
 def test_the_administration(world: World) -> None:
     http = world.signed_in(world.anna)
     page = http.get("/admin").text
-    for fact in (
-        "anna",
-        "ben",
-        "administrator",
-        "dialog: ready",
-        "MB in the data folder",
-        "under way: 0",
-        "are drawn: 0",
-    ):
+    for fact in ("anna", "ben", "administrator", "dialog: ready", "MB in the data folder", "way: 0", "drawn: 0"):
         assert fact in page
     assert "secret" not in page, "administrators see how much others have, not what"
     added = http.post("/admin", data={"do": "add", "name": "dora", "password": GOOD})
@@ -263,12 +255,9 @@ def test_the_administration(world: World) -> None:
 def test_the_administration_is_for_administrators(world: World) -> None:
     http = world.signed_in(world.ben)
     assert "administrators" in refused(http.get("/admin"), 403)
-    for form in (
-        {"do": "add", "name": "eve", "password": GOOD, "admin": "on"},
-        {"do": "password", "name": "anna", "password": "mine now"},
-        {"do": "limit", "name": "ben", "disk_mb": "999999"},
-    ):
-        refused(http.post("/admin", data=form), 403)
+    refused(http.post("/admin", data={"do": "add", "name": "eve", "password": GOOD, "admin": "on"}), 403)
+    refused(http.post("/admin", data={"do": "password", "name": "anna", "password": "mine now"}), 403)
+    refused(http.post("/admin", data={"do": "limit", "name": "ben", "disk_mb": "999999"}), 403)
     assert [user.name for user in world.accounts.users()] == ["anna", "ben"]
     assert world.accounts.check("anna", GOOD) is not None
     assert "/admin" not in http.get("/account").text

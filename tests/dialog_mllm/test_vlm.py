@@ -23,7 +23,7 @@ from dialog_mllm.records import DataError
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
 from dialog_mllm.vlm import VlmEncoder, collate_vlm, load_vlm
 from tests.dialog_mllm import toy
-from tests.dialog_mllm.tiny import CHAT_TEMPLATE, build_tokenizer
+from tests.dialog_mllm.tiny import CHAT_TEMPLATE, CONTEXT, SPECIAL_TOKENS, build_tokenizer
 
 needs_torchvision = pytest.mark.skipif(
     not transformers.utils.is_torchvision_available(), reason="its processor needs torchvision; the CPU set-up has none"
@@ -36,7 +36,7 @@ TEXT = {
 
 def tokenizer_with(*tokens: str):
     """Of the tiny model's words; <draw> and <switch> are no tokens of it, as in any open model."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(SPECIAL_TOKENS, CONTEXT)
     data = json.loads(tokenizer.backend_tokenizer.to_str())
     data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] not in (DRAW, SWITCH)]
     renamed = {DRAW: "<unused0>", SWITCH: "<unused1>"}
