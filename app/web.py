@@ -476,6 +476,7 @@ class Page:
         run = self.turns.of(conversation) if conversation is not None else None
         yield self._show(owner, conversation)
         if conversation is None or run is None:
+            yield self._nothing()
             return
         path = self.store.path(conversation.leaf)
         siblings, scores = self._siblings(path), self.store.scores(path)
@@ -489,8 +490,7 @@ class Page:
             yield self._show(owner, self.store.conversation(owner, conversation.id))
             if run.scores is not None and await run.scores and gaze.turned == look:
                 yield {self.chat: self._show(owner, self.store.conversation(owner, conversation.id))[self.chat]}
-        else:
-            yield self._nothing()
+        yield self._nothing()  # else the end would be shown twice, the second time over what the user did meanwhile
 
     def _show(self, owner: str, conversation: Conversation | None) -> Update:
         run = self.turns.of(conversation) if conversation is not None else None

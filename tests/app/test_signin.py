@@ -485,6 +485,13 @@ async def test_the_same_shows_ones_own(world: World, page: Page, name: str) -> N
     world.store.change_conversation(world.conversations["ben"], title="blue secret")
 
 
+async def test_a_look_ends_with_nothing_new(world: World, page: Page) -> None:
+    """Gradio repeats a handler's last update, by when the user may have gone elsewhere or begun to type."""
+    opened = page.open(Gaze(), world.conversations["ben"].id, gr.Request(username=world.ben.id))
+    *_, last = [update async for update in opened]
+    assert list(last.values()) == [gr.skip()]
+
+
 @pytest.mark.parametrize("name", ["reword", "redraw", "vary", "base", "branch"])
 async def test_a_turn_of_the_other_in_a_conversation_of_ones_own(world: World, page: Page, name: str) -> None:
     with pytest.warns(UserWarning, match="does not exist"):
