@@ -170,21 +170,31 @@ def _picture(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
     return (
         f'<figure class="easel-picture"><a href="{address}" target="_blank" rel="noopener">'
         f'<img src="{address}" alt="{_inline(turn.prompt)}"{_shape(turn)}></a>'
-        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_score(place.score, texts)}"
+        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_score(turn, place.score, texts)}"
         f"{_tools(turn, texts, place)}{_others(turn, texts, place)}</figcaption></figure>"
     )
 
 
-def _score(score: Score | None, texts: Texts) -> str:
-    """An estimate, and called one."""
+def show_scores(scores: Mapping[str, Score], texts: Texts) -> str:
+    """Scores that came after their pictures were shown, for easel.js to put in their places: to show the turn anew
+    would take away what its user has begun there."""
+    return "".join(f'<p data-turn="{turn}">{_estimate(score, texts)}</p>' for turn, score in scores.items())
+
+
+def _score(turn: Turn, score: Score | None, texts: Texts) -> str:
+    """The place is there before the score is."""
+    place = f"easel-facts easel-score easel-of-{turn.id}"
+    return f'<div class="{place}" title="{texts.score_info}">{_estimate(score, texts)}</div>'
+
+
+def _estimate(score: Score | None, texts: Texts) -> str:
+    """In words, and called what it is."""
     parts = []
     if score is not None and score.consistency is not None:
         parts.append(texts.consistency.format(f"{score.consistency:.0%}"))
     if score is not None and score.asked:
         parts.append(texts.as_asked.format(score.seen, score.asked))
-    if not parts:
-        return ""
-    return f'<div class="easel-facts easel-score" title="{texts.score_info}">{" · ".join(parts)} {texts.estimate}</div>'
+    return f"{' · '.join(parts)} {texts.estimate}" if parts else ""
 
 
 def _tools(turn: Turn, texts: Texts, place: _Place) -> str:

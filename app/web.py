@@ -26,7 +26,7 @@ from app.running import RunningTurns
 from app.shelf import DOWNLOAD, Exchange, Finder
 from app.store import SEEDS, Conversation, Seeds, Store, Turn, Verdict, new_seed
 from app.texts import PEOPLE, Texts
-from app.view import show_turns
+from app.view import show_scores, show_turns
 from app.visitor import Visitors, owner_of
 
 STATIC = Path(__file__).parent / "static"
@@ -169,6 +169,7 @@ class Page:
                 elem_id="bridge",
                 js_on_load="document.addEventListener('easel', event => trigger('submit', event.detail))",
             )
+            self.scored = gr.HTML(elem_id="scored", js_on_load="watch('value', () => easelScores(element))")
             self.box = gr.MultimodalTextbox(
                 placeholder=texts.placeholder,
                 show_label=False,
@@ -209,7 +210,7 @@ class Page:
         panel = [self.seed, self.seeds, self.size, self.steps, self.guidance]
         shown = [
             self.chat, self.box, self.current, self.saved, self.list, self.manage, self.title, self.confirm,
-            self.actions, self.retry, self.undo, *panel, *self.comparison.outputs,
+            self.actions, self.retry, self.undo, *panel, self.scored, *self.comparison.outputs,
         ]  # fmt: skip
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 
@@ -488,8 +489,8 @@ class Page:
             if run.variations and run.problem not in ("", STOPPED):  # of others, the turn itself tells
                 gr.Warning(escape(run.problem), duration=12)
             yield self._show(owner, self.store.conversation(owner, conversation.id))
-            if run.scores is not None and await run.scores and gaze.turned == look:
-                yield {self.chat: self._show(owner, self.store.conversation(owner, conversation.id))[self.chat]}
+            if run.scores is not None and await run.scores:
+                yield {self.scored: show_scores(self.store.scores([run.turn]), self.texts)}
         yield self._nothing()  # else the end would be shown twice, the second time over what the user did meanwhile
 
     def _show(self, owner: str, conversation: Conversation | None) -> Update:

@@ -54,6 +54,7 @@ class ServerSettings:
     lora_step_tokens: int | None = 256
     block_size: int | None = 32  # tokens; what two conversations or two turns share is found in whole blocks
     runtime_adapters: bool = False  # adapters come and go while it runs
+    statistics: bool = False  # vLLM's counters at /metrics; they cost a little
     threads: int | None = None  # None: OMP_NUM_THREADS, else up to 4
     start_timeout: float = 600.0
     restarts: int = 4  # in a row, before giving up
@@ -263,7 +264,9 @@ class VllmServer:
         command += ["--dtype", settings.dtype, "--max-num-seqs", str(settings.max_sequences)]
         command += ["--limit-mm-per-prompt", json.dumps({"image": settings.max_images})]
         command += ["--distributed-executor-backend", "uni"]  # one engine process instead of two: 0.5 GB, 4 s
-        command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
+        command += ["--disable-uvicorn-access-log"]
+        if not settings.statistics:
+            command += ["--disable-log-stats"]
         if settings.eager:
             command += ["--enforce-eager"]
         if settings.max_model_len:

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         dialogues = _dialogues(args, Path(folder))
         settings = ServerSettings(
             max_images=profile.max_images, max_model_len=profile.max_model_len,
-            max_sequences=max(16, *args.users), **vllm_device(),
+            max_sequences=max(16, *args.users), statistics=True, **vllm_device(),
         )  # fmt: skip
         server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, folder))
         server.wait_ready()

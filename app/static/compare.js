@@ -10,7 +10,7 @@ element.addEventListener("change", (event) => {
   const radio = event.target;
   if (radio.type !== "radio") return;
   const shown = slide().querySelector(`img[data-side=${radio.dataset.side}]`);
-  shown.src = radio.parentElement.querySelector("img").src;
+  shown.src = radio.parentElement.querySelector("img").getAttribute("src");
   shown.alt = `${radio.closest("fieldset").querySelector("legend").textContent}: ${radio.getAttribute("aria-label")}`;
   const chosen = (side) => Number(element.querySelector(`input[data-side=${side}]:checked`).value);
   trigger("select", { left: chosen("left"), right: chosen("right") });

@@ -1,5 +1,5 @@
 // How the models are, in the status line; the light or dark choice; and the buttons inside the chat with the editor that
-// two of them open. Everything else is Gradio's.
+// two of them open; and scores that come later. Everything else is Gradio's.
 (() => {
   const kept = localStorage.getItem("easel-theme");
   const dark = kept ? kept === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -93,6 +93,10 @@
   function name() {
     document.querySelectorAll("#chat .easel-icon:not([aria-label])").forEach((one) => one.setAttribute("aria-label", one.title));
   }
+
+  // Scores come after their pictures, see show_scores in view.py.
+  window.easelScores = (scored) => scored.querySelectorAll("[data-turn]").forEach((one) =>
+    document.querySelectorAll(`#chat .easel-of-${one.dataset.turn}`).forEach((place) => (place.textContent = one.textContent)));
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("#chat button[name][value]");

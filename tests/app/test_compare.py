@@ -102,11 +102,11 @@ def test_the_slider(page: Page) -> None:
     page.locator("input[data-side=left]:checked").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("src => !document.querySelector('.easel-slide img').src.endsWith(src)", arg=before)
-    assert left.get_attribute("src") == page.locator(".easel-slide img[data-side=right]").get_attribute("src")
+    shown = "img => img.src"
+    assert left.evaluate(shown) == page.locator(".easel-slide img[data-side=right]").evaluate(shown)
     page.wait_for_function("!document.querySelector('#compare-words mark')")
     page.keyboard.press("Escape")
     page.locator("#compare").wait_for(state="hidden")
-    page.wait_for_function("document.activeElement?.name === 'compare'")
 
 
 @pytest.mark.browser

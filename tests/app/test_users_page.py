@@ -84,7 +84,7 @@ def test_two_users(browser: Browser, url: str, accounts: Accounts) -> None:
         anna.reload()  # the session is kept, and what is hers is there
         wait_for_chat(anna)
         anna.wait_for_selector("#chat .easel-picture img")
-        assert anna.locator("#person").inner_text().split() == ["anna", "Administration", "Sign", "out"]
+        assert anna.locator("#person").inner_text().split() == ["anna", "Improve", "Administration", "Sign", "out"]
         anna.get_by_role("link", name="Administration").click()
         anna.get_by_role("heading", name="Users").wait_for()
         anna.fill("section:has-text('Add a user') [name=name]", "cleo")
