@@ -209,7 +209,7 @@ def test_the_refined_prompt_is_edited_and_drawn(page: Page, models: FakeModels, 
     assert page.locator(".easel-words").inner_text() == "A flat picture of a <blue> fox."
 
 
-@pytest.mark.xfail(reason="times out since scores are put in their places; to be looked into", strict=False)
+@pytest.mark.xfail(reason="times out; the cause is not known yet", strict=False)
 def test_a_refused_prompt_stays_in_the_editor(page: Page, models: FakeModels) -> None:
     say(page, "draw a red fox")
     button(page, "redraw").click()
