@@ -17,10 +17,13 @@ element.addEventListener("change", (event) => {
 });
 
 const shared = (window.easelCompare ||= { begin() {
+  // The server closes the sheet; until then what lies under it cannot take the focus.
+  const back = (tries = 100) => {
+    if (!document.getElementById("compare")?.offsetHeight) document.querySelector(window.easelOpener)?.focus();
+    else if (tries) setTimeout(() => back(tries - 1), 50);
+  };
   document.addEventListener("click", (event) => {
-    const opener = event.target.closest?.("#chat button[name=compare], #gallery-compare");
-    if (opener) this.opener = opener;
-    if (event.target.closest?.("#compare-close")) setTimeout(() => this.opener?.isConnected && this.opener.focus(), 100);
+    if (event.target.closest?.("#compare-close")) back();
   });
   document.addEventListener("keydown", (event) => {
     const sheet = document.getElementById("compare");

@@ -47,6 +47,7 @@
     const place = alike().indexOf(button);
     const text = editor ? editor.querySelector("textarea").value : "";
     document.dispatchEvent(new CustomEvent("easel", { detail: { do: name, turn, text } }));
+    if (name === "compare") return; // the sheet that opens takes the focus
     const settle = (tries) => {
       if (button.isConnected && button.value === turn) return tries && setTimeout(() => settle(tries - 1), 100);
       if (editor) editor.remove();
@@ -98,6 +99,11 @@
   window.easelScores = (scored) => scored.querySelectorAll("[data-turn]").forEach((one) =>
     document.querySelectorAll(`#chat .easel-of-${one.dataset.turn}`).forEach((place) => (place.textContent = one.textContent)));
 
+  document.addEventListener("click", (event) => {
+    // What the focus goes back to from the comparison, see compare.js. The chat may be drawn anew meanwhile.
+    const opener = event.target.closest?.("#chat button[name=compare], #gallery-compare");
+    if (opener) window.easelOpener = opener.id ? `#${opener.id}` : `#chat button[name=compare][value="${opener.value}"]`;
+  });
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("#chat button[name][value]");
     if (!button) return;

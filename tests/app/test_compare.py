@@ -107,6 +107,7 @@ def test_the_slider(page: Page) -> None:
     page.wait_for_function("!document.querySelector('#compare-words mark')")
     page.keyboard.press("Escape")
     page.locator("#compare").wait_for(state="hidden")
+    page.wait_for_function("document.activeElement?.name === 'compare'")
 
 
 @pytest.mark.browser
