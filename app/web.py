@@ -195,10 +195,10 @@ class Page:
                             label=texts.seed, precision=0, minimum=0, maximum=2**53 - 1, elem_id="seed", min_width=130
                         )
                         self.reroll = gr.Button(f"🎲 {texts.reroll}", size="sm", elem_id="reroll", min_width=120)
-                        self.seeds = gr.Radio(
-                            list(zip(texts.seed_policies, SEEDS, strict=True)), value="inherit", label=texts.seeds,
-                            info=texts.seeds_info, elem_id="seeds", min_width=260,
-                        )  # fmt: skip
+                    self.seeds = gr.Radio(
+                        list(zip(texts.seed_policies, SEEDS, strict=True)), value="inherit", label=texts.seeds,
+                        info=texts.seeds_info, elem_id="seeds", min_width=260,
+                    )  # fmt: skip
                     with gr.Row():
                         self.size = gr.Dropdown(list(profile.sizes), label=texts.size, elem_id="size", min_width=130)
                         self.steps = gr.Slider(1, min(100, MOST_STEPS), step=1, label=texts.steps, min_width=160)
