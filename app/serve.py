@@ -207,6 +207,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()  # who comes before the server is up waits, and is not turned away
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise EaselError(

@@ -46,7 +46,6 @@ def show_turns(
     """
     messages: list[dict[str, Any]] = []
     previous = ""
-    many = sum(bool(turn.picture) for turn in turns) > 1 or any(turn.picture and turn.uploads for turn in turns)
     for turn in turns:
         last = turn is turns[-1]
         beside = (siblings or {}).get(turn.id, [turn])
@@ -56,7 +55,9 @@ def show_turns(
             content = _under_way(mine, texts)
         else:
             variations = mine.variations if mine is not None else []
-            place = _Place(beside, last, variations, (scores or {}).get(turn.id), many or len(beside) > 1)
+            # Decided before a later picture is there: what changes a turn takes away an editor that is open in it.
+            comparable = len(turns) > 1 or len(beside) > 1 or bool(turn.uploads)
+            place = _Place(beside, last, variations, (scores or {}).get(turn.id), comparable)
             content = _reply(turn, previous, texts, place)
         if last and later:
             show = _button("branch", turn, texts.show_later)
@@ -107,7 +108,7 @@ class _Place:
     last: bool
     under_way: Sequence[Canvas]  # its variations
     score: Score | None
-    comparable: bool  # there are other pictures to compare it with
+    comparable: bool  # there may be others to compare it with
 
 
 def _button(name: str, turn: Turn, label: str, title: str = "", more: str = "") -> str:

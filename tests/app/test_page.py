@@ -209,7 +209,6 @@ def test_the_refined_prompt_is_edited_and_drawn(page: Page, models: FakeModels, 
     assert page.locator(".easel-words").inner_text() == "A flat picture of a <blue> fox."
 
 
-@pytest.mark.xfail(reason="times out; the cause is not known yet", strict=False)
 def test_a_refused_prompt_stays_in_the_editor(page: Page, models: FakeModels) -> None:
     say(page, "draw a red fox")
     button(page, "redraw").click()
@@ -418,7 +417,7 @@ def test_chinese_and_back(browser: Browser, url: str) -> None:
         page = open_page(context.new_page(), url)
         assert "/zh" in page.url
         page.get_by_text("想画点什么").wait_for()
-        page.click("#corner a")
+        page.click("#corner a:has-text('English')")
         page.get_by_text("What shall we draw?").wait_for()
 
 
