@@ -20,7 +20,7 @@ from app.logs import say
 from app.profiles import Profile
 from dialog_mllm.adapters import Adapters, takes_adapters
 from dialog_mllm.client import DialogClient
-from dialog_mllm.errors import DialogError, DialogUnavailable, ServerFailed
+from dialog_mllm.errors import DialogError, DialogTimeout, DialogUnavailable, ServerFailed
 from dialog_mllm.messages import Message
 from dialog_mllm.protocol import Reply
 from dialog_mllm.server import ServerSettings, VllmServer, adapter_rank
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 READY, WARMING, FAILED = "ready", "warming up", "failed"
 FRESH_RANK = 32  # of an adapter that the Improve page makes where there is none to go on from
+CHECK_AGAIN = 2.0  # seconds until a dialog model that was not there is asked again
 PATIENCE = 600.0  # seconds that a message waits for a model that is still starting
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class DialogModel:
         self.live: LiveAdapters | None = None
         self._server: VllmServer | None = None
         self._checked = False
+        self._stopped = threading.Event()
         self._wrong: str | None = None  # why the protocol check refused the server
         asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
         if profile.mllm_url:
@@ -115,6 +117,7 @@ class DialogModel:
         threading.Thread(target=self._check, name="easel-dialog-check", daemon=True).start()
 
     def stop(self) -> None:
+        self._stopped.set()
         if self.live is not None:
             self.live.stop()
         if self._server is not None:
@@ -144,15 +147,22 @@ class DialogModel:
     def _check(self) -> None:
         """The draw token must survive serving; the check's one request also warms the server up."""
         started = time.monotonic()
-        try:
-            if self._server is not None:
-                self._server.wait_ready()
-            asyncio.run(self._client.check_protocol())
-            self._checked = True
-            say(log, "the dialog model is ready", seconds=round(time.monotonic() - started, 1))
-        except DialogError as error:
-            if self._server is None or self._server.state == READY:
+        while not self._stopped.is_set():
+            try:
+                if self._server is not None:
+                    self._server.wait_ready()
+                asyncio.run(self._client.check_protocol())
+                self._checked, self._wrong = True, None
+                say(log, "the dialog model is ready", seconds=round(time.monotonic() - started, 1))
+                return
+            except ServerFailed:
+                return  # the server says why
+            except (DialogTimeout, DialogUnavailable) as error:  # our own may have died just now, and comes back
+                self._wrong = str(error) if self._server is None else None
+            except DialogError as error:
                 self._wrong = str(error)
+                return
+            self._stopped.wait(CHECK_AGAIN)
 
 
 class GeneratorModel:

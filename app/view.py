@@ -36,10 +36,8 @@ def show_turns(
     texts: Texts,
     siblings: Mapping[str, Sequence[Turn]] | None = None,
     later: bool = False,
-    scores: Mapping[str, Score] | None = None,
 ) -> list[dict[str, Any]]:
-    """The turns of a path. `siblings`: of each turn, by its id; `later`: whether others come after the last one;
-    `scores`: of some of the turns.
+    """The turns of a path. `siblings`: of each turn, by its id; `later`: whether others come after the last one.
 
     Buttons carry what they do in `name` and the turn in `value`: the chatbot lets no other attribute through.
     easel.js hears them.
@@ -57,7 +55,7 @@ def show_turns(
             variations = mine.variations if mine is not None else []
             # Decided before a later picture is there: what changes a turn takes away an editor that is open in it.
             comparable = len(turns) > 1 or len(beside) > 1 or bool(turn.uploads)
-            place = _Place(beside, last, variations, (scores or {}).get(turn.id), comparable)
+            place = _Place(beside, last, variations, comparable)
             content = _reply(turn, previous, texts, place)
         if last and later:
             show = _button("branch", turn, texts.show_later)
@@ -107,7 +105,6 @@ class _Place:
     siblings: Sequence[Turn]
     last: bool
     under_way: Sequence[Canvas]  # its variations
-    score: Score | None
     comparable: bool  # there may be others to compare it with
 
 
@@ -171,29 +168,28 @@ def _picture(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
     return (
         f'<figure class="easel-picture"><a href="{address}" target="_blank" rel="noopener">'
         f'<img src="{address}" alt="{_inline(turn.prompt)}"{_shape(turn)}></a>'
-        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_score(turn, place.score, texts)}"
+        f"<figcaption>{_prompt(turn.prompt, previous, ' · '.join(facts), texts)}{_score(turn, texts)}"
         f"{_tools(turn, texts, place)}{_others(turn, texts, place)}</figcaption></figure>"
     )
 
 
 def show_scores(scores: Mapping[str, Score], texts: Texts) -> str:
-    """Scores that came after their pictures were shown, for easel.js to put in their places: to show the turn anew
-    would take away what its user has begun there."""
+    """For easel.js to put in their places. They come after their pictures are shown, and to show a turn anew would take
+    away what its user has begun there."""
     return "".join(f'<p data-turn="{turn}">{_estimate(score, texts)}</p>' for turn, score in scores.items())
 
 
-def _score(turn: Turn, score: Score | None, texts: Texts) -> str:
-    """The place is there before the score is."""
-    place = f"easel-facts easel-score easel-of-{turn.id}"
-    return f'<div class="{place}" title="{texts.score_info}">{_estimate(score, texts)}</div>'
+def _score(turn: Turn, texts: Texts) -> str:
+    """Its place."""
+    return f'<div class="easel-facts easel-score easel-of-{turn.id}" title="{texts.score_info}"></div>'
 
 
-def _estimate(score: Score | None, texts: Texts) -> str:
+def _estimate(score: Score, texts: Texts) -> str:
     """In words, and called what it is."""
     parts = []
-    if score is not None and score.consistency is not None:
+    if score.consistency is not None:
         parts.append(texts.consistency.format(f"{score.consistency:.0%}"))
-    if score is not None and score.asked:
+    if score.asked:
         parts.append(texts.as_asked.format(score.seen, score.asked))
     return f"{' · '.join(parts)} {texts.estimate}" if parts else ""
 

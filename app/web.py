@@ -8,7 +8,9 @@ away, come back, or look at another conversation; the turn goes on in `RunningTu
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -36,6 +38,7 @@ ICON = (
     f'<svg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 100 100%22>{_DRAWN}</svg>">'
 )
 Update = dict[Any, Any]  # component -> new value
+MOST_WAITED = 200  # hundredths of a second
 
 
 def look() -> dict[str, Any]:
@@ -67,10 +70,25 @@ class Gaze:
 
     def __init__(self) -> None:
         self.turned = 0
+        self._giving = 0
 
-    def turn(self) -> int:
+    async def turn(self) -> int:
+        """The new look, once Gradio has sent on all that the last one gave: it would come over what this one gives."""
         self.turned += 1
-        return self.turned
+        look, waited = self.turned, 0
+        while self._giving and waited < MOST_WAITED:  # a page that has gone takes nothing more
+            await asyncio.sleep(0.01)
+            waited += 1
+        return look
+
+    @contextmanager
+    def giving(self) -> Iterator[None]:
+        """Around a `yield`, which returns when Gradio has sent on what it was given."""
+        self._giving += 1
+        try:
+            yield
+        finally:
+            self._giving -= 1
 
 
 class Page:
@@ -169,7 +187,7 @@ class Page:
                 elem_id="bridge",
                 js_on_load="document.addEventListener('easel', event => trigger('submit', event.detail))",
             )
-            self.scored = gr.HTML(elem_id="scored", js_on_load="watch('value', () => easelScores(element))")
+            self.scored = gr.HTML(elem_id="scored")
             self.box = gr.MultimodalTextbox(
                 placeholder=texts.placeholder,
                 show_label=False,
@@ -271,9 +289,9 @@ class Page:
         async for update in self._watch(gaze, conversation.owner, conversation):
             yield update
 
-    def start_new(self, gaze: Gaze, request: gr.Request) -> Update:
-        gaze.turn()
-        return self._show(owner_of(request), None)
+    async def start_new(self, gaze: Gaze, request: gr.Request) -> AsyncGenerator[Update]:
+        async for update in self._watch(gaze, owner_of(request), None):
+            yield update
 
     async def send(
         self, gaze: Gaze, current: str | None, box: dict[str, Any], mode: Mode, request: gr.Request, *panel: Any
@@ -377,14 +395,15 @@ class Page:
             conversation = self.store.change_conversation(conversation, title=title.strip()[:120])
         return {self.list: self._list(conversation.owner, conversation), self.title: conversation.title}
 
-    def remove(self, gaze: Gaze, current: str | None, request: gr.Request) -> Update:
+    async def remove(self, gaze: Gaze, current: str | None, request: gr.Request) -> AsyncGenerator[Update]:
         conversation = self._find(request, current)
         if self._busy(conversation):
-            return self._show(conversation.owner, conversation)
+            yield self._show(conversation.owner, conversation)
+            return
         self.store.delete_conversation(conversation)
         gr.Info(self.texts.deleted)
-        gaze.turn()
-        return self._show(conversation.owner, None)
+        async for update in self._watch(gaze, conversation.owner, None):
+            yield update
 
     async def bring_in(self, gaze: Gaze, file: str, request: gr.Request) -> AsyncGenerator[Update]:
         try:
@@ -471,39 +490,44 @@ class Page:
 
     async def _watch(self, gaze: Gaze, owner: str, conversation: Conversation | None) -> AsyncGenerator[Update]:
         """The conversation as it is, and again at every change while a turn is under way."""
-        look = gaze.turn()
+        look = await gaze.turn()
         if conversation is not None:  # its path may have changed since
             conversation = self.store.conversation(owner, conversation.id)
         run = self.turns.of(conversation) if conversation is not None else None
-        yield self._show(owner, conversation)
+        if gaze.turned == look:
+            with gaze.giving():
+                yield self._show(owner, conversation)
         if conversation is None or run is None:
             yield self._nothing()
             return
         path = self.store.path(conversation.leaf)
-        siblings, scores = self._siblings(path), self.store.scores(path)
+        siblings = self._siblings(path)
         async for _ in run.watch():
             if gaze.turned != look:  # this page looks elsewhere now; the turn goes on
                 break
-            yield {self.chat: show_turns(path, run, self.texts, siblings, scores=scores)}
+            with gaze.giving():
+                yield {self.chat: show_turns(path, run, self.texts, siblings)}
         if gaze.turned == look:
             if run.variations and run.problem not in ("", STOPPED):  # of others, the turn itself tells
                 gr.Warning(escape(run.problem), duration=12)
-            yield self._show(owner, self.store.conversation(owner, conversation.id))
+            with gaze.giving():
+                yield self._show(owner, self.store.conversation(owner, conversation.id))
             if run.scores is not None and await run.scores:
-                yield {self.scored: show_scores(self.store.scores([run.turn]), self.texts)}
+                yield {self.scored: show_scores(self.store.scores([*path, run.turn]), self.texts)}
         yield self._nothing()  # else the end would be shown twice, the second time over what the user did meanwhile
 
     def _show(self, owner: str, conversation: Conversation | None) -> Update:
         run = self.turns.of(conversation) if conversation is not None else None
         path = self.store.path(conversation.leaf) if conversation is not None else []
         later = bool(path) and run is None and self.store.newest_leaf(path[-1]) != path[-1].id
-        shown = show_turns(path, run, self.texts, self._siblings(path), later, self.store.scores(path))
+        shown = show_turns(path, run, self.texts, self._siblings(path), later)
         settings = self.profile.settings
         if conversation is not None:
             settings = self.profile.read_settings(conversation.settings)
         conversation_id = conversation.id if conversation is not None else None
         return {
             self.chat: gr.update(value=shown, feedback_value=self._ratings(path)),
+            self.scored: show_scores(self.store.scores(path), self.texts),
             self.box: self._box(run is not None),
             self.current: conversation_id,
             self.saved: conversation_id,

@@ -35,6 +35,7 @@ State = Literal["stopped", "warming up", "ready", "restarting", "failed"]
 MODEL_NAME = "dialog"  # what clients ask for: the adapter where there is one, else the base
 BASE_NAME = "base"  # the base beside its adapter
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM knows
+PATIENCE = {"busy": 120.0, "broken": 15.0}  # seconds until a server that was ready is started again
 LOG_LINES = 12  # of the log's tail in an error message
 
 
@@ -83,6 +84,7 @@ class VllmServer:
         self._fixed_port = port
         self._port = port or _free_port()
         self._was_ready = False
+        self._served = False  # was ready in this run
         self._state: State = "stopped"
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -182,13 +184,11 @@ class VllmServer:
     def _watch(self) -> None:
         failures = 0
         while not self._stopping.is_set():
-            started = time.monotonic()
             reason = self._run_once()
             if self._stopping.is_set():
                 return
-            ran = time.monotonic() - started
-            # A server that served for a while before it died is not one that cannot start.
-            failures = 1 if self._was_ready and ran > 120 else failures + 1
+            # A server that was ready before it died is not one that cannot start.
+            failures = 1 if self._served else failures + 1
             fatal = not self._was_ready and not _PORT_TAKEN.search(reason)
             if fatal or failures > self.settings.restarts:
                 self._set("failed", f"The dialog model's server stopped: {reason}")
@@ -217,17 +217,20 @@ class VllmServer:
         deadline = time.monotonic() + self.settings.start_timeout
         silent_since: float | None = None
         reason = ""
+        self._served = False
         with httpx.Client(trust_env=False, timeout=5.0) as http:
             while process.poll() is None:
-                if self._healthy(http):
+                health = self._health(http)
+                if health == "well":
                     silent_since = None
                     if self._state != "ready":
-                        self._was_ready = True
+                        self._was_ready = self._served = True
                         self._set("ready")
                 elif self._state == "ready":
                     silent_since = silent_since or time.monotonic()
-                    if time.monotonic() - silent_since > 120:
-                        reason = "it did not answer for two minutes"
+                    patience = PATIENCE[health]
+                    if time.monotonic() - silent_since > patience:
+                        reason = f"it did not answer for {patience:.0f} s"
                         self._kill()
                 elif time.monotonic() > deadline:
                     reason = f"it was not ready after {self.settings.start_timeout:.0f} s"
@@ -239,11 +242,14 @@ class VllmServer:
             process.stdin.close()
         return reason or explain_log(self._log_tail(log_start), process.returncode, self.log_path)
 
-    def _healthy(self, http: httpx.Client) -> bool:
+    def _health(self, http: httpx.Client) -> Literal["well", "busy", "broken"]:
         try:
-            return http.get(f"http://127.0.0.1:{self._port}/health").status_code == 200
+            answer = http.get(f"http://127.0.0.1:{self._port}/health")
+        except httpx.TimeoutException:
+            return "busy"
         except httpx.HTTPError:
-            return False
+            return "broken"  # nobody listens
+        return "well" if answer.status_code == 200 else "broken"  # its engine is dead
 
     def _kill(self) -> None:
         process = self._process

@@ -95,9 +95,13 @@
     document.querySelectorAll("#chat .easel-icon:not([aria-label])").forEach((one) => one.setAttribute("aria-label", one.title));
   }
 
-  // Scores come after their pictures, see show_scores in view.py.
-  window.easelScores = (scored) => scored.querySelectorAll("[data-turn]").forEach((one) =>
-    document.querySelectorAll(`#chat .easel-of-${one.dataset.turn}`).forEach((place) => (place.textContent = one.textContent)));
+  // Scores come apart from their pictures, see show_scores in view.py.
+  function score() {
+    document.querySelectorAll("#scored [data-turn]").forEach((one) =>
+      document.querySelectorAll(`#chat .easel-of-${one.dataset.turn}`).forEach((place) => {
+        if (place.textContent !== one.textContent) place.textContent = one.textContent;
+      }));
+  }
 
   document.addEventListener("click", (event) => {
     // What the focus goes back to from the comparison, see compare.js. The chat may be drawn anew meanwhile.
@@ -125,7 +129,7 @@
     paint(dark);
     setTimeout(() => paint(dark), 400); // Gradio paints its own choice while it mounts
     ask();
-    new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+    new MutationObserver(() => { name(); score(); }).observe(document.body, { childList: true, subtree: true });
     if (innerWidth < 700) tuck();
     else focus();
   }

@@ -71,9 +71,6 @@ def listening(address: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
-@pytest.mark.xfail(
-    reason="a retry did not find the restarted server within two minutes on a busy machine", strict=False
-)
 def test_killed_at_random_moments(profile: Profile, store: Store, tmp_path: Path) -> None:
     rng = random.Random(9)
     shared = set(os.listdir("/dev/shm"))

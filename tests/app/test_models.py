@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,7 @@ from diffusers import PNDMScheduler
 from PIL import Image
 
 from app.cli import main
-from app.models import FAILED, READY, GeneratorModel
+from app.models import FAILED, READY, DialogModel, GeneratorModel
 from app.profiles import load_profile
 from tests.generator.tiny_backbones import make_folder
 
@@ -71,3 +76,41 @@ def test_easel_draw_with_another_model(folder: Path) -> None:
     output = folder / "fox.png"
     assert main(["draw", "a red fox", "-o", str(output), "--profile", str(folder / "mine.toml")]) == 0
     assert Image.open(output).size == (64, 48)
+
+
+class Tokenizer(BaseHTTPRequestHandler):
+    """Of a dialog model that has no draw token: all that the protocol check asks it."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = b'{"tokens": [1, 2]}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+def test_a_dialog_model_elsewhere_may_come_later(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("app.models.CHECK_AGAIN", 0.05)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tokenizer) as elsewhere:
+        port = elsewhere.server_port
+    model = DialogModel(replace(load_profile("storybook"), mllm_url=f"http://127.0.0.1:{port}/v1"), tmp_path)
+    model.start()
+    try:
+        wait_until(lambda: model.state == FAILED)
+        assert "cannot be reached" in model.error
+        with ThreadingHTTPServer(("127.0.0.1", port), Tokenizer) as elsewhere:
+            threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+            wait_until(lambda: model.state == READY)
+            elsewhere.shutdown()
+        assert model.error == ""
+    finally:
+        model.stop()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

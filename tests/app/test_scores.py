@@ -14,7 +14,7 @@ from app.running import RunningTurns
 from app.scores import Scorer
 from app.store import Conversation, Store
 from app.texts import TEXTS
-from app.view import show_turns
+from app.view import show_scores, show_turns
 from tests.app.test_conversation import FOX, SCARF, World
 
 
@@ -40,10 +40,14 @@ async def test_pictures_are_scored_once_they_are_shown(
     siblings = store.siblings(scarf)
     assert len(store.scores(siblings)) == len(siblings) == 5
     assert {score.base for score in store.scores(siblings).values()} == {fox.picture}
-    shown = show_turns([fox, scarf], None, TEXTS["en"], scores=store.scores([fox, scarf]))
-    assert "things of the prompt seen (estimate)" in shown[3]["content"]
-    assert "like the picture before" in shown[3]["content"]
-    assert "like the picture before" not in shown[1]["content"]
+    shown = show_scores(store.scores([fox, scarf]), TEXTS["en"])
+    first, second = shown.split("<p")[1:]
+    assert fox.id in first and "like the picture before" not in first
+    assert scarf.id in second and "like the picture before" in second and "of the prompt seen (estimate)" in second
+    assert all(
+        f"easel-of-{turn.id}" in place["content"]
+        for turn, place in zip([fox, scarf], show_turns([fox, scarf], None, TEXTS["en"])[1::2], strict=True)
+    )
     store.delete_conversation(world.conversation)
     assert store.scores(siblings) == {}
 
@@ -56,7 +60,7 @@ async def test_without_an_inspector_there_are_none(store: Store, conversation: C
     async for _ in run.watch():
         pass
     assert run.scores is not None and not await run.scores
-    assert store.scores([run.turn]) == {} and "estimate" not in show_turns([run.turn], None, TEXTS["en"])[1]["content"]
+    assert store.scores([run.turn]) == {} == store.scores([]) and show_scores({}, TEXTS["en"]) == ""
 
 
 async def test_a_damaged_inspector_harms_nobody(
