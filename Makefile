@@ -38,11 +38,11 @@ chat: setup
 test: .venv/ready-dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium fonts-noto-cjk; } >/dev/null 2>&1 \
 		|| .venv/bin/playwright install chromium
-	.venv/bin/python -m pytest -q -m "not slow and not browser"
-	.venv/bin/python -m pytest -q -m "slow or browser" $(ARGS)
+	.venv/bin/python -m pytest -q -n 2 -m "not slow and not browser"
+	.venv/bin/python -m pytest -q -m "slow or browser" --durations=40 $(ARGS)
 
 test-fast: .venv/ready-dev
-	.venv/bin/python -m pytest -q -m "not slow and not browser" $(ARGS)
+	.venv/bin/python -m pytest -q -n 2 -m "not slow and not browser" $(ARGS)
 
 lint: .venv/ready-dev
 	.venv/bin/ruff check .

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 GRACE = 8.0  # seconds from SIGTERM to SIGKILL
+TRACKERS_GRACE = 3.0  # seconds for multiprocessing's trackers to clean up, once the rest is gone
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -70,6 +71,9 @@ def _clean_up(child: subprocess.Popen, number: int) -> None:
     deadline = time.monotonic() + (0.0 if ended else GRACE)
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
+    deadline = time.monotonic() + TRACKERS_GRACE
+    while _kill_all_but_trackers(child.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
     while True:
         _signal_group(child.pid, signal.SIGKILL)
         for stray in _children():
@@ -82,6 +86,24 @@ def _clean_up(child: subprocess.Popen, number: int) -> None:
         except ChildProcessError:
             return
         time.sleep(0.05)
+
+
+def _kill_all_but_trackers(group: int) -> bool:
+    """Whether a tracker of multiprocessing is left in the group: once the others are gone, it takes away the semaphores
+    that they leave in shared memory, and ends."""
+    left = False
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            if os.getpgid(pid) != group:
+                continue
+            if b"multiprocessing.resource_tracker" in (folder / "cmdline").read_bytes():
+                left = True
+            else:
+                os.kill(pid, signal.SIGKILL)
+        except OSError:  # it has ended
+            continue
+    return left
 
 
 def _children() -> list[int]:

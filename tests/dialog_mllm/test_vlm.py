@@ -4,6 +4,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 import transformers
@@ -248,7 +249,8 @@ def test_targets_are_the_language_models_linears(base):
     assert "lm_head" not in pattern and "out_proj" not in pattern
 
 
-def test_what_cannot_be_trained_is_said(root, base, tmp_path):
+def test_what_cannot_be_trained_is_said(root, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # else it tries for long
     with pytest.raises(ModelFolderError, match=r"vision-language|torchvision"):
         load_vlm("no/such-model-here")
     with pytest.raises(ModelFolderError, match=r"bitsandbytes|CUDA"):

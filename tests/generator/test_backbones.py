@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -134,12 +135,18 @@ def test_the_same_request_gives_the_same_picture_in_any_company(name: str, made:
     ]
     alone = [drawn(made(name)[2], request) for request in requests]
     heard: list[str] = []
+    all_there = Event()
     with Engine(made(name)[2]) as engine:
 
         def listener(request: DrawRequest) -> Callable[[Progress], None]:
-            return lambda progress: heard.append(f"{request.owner}: {progress.step} of {progress.steps}")
+            def hear(progress: Progress) -> None:
+                all_there.wait(TIMEOUT)  # the engine waits as long
+                heard.append(f"{request.owner}: {progress.step} of {progress.steps}")
+
+            return hear
 
         jobs = [engine.submit(request, listener(request)) for request in requests]
+        all_there.set()
         together = [job.result(TIMEOUT).image for job in jobs]
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
     assert heard.index("user 3: 1 of 6") < heard.index("user 0: 3 of 3"), "they advanced together"
