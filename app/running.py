@@ -74,7 +74,12 @@ class Run:
                 self.turn = turn
             case core.Failed(turn, message, error):
                 self.turn, self.problem, self.error = turn, message, error
+        self.tell()
+
+    def tell(self) -> None:
+        """Every watcher waits on the event that was there when it looked last: none takes another's change away."""
         self.changed.set()
+        self.changed = asyncio.Event()
 
     @property
     def canvases(self) -> list[Canvas]:
@@ -83,10 +88,10 @@ class Run:
     async def watch(self) -> AsyncGenerator[Run]:
         """Yields at every change, but not faster than is seen, until the turn is over."""
         while not self.finished:
+            changed = self.changed
             yield self
-            await self.changed.wait()
+            await changed.wait()
             await asyncio.sleep(GLANCE)
-            self.changed.clear()
 
 
 class RunningTurns:
@@ -225,4 +230,4 @@ class RunningTurns:
             if self._scorer is not None and any(canvas.picture for canvas in run.canvases):
                 run.scores = self._in_background(self._scorer.score(conversation, run.turn))
             run.finished = True
-            run.changed.set()
+            run.tell()

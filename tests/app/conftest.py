@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,25 @@ from argon2 import PasswordHasher
 from app import accounts
 from app.profiles import PROFILES, Profile
 from app.store import Conversation, Store
+
+SHOWN = """() => ({url: location.href, focus: document.activeElement?.outerHTML.slice(0, 200),
+    list: [...document.querySelectorAll("#conversations label")].slice(0, 8).map((one) =>
+        (one.querySelector("input").checked ? "* " : "  ") + one.innerText),
+    page: document.body.innerText.slice(0, 3000)})"""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a browser showed when its test failed."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if report.when == "call" and report.failed and hasattr(page, "evaluate"):
+        try:
+            shown = page.evaluate(SHOWN)
+            report.sections.append(("page", "\n".join(f"{key}: {value}" for key, value in shown.items())))
+        except Exception as error:  # the browser itself has failed
+            report.sections.append(("page", str(error)))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
-PICTURES = "#chat .easel-picture img"
+PICTURES = "#chat .easel-picture:not(.easel-canvas) img"
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,7 @@ def test_stop_and_retry(page: Page, models: FakeModels) -> None:
     page.wait_for_selector(PICTURES)
     page.wait_for_selector(".easel-branch")
     assert page.locator(".easel-branch").inner_text() == "2/2"
+    wait_for_pictures(page, 1)
     page.click("#chat button[title='Older branch']")
     page.wait_for_selector(".easel-note")
     page.click("#chat button[title='Newer branch']")

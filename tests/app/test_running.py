@@ -33,6 +33,15 @@ async def test_a_turn_goes_on_without_a_watcher(turns: RunningTurns, store: Stor
     assert store.conversation("local", conversation.id).title == "draw a fox"
 
 
+async def test_a_slow_watcher_misses_no_end(turns: RunningTurns, conversation: Conversation) -> None:
+    run = await turns.start(conversation, UserMessage("draw a fox"), "auto", None)
+    slow = run.watch()
+    await anext(slow)
+    await finish(run)
+    async with asyncio.timeout(5):
+        assert [None async for _ in slow] == []
+
+
 async def test_one_turn_at_a_time(turns: RunningTurns, conversation: Conversation) -> None:
     run = await turns.start(conversation, UserMessage("draw a fox"), "auto", None)
     with pytest.raises(InputRefused, match="still being answered"):

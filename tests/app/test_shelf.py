@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-PICTURES = "#chat .easel-picture img"
+PICTURES = "#chat .easel-picture:not(.easel-canvas) img"
 TILES = ".easel-tiles button"
 
 
