@@ -39,7 +39,8 @@ test: .venv/ready-dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium fonts-noto-cjk; } >/dev/null 2>&1 \
 		|| .venv/bin/playwright install chromium
 	.venv/bin/python -m pytest -q -n 2 -m "not slow and not browser"
-	.venv/bin/python -m pytest -q -m "slow or browser" --durations=40 $(ARGS)
+	.venv/bin/python -m pytest -q -m alone
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "(slow or browser) and not alone" --durations=40 $(ARGS)
 
 test-fast: .venv/ready-dev
 	.venv/bin/python -m pytest -q -n 2 -m "not slow and not browser" $(ARGS)

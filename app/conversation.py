@@ -454,7 +454,7 @@ def keep(drawing: Any, turns: Sequence[Turn], profile: Profile, store: Turns, ad
     """The id of the picture that the last of `turns`, a path, ends with. `adapter`: the dialog model's, by its SHA-256,
     where it is not the profile's."""
     texts = picture_texts(
-        drawing.request, drawing.provenance, profile=profile.name,
+        drawing.request, drawing.provenance, profile=profile.name, dialog_model=profile.dialog_sha256,
         dialog_adapter=profile.adapter_sha256 if adapter is None else adapter,
         turns=" ".join(turn.id for turn in turns),
     )  # fmt: skip

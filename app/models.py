@@ -80,10 +80,9 @@ class DialogModel:
         # Not every model that vLLM serves takes adapters: it would not start.
         changing = adapters is not None and (bool(profile.adapter) or takes_adapters(profile.dialog))
         kept = Adapters(adapters, profile.dialog) if changing and adapters is not None else None
-        settings = ServerSettings(
-            max_images=profile.max_images, max_model_len=profile.max_model_len,
-            runtime_adapters=changing, max_lora_rank=largest_rank(profile.adapter, kept), **vllm_device(),
-        )  # fmt: skip
+        settings = server_settings(
+            profile, runtime_adapters=changing, max_lora_rank=largest_rank(profile.adapter, kept)
+        )
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
         self._client = DialogClient(lambda: server.base_url, server.api_key, server.model_name, **asking)
         if kept is not None:
@@ -238,6 +237,12 @@ class GeneratorModel:
             engine.pipeline.check(replace(request, steps=2))
             request = replace(request, steps=2)
         engine.submit(request).result()
+
+
+def server_settings(profile: Profile, **more: Any) -> ServerSettings:
+    """How vLLM runs the profile's model here; on a GPU the memory is vLLM's own affair, whatever `more` says."""
+    settings = {"max_images": profile.max_images, "max_model_len": profile.max_model_len, **more, **vllm_device()}
+    return ServerSettings(**settings)
 
 
 def largest_rank(adapter: str, kept: Adapters | None) -> int:

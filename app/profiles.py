@@ -26,7 +26,6 @@ from generator.request import DrawRequest, EditSettings, Lora, sha256
 
 _PACKAGES = Path(__file__).resolve().parent.parent
 _BASE = _PACKAGES / "dialog_mllm" / "weights" / "base"
-_ADAPTER = _PACKAGES / "dialog_mllm" / "weights" / "adapter"
 _STORYBOOK = _PACKAGES / "generator" / "weights" / "storybook"
 _INSPECTOR = _PACKAGES / "generator" / "weights" / "inspector"
 
@@ -145,6 +144,13 @@ class Profile:
         return INSTRUCTIONS if self.prompt_only else ""
 
     @property
+    def dialog_sha256(self) -> str:
+        """Of the dialog model's weights as their file is now; "" where others serve it, or where it is no local folder
+        with one file of weights."""
+        weights = Path(self.dialog) / "model.safetensors"
+        return sha256(weights) if not self.mllm_url and weights.is_file() else ""
+
+    @property
     def adapter_sha256(self) -> str:
         """Of the dialog model's adapter as its file is now; "" where there is none, or where others serve the model."""
         weights = Path(self.adapter) / "adapter_model.safetensors"
@@ -199,7 +205,6 @@ PROFILES = {
         name="storybook",
         generator=str(_STORYBOOK),
         dialog=str(_BASE),
-        adapter=str(_ADAPTER),
         inspector=str(_INSPECTOR),
     ),
     "hunyuan": Profile(

@@ -50,18 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from app.models import vllm_device
+    from app.models import largest_rank, server_settings
+    from dialog_mllm.adapters import takes_adapters
     from dialog_mllm.client import DialogClient
-    from dialog_mllm.server import ServerSettings, VllmServer
+    from dialog_mllm.server import VllmServer
 
     if args.dialogues < 1 or min(args.users) < 1:
         raise EaselError("--dialogues and --users must be at least 1.")
     profile = profile_of(args)
     with tempfile.TemporaryDirectory(prefix="easel-bench-") as folder, contextlib.ExitStack() as stack:
         dialogues = _dialogues(args, Path(folder))
-        settings = ServerSettings(
-            max_images=profile.max_images, max_model_len=profile.max_model_len,
-            max_sequences=max(16, *args.users), statistics=True, **vllm_device(),
+        settings = server_settings(  # as the app serves it, ready for adapters that come and go
+            profile, max_sequences=max(16, *args.users), statistics=True,
+            runtime_adapters=bool(profile.adapter) or takes_adapters(profile.dialog),
+            max_lora_rank=largest_rank(profile.adapter, None),
         )  # fmt: skip
         server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, folder))
         server.wait_ready()

@@ -122,10 +122,10 @@ def profile_of(args: argparse.Namespace) -> Profile:
 
 def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.ExitStack, logs: Path) -> DialogClient:
     """A client of the server that runs already, or of one that runs until the stack is closed."""
-    from app.models import vllm_device
+    from app.models import server_settings
     from dialog_mllm.client import DialogClient, Timeouts
     from dialog_mllm.evaluation import CONCURRENCY
-    from dialog_mllm.server import ServerSettings, VllmServer
+    from dialog_mllm.server import VllmServer
 
     patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
     asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
@@ -133,8 +133,7 @@ def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.E
         key = os.environ.get(args.key_env, "") if args.key_env else args.key
         return DialogClient(args.url, key or None, args.model, timeouts=patient, **asking)
     # The histories of all dialogues that are under way stay in the cache, so that no turn's is computed again.
-    device: dict[str, Any] = {"max_sequences": CONCURRENCY, "kv_cache_mb": 512, **vllm_device()}
-    settings = ServerSettings(max_images=profile.max_images, max_model_len=profile.max_model_len, **device)
+    settings = server_settings(profile, max_sequences=CONCURRENCY, kv_cache_mb=512)
     server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, logs))
     server.wait_ready()
     return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, **asking)

@@ -130,7 +130,9 @@ def replay(picture: Recorded, engine: Engine, out: Path | None) -> dict[str, Any
     except GeneratorError as error:
         raise type(error)(f"{picture.path}: {error}") from error
     if out is not None:
-        origin = {name: picture.texts[name] for name in ("dialog_adapter", "turns") if name in picture.texts}
+        origin = {
+            name: picture.texts[name] for name in ("dialog_model", "dialog_adapter", "turns") if name in picture.texts
+        }
         save_png(drawing.image, picture_texts(request, provenance, profile=picture.profile.name, **origin), out)
     result = {"picture": str(picture.path), **compare(picture.image, drawing.image), "changed": changed}
     print(f"{picture.path}: {in_words(result, picture, drawing.image)}")

@@ -103,14 +103,15 @@ async def test_a_picture_says_where_it_comes_from(world: World) -> None:
     path = world.store.path(world.conversation.leaf)
     assert path[-1].picture is not None
     info = world.store.picture_info(path[-1].picture)
-    adapter = Path(world.profile.adapter) / "adapter_model.safetensors"
-    assert info["dialog_adapter"] == hashlib.sha256(adapter.read_bytes()).hexdigest()
+    weights = Path(world.profile.dialog) / "model.safetensors"
+    assert info["dialog_model"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert not info.get("dialog_adapter")
     assert info["turns"].split() == [turn.id for turn in path] and len(path) == 2
     assert (info["profile"], info["generator"]) == ("storybook", "sha256:fa4e")
     assert "trainedAlgorithmicMedia" in info["XML:com.adobe.xmp"]
     world.profile = replace(world.profile, mllm_url="http://127.0.0.1:1/v1")  # what serves there is not known
     (done,) = [event for event in await world.say("draw a cat") if isinstance(event, Done)]
-    assert done.turn.picture is not None and "dialog_adapter" not in world.store.picture_info(done.turn.picture)
+    assert done.turn.picture is not None and "dialog_model" not in world.store.picture_info(done.turn.picture)
 
 
 async def test_the_message_is_stored_before_the_model_is_asked(world: World) -> None:

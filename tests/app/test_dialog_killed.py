@@ -22,7 +22,7 @@ from app.store import Store
 from tests.app.fakes import FakeGenerator
 from tests.dialog_mllm.test_server import processes_naming
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(3000)]
 KILLS = int(os.environ.get("EASEL_KILLS", "2"))
 
 

@@ -27,7 +27,7 @@ def test_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     states = {check["name"]: check["state"] for check in result["checks"]}
     assert status == int(not result["ready"])
-    for name in ("Python", "torch", "vLLM", "data folder", "port", "generator", "dialog model", "adapter"):
+    for name in ("Python", "torch", "vLLM", "data folder", "port", "generator", "dialog model"):
         assert states[name] in ("ok", "warn"), result
     assert not (tmp_path / "data").exists()
 

@@ -169,8 +169,14 @@ def test_two_processes_do_what_one_does_with_twice_the_batches(root, base, tmp_p
 
 @pytest.mark.slow
 async def test_vllm_serves_the_merged_model(root, tmp_path):
-    """The shipped base and adapter as one folder: replies as transformers computes them, token for token."""
-    merge(WEIGHTS / "base", WEIGHTS / "adapter", tmp_path / "merged")
+    """The shipped base and an adapter as one folder: replies as transformers computes them, token for token."""
+    trainee = attach(AdapterSettings(base=WEIGHTS / "base", rank=8))
+    with torch.no_grad():
+        for name, value in trainee.model.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.01)
+    save_adapter(trainee.model, tmp_path / "adapter", "base")
+    merge(WEIGHTS / "base", tmp_path / "adapter", tmp_path / "merged")
     turns = list(turns_of(read_records([root / "test.jsonl"], 1)))
     expected = answer_offline(turns, *load_base(tmp_path / "merged"), max_tokens=40)
     with VllmServer(tmp_path / "merged", None, ServerSettings(threads=1, kv_cache_mb=64), tmp_path) as server:

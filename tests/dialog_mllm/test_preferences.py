@@ -14,7 +14,7 @@ import torch
 from app.cli import main as easel
 from dialog_mllm.data import Batches, PictureCache
 from dialog_mllm.fit import FitConfig, TrainingError
-from dialog_mllm.lora import WEIGHTS, AdapterSettings, attach
+from dialog_mllm.lora import AdapterSettings, attach
 from dialog_mllm.model import build_base, save_base
 from dialog_mllm.preferences import (
     Pair,
@@ -227,7 +227,7 @@ def test_simpo_is_trls():
 @pytest.mark.slow
 def test_the_bundled_model_learns_from_pairs(root, tmp_path):
     """A few steps on the shipped weights: the loss on pairs falls and reward accuracy rises."""
-    arguments = ["prefer", "--pairs", str(root), "--adapter", str(WEIGHTS / "adapter"), "--out", str(tmp_path / "run")]
+    arguments = ["prefer", "--pairs", str(root), "--out", str(tmp_path / "run")]
     arguments += ["--epochs", "20", "--learning-rate", "5e-4", "--warmup", "2", "--batch-tokens", "2048"]
     assert easel(arguments) == 0
     with (tmp_path / "run" / "curve.csv").open() as file:
