@@ -88,18 +88,34 @@ def mixed_precision(precision: str = "auto") -> AbstractContextManager[Any]:
     return torch.autocast(where, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and fast))
 
 
-def hidden_states(model: Idefics3ForConditionalGeneration, batch: Batch) -> Tensor:
+@dataclass(frozen=True)
+class Dropout:
+    """Of the bundled kind of model, while it is trained. Users say things in ways that no training has seen."""
+
+    states: float = 0.0  # of what each layer adds to the residual stream
+    words: float = 0.0  # of the tokens that are read and not learnt to say
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.states < 1 and 0 <= self.words < 1):
+            raise TrainingError("dropout must be at least 0 and below 1")
+
+
+def hidden_states(model: Idefics3ForConditionalGeneration, batch: Batch, dropout: Dropout | None = None) -> Tensor:
     """(B, T) ids and their pictures -> (B, T, hidden). Padding is on the right, so causal attention needs no mask."""
+    drop = dropout if dropout is not None and model.training else Dropout()
     embeddings = model.get_input_embeddings()(batch.ids)  # (B, T, hidden)
+    if drop.words:
+        kept = (batch.weights > 0) | (torch.rand_like(batch.weights) >= drop.words)  # (B, T)
+        embeddings = embeddings * kept.unsqueeze(-1)
     if batch.pixels is not None:
         learn = any(parameter.requires_grad for parameter in model.model.vision_model.parameters())
         with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
             features = model.model.get_image_features(batch.pixels.unsqueeze(1)).pooler_output  # (P, 16, hidden)
         embeddings = model.model.inputs_merger(batch.ids, embeddings, features)
-    return text_states(model, embeddings)
+    return text_states(model, embeddings, drop.states)
 
 
-def token_losses(model: Any, batch: Batch | VlmBatch) -> tuple[Tensor, Tensor, Tensor]:
+def token_losses(model: Any, batch: Batch | VlmBatch, dropout: Dropout | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Cross entropies (N,) and weights (N,) of the N tokens that count, row by row, and the logits (N, vocabulary) that
     predict them. Only those tokens pay for logits."""
     weights = batch.weights[:, 1:]
@@ -109,7 +125,7 @@ def token_losses(model: Any, batch: Batch | VlmBatch) -> tuple[Tensor, Tensor, T
         logits = model(**batch.inputs, logits_to_keep=columns, use_cache=False).logits  # (B, C, vocabulary)
         logits = logits[counts[:, columns]]
     else:
-        logits = model.lm_head(hidden_states(model, batch)[:, :-1][counts])
+        logits = model.lm_head(hidden_states(model, batch, dropout)[:, :-1][counts])
     losses = F.cross_entropy(logits.float(), batch.ids[:, 1:][counts], reduction="none")
     return losses, weights[counts], logits
 
@@ -148,6 +164,7 @@ class Dialogues:
     core: Any
     draw: int  # the draw token's id; where it is several tokens, the first one's
     precision: str = "auto"
+    dropout: Dropout | None = None
     figures: ClassVar[tuple[str, ...]] = ()
     scores: ClassVar[tuple[str, ...]] = ("loss", "switch_accuracy", "false_draw", "missed_draw")
     rate: ClassVar[str] = "switch_accuracy"
@@ -157,7 +174,7 @@ class Dialogues:
 
     def loss(self, batch: Batch | VlmBatch) -> tuple[Tensor, dict[str, float]]:
         with mixed_precision(self.precision):
-            losses, weights, _ = token_losses(self.core, batch)
+            losses, weights, _ = token_losses(self.core, batch, self.dropout)
             return (losses * weights).sum(), {}
 
     def measure(self, batches: Batches) -> dict[str, float]:

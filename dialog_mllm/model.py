@@ -161,8 +161,10 @@ def load_base(folder: Path | str) -> tuple[Idefics3ForConditionalGeneration, Ide
     return model, Idefics3Processor.from_pretrained(folder, local_files_only=True)
 
 
-def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor) -> Tensor:
+def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor, dropout: float = 0.0) -> Tensor:
     """What `model.model.text_model` computes of (B, T, hidden) embeddings, in about half its time in bf16 training.
+
+    `dropout`: of what attention and MLP add to the residual stream (Vaswani et al. 2017, section 5.4).
 
     transformers casts each normed state once per matrix, rotates in float32, and its fused attention's backward pass is
     slow on CPUs. Padding must be on the right: attention is causal and knows no other mask.
@@ -184,10 +186,11 @@ def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor) -> 
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         seen = _causal_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)  # (B, heads, T, head)
-        states = states + _linear(attention.o_proj, seen.transpose(1, 2).reshape(batch, length, -1))
+        added = _linear(attention.o_proj, seen.transpose(1, 2).reshape(batch, length, -1))
+        states = states + F.dropout(added, dropout, training=dropout > 0)
         normed = _rms_norm(states, layer.post_attention_layernorm).to(dtype)
         gated = F.silu(_linear(mlp.gate_proj, normed)) * _linear(mlp.up_proj, normed)  # (B, T, intermediate)
-        states = states + _linear(mlp.down_proj, gated)
+        states = states + F.dropout(_linear(mlp.down_proj, gated), dropout, training=dropout > 0)
     return _rms_norm(states, text.norm)
 
 

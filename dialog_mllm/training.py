@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dialog_mllm.data import Batches, Encoder, PictureCache, Sample, load_samples
-from dialog_mllm.fit import Dialogues, FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
+from dialog_mllm.fit import Dialogues, Dropout, FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
 from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.records import DataError, data_files
@@ -38,6 +38,7 @@ class MllmConfig:
     vision_minutes: float = 8.0
     caption_minutes: float = 8.0  # then the whole model puts them into words
     captions: int = 3000  # of those, how many stay among the dialogues
+    dropout: Dropout | None = None  # among the dialogues
 
 
 def train_mllm(config: MllmConfig) -> dict[str, float]:
@@ -77,7 +78,7 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     return fit(
         config.fit,
         model,
-        Dialogues(model, token_id(processor.tokenizer, DRAW), config.fit.precision),
+        Dialogues(model, token_id(processor.tokenizer, DRAW), config.fit.precision, config.dropout),
         Batches(train, pictures, config.fit.batch_tokens, config.fit.seed),
         Batches(held_out, held_out_pictures, config.fit.batch_tokens),
         save=lambda scores: save_base(model, processor, run / "base"),
@@ -119,6 +120,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vision-minutes", type=float, default=8.0, help="for that")
     parser.add_argument("--caption-minutes", type=float, default=8.0, help="then, to put them into words")
+    parser.add_argument("--dropout", type=float, default=0.0, help="of what each layer adds")
+    parser.add_argument("--word-dropout", type=float, default=0.0, help="of the tokens that are read, not said")
     parser.add_argument("--captions", type=int, default=3000, help="how many of those stay among the dialogues")
     for size in fields(BaseConfig):
         parser.add_argument(f"--{size.name.replace('_', '-')}", type=int, default=size.default, help="of a new model")
@@ -140,5 +143,6 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             vision_minutes=args.vision_minutes,
             caption_minutes=args.caption_minutes,
             captions=args.captions,
+            dropout=Dropout(args.dropout, args.word_dropout),
         )
     )

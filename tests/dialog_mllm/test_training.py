@@ -13,7 +13,7 @@ from app.cli import main as easel
 from datasets_build.pictures import write_pictures
 from dialog_mllm import fit as loop
 from dialog_mllm.data import Batches, load_samples
-from dialog_mllm.fit import Dialogues, FitConfig, TrainingError, fit, schedule
+from dialog_mllm.fit import Dialogues, Dropout, FitConfig, TrainingError, fit, schedule
 from dialog_mllm.model import build_base, load_base
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
 from dialog_mllm.training import MllmConfig, train_mllm
@@ -31,7 +31,8 @@ def fit_toy(root, config: FitConfig, cache, save=lambda scores: None):
     train = Batches(*load_samples([root / "train.jsonl"], processor, cache, 0.3), config.batch_tokens)
     held_out = Batches(*load_samples([root / "validation.jsonl"], processor, cache), config.batch_tokens)
     draw = tokenizer.convert_tokens_to_ids("<draw>")
-    return model, fit(config, model, Dialogues(model, draw), train, held_out, save, lambda scores: -scores["loss"])
+    objective = Dialogues(model, draw, dropout=Dropout(0.1, 0.1))
+    return model, fit(config, model, objective, train, held_out, save, lambda scores: -scores["loss"])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -43,12 +44,12 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
     calls = 0
     original = loop.token_losses
 
-    def stops(model, batch):
+    def stops(model, batch, *rest):
         nonlocal calls
         calls += torch.is_grad_enabled()
         if calls == 5:
             raise KeyboardInterrupt
-        return original(model, batch)
+        return original(model, batch, *rest)
 
     config = replace(config, run=tmp_path / "b")
     monkeypatch.setattr(loop, "token_losses", stops)
@@ -64,10 +65,10 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
 def test_ctrl_c_waits_for_the_end_of_the_step(root, tmp_path, monkeypatch):
     original = loop.token_losses
 
-    def pressed(model, batch):
+    def pressed(model, batch, *rest):
         if torch.is_grad_enabled():
             os.kill(os.getpid(), signal.SIGINT)
-        return original(model, batch)
+        return original(model, batch, *rest)
 
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(loop, "token_losses", pressed)
@@ -173,6 +174,26 @@ def test_a_run_of_something_else_is_not_resumed(root, tmp_path):
     torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "run" / "checkpoint.pt")
     with pytest.raises(TrainingError, match="another --out"):
         fit_toy(root, FitConfig(tmp_path / "run", epochs=1, batch_tokens=600), tmp_path)
+
+
+def test_dropout_is_for_training_and_spares_what_is_learnt(root, tmp_path):
+    tokenizer = train_tokenizer(texts_of([root / "train.jsonl"]), 400)
+    model, processor = build_base(tokenizer, toy.SMALL)
+    batch = Batches(*load_samples([root / "train.jsonl"], processor, tmp_path), 600).next()
+
+    def losses(dropout):
+        with torch.no_grad():
+            return loop.token_losses(model, batch, dropout)[0]
+
+    plain = losses(None)
+    assert not torch.equal(losses(Dropout(0.2)), plain) and not torch.equal(losses(Dropout(words=0.5)), plain)
+    all_learnt = replace(batch, weights=torch.ones_like(batch.weights))
+    batch = all_learnt
+    assert torch.equal(losses(Dropout(words=0.5)), losses(None)), "only what is read is dropped"
+    model.eval()
+    assert torch.equal(losses(Dropout(0.2, 0.5)), losses(None))
+    with pytest.raises(TrainingError, match="below 1"):
+        Dropout(1.0)
 
 
 def test_schedule_warms_up_holds_and_decays():
