@@ -8,9 +8,7 @@ away, come back, or look at another conversation; the turn goes on in `RunningTu
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -23,6 +21,7 @@ from app.compare import Comparison
 from app.conversation import MODES, STOPPED, Mode, UserMessage
 from app.errors import EaselError, InputRefused
 from app.gallery import Gallery
+from app.gaze import Gaze
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
 from app.shelf import DOWNLOAD, Exchange, Finder
@@ -38,7 +37,6 @@ ICON = (
     f'<svg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 100 100%22>{_DRAWN}</svg>">'
 )
 Update = dict[Any, Any]  # component -> new value
-MOST_WAITED = 200  # hundredths of a second
 
 
 def look() -> dict[str, Any]:
@@ -63,32 +61,6 @@ def build_page(
     texts: Texts, profile: Profile, store: Store, turns: RunningTurns, visitors: Visitors | None = None
 ) -> gr.Blocks:
     return Page(texts, profile, store, turns, visitors or Visitors()).blocks
-
-
-class Gaze:
-    """What one open page looks at. Every look takes the place of the last one."""
-
-    def __init__(self) -> None:
-        self.turned = 0
-        self._giving = 0
-
-    async def turn(self) -> int:
-        """The new look, once Gradio has sent on all that the last one gave: it would come over what this one gives."""
-        self.turned += 1
-        look, waited = self.turned, 0
-        while self._giving and waited < MOST_WAITED:  # a page that has gone takes nothing more
-            await asyncio.sleep(0.01)
-            waited += 1
-        return look
-
-    @contextmanager
-    def giving(self) -> Iterator[None]:
-        """Around a `yield`, which returns when Gradio has sent on what it was given."""
-        self._giving += 1
-        try:
-            yield
-        finally:
-            self._giving -= 1
 
 
 class Page:
