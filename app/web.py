@@ -26,6 +26,7 @@ from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
 from app.shelf import DOWNLOAD, Exchange, Finder
 from app.store import SEEDS, Conversation, Seeds, Store, Turn, Verdict, new_seed
+from app.streams import keep_streams_open
 from app.texts import PEOPLE, Texts
 from app.view import show_scores, show_turns
 from app.visitor import Visitors, owner_of
@@ -569,6 +570,7 @@ def mount_pages(app: Any, pages: dict[str, gr.Blocks], visitors: Visitors) -> No
     """Each page at its path; "/" must come last."""
     for path, blocks in sorted(pages.items(), key=lambda page: -len(page[0])):
         blocks.queue(default_concurrency_limit=None, api_open=False)
+        keep_streams_open(blocks._queue)
         gr.mount_gradio_app(
             app, blocks, path, footer_links=[], run_history=False, ssr_mode=False, show_error=True,
             enable_monitoring=False, max_file_size="1gb", pwa=False, mcp_server=False, auth_dependency=visitors.name,
