@@ -245,7 +245,9 @@ def test_variations_are_chosen_from_a_grid(page: Page, models: FakeModels) -> No
     assert len({request.seed for request in models.generator.requests[before:]}) == 4
     boxes = [box for box in (grid.nth(number).bounding_box() for number in range(4)) if box]
     assert len({box["x"] for box in boxes}) == len({box["y"] for box in boxes}) == 2, "two by two"
-    assert all(grid.locator("img").evaluate_all("images => images.map(image => image.naturalWidth > 0)"))
+    page.wait_for_function(
+        "[...document.querySelectorAll('#chat .easel-grid img')].every((one) => one.naturalWidth > 0)"
+    )
     chosen = grid.nth(2).locator("img").get_attribute("src")
     grid.nth(2).focus()
     page.keyboard.press("Enter")
