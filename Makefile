@@ -40,7 +40,7 @@ test: .venv/ready-dev
 		|| .venv/bin/playwright install chromium
 	.venv/bin/python -m pytest -q -n 2 -m "not slow and not browser"
 	.venv/bin/python -m pytest -q -m alone
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "(slow or browser) and not alone" --durations=40 $(ARGS)
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --reruns 2 --only-rerun TimeoutError -m "(slow or browser) and not alone" --durations=40 $(ARGS)
 
 test-fast: .venv/ready-dev
 	.venv/bin/python -m pytest -q -n 2 -m "not slow and not browser" $(ARGS)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ import uvicorn
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+CONSOLE: WeakKeyDictionary[Page, list[str]] = WeakKeyDictionary()  # what each page's console said
 PATIENCE = 60_000  # milliseconds; the machine may be busy
 
 
@@ -58,9 +60,17 @@ def serving(app: Any) -> Iterator[str]:
 def open_page(page: Page, url: str) -> Page:
     """The page, once it takes input."""
     page.set_default_timeout(PATIENCE)
+    said = CONSOLE.setdefault(page, [])
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    page.on("requestfailed", lambda request: said.append(f"failed: {request.method} {request.url} {request.failure}"))
     page.goto(url)
-    page.wait_for_selector("#box textarea:enabled")
-    page.wait_for_function("document.querySelector('#status')?.dataset.state")  # the script is alive too
+    try:
+        page.wait_for_selector("#box textarea:enabled")
+        page.wait_for_function("document.querySelector('#status')?.dataset.state")  # the script is alive too
+    except Exception:
+        print("\n".join(said))
+        raise
     return page
 
 
@@ -80,3 +90,9 @@ def say(page: Page, text: str) -> str:
         arg=before,
     )
     return page.locator("#chat .message.bot").last.inner_text()
+
+
+def wait_until_loaded(page: Page, pictures: str) -> None:
+    page.wait_for_function(
+        "all => [...document.querySelectorAll(all)].every((one) => one.naturalWidth > 0)", arg=pictures
+    )

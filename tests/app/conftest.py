@@ -11,6 +11,7 @@ from argon2 import PasswordHasher
 from app import accounts
 from app.profiles import PROFILES, Profile
 from app.store import Conversation, Store
+from tests.app.browser import CONSOLE
 
 SHOWN = """() => ({url: location.href, focus: document.activeElement?.outerHTML.slice(0, 200),
     list: [...document.querySelectorAll("#conversations label")].slice(0, 8).map((one) =>
@@ -27,6 +28,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         try:
             shown = page.evaluate(SHOWN)
             report.sections.append(("page", "\n".join(f"{key}: {value}" for key, value in shown.items())))
+            report.sections.append(("console", "\n".join(CONSOLE.get(page, []))))
         except Exception as error:  # the browser itself has failed
             report.sections.append(("page", str(error)))
     return report

@@ -14,7 +14,7 @@ from app.profiles import PROFILES
 from app.serve import build_app
 from app.store import Store
 from generator.errors import DrawingFailed
-from tests.app.browser import open_browser, open_page, say, send, serving
+from tests.app.browser import open_browser, open_page, say, send, serving, wait_until_loaded
 from tests.app.fakes import FakeDialog, FakeGenerator, FakeModels
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_a_conversation(page: Page, url: str) -> None:
     say(page, "give it a blue scarf")
     addresses = page.locator(PICTURES).evaluate_all("images => images.map(image => image.src)")
     assert len(set(addresses)) == 2
-    assert all(page.locator(PICTURES).evaluate_all("images => images.map(image => image.naturalWidth > 0)"))
+    wait_until_loaded(page, PICTURES)
     assert page.locator(".easel-words mark").last.inner_text() == ", give it a blue scarf"
     assert page.locator("#conversations label").first.inner_text() == "hello"
     assert page.locator("#actions").is_visible()
@@ -245,9 +245,7 @@ def test_variations_are_chosen_from_a_grid(page: Page, models: FakeModels) -> No
     assert len({request.seed for request in models.generator.requests[before:]}) == 4
     boxes = [box for box in (grid.nth(number).bounding_box() for number in range(4)) if box]
     assert len({box["x"] for box in boxes}) == len({box["y"] for box in boxes}) == 2, "two by two"
-    page.wait_for_function(
-        "[...document.querySelectorAll('#chat .easel-grid img')].every((one) => one.naturalWidth > 0)"
-    )
+    wait_until_loaded(page, "#chat .easel-grid img")
     chosen = grid.nth(2).locator("img").get_attribute("src")
     grid.nth(2).focus()
     page.keyboard.press("Enter")

@@ -11,7 +11,7 @@ from app.accounts import Accounts
 from app.profiles import PROFILES
 from app.serve import build_app
 from app.store import Store
-from tests.app.browser import PATIENCE, open_browser, say, serving
+from tests.app.browser import PATIENCE, open_browser, say, serving, wait_until_loaded
 from tests.app.fakes import FakeModels
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_two_users(browser: Browser, url: str, accounts: Accounts) -> None:
             wait_for_chat(page)
         say(anna, "draw a red secret")
         picture = anna.locator("#chat .easel-picture img").get_attribute("src")
-        assert anna.locator("#chat .easel-picture img").evaluate("image => image.naturalWidth > 0")
+        wait_until_loaded(anna, "#chat .easel-picture img")
         say(ben, "hello")
         ben.reload()
         wait_for_chat(ben)
@@ -126,7 +126,7 @@ def test_an_upload_comes_back_with_undo(browser: Browser, url: str, accounts: Ac
         page.set_input_files("#box input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": png("red")})
         page.wait_for_selector("#box img")
         say(page, "look at this")
-        assert page.locator("#chat .easel-upload").evaluate("image => image.naturalWidth > 0")
+        wait_until_loaded(page, "#chat .easel-upload")
         page.click("#undo")
         page.wait_for_function("document.querySelector('#box img')?.naturalWidth > 0")
         assert page.input_value("#box textarea") == "look at this"
