@@ -13,7 +13,9 @@ from app.profiles import PROFILES, Profile
 from app.store import Conversation, Store
 from tests.app.browser import CONSOLE
 
-SHOWN = """() => ({url: location.href, focus: document.activeElement?.outerHTML.slice(0, 200),
+SHOWN = """async () => ({
+    frame: await new Promise((say) => (setTimeout(say, 3000, "none"), requestAnimationFrame(() => say("yes")))),
+    visible: document.visibilityState, url: location.href, focus: document.activeElement?.outerHTML.slice(0, 200),
     list: [...document.querySelectorAll("#conversations label")].slice(0, 8).map((one) =>
         (one.querySelector("input").checked ? "* " : "  ") + one.innerText),
     page: document.body.innerText.slice(0, 3000)})"""
