@@ -71,9 +71,7 @@ def _clean_up(child: subprocess.Popen, number: int) -> None:
     deadline = time.monotonic() + (0.0 if ended else GRACE)
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    deadline = time.monotonic() + TRACKERS_GRACE
-    while _kill_all_but_trackers(child.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    take_down(child.pid)
     while True:
         _signal_group(child.pid, signal.SIGKILL)
         for stray in _children():
@@ -86,6 +84,14 @@ def _clean_up(child: subprocess.Popen, number: int) -> None:
         except ChildProcessError:
             return
         time.sleep(0.05)
+
+
+def take_down(group: int) -> None:
+    """SIGKILL to all of a group, last to multiprocessing's trackers."""
+    deadline = time.monotonic() + TRACKERS_GRACE
+    while _kill_all_but_trackers(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _signal_group(group, signal.SIGKILL)
 
 
 def _kill_all_but_trackers(group: int) -> bool:

@@ -28,6 +28,7 @@ from typing import Literal
 import httpx
 
 from dialog_mllm.errors import DialogRefused, DialogUnavailable, ServerFailed, server_message
+from dialog_mllm.launcher import take_down
 from dialog_mllm.messages import MAX_IMAGES
 
 State = Literal["stopped", "warming up", "ready", "restarting", "failed"]
@@ -212,6 +213,7 @@ class VllmServer:
                 start_new_session=True,
             )
         self._process = process
+        group = 0  # of vLLM's processes, which the launcher takes down, unless it is killed itself
         if self._stopping.is_set():
             self._kill()
         deadline = time.monotonic() + self.settings.start_timeout
@@ -220,6 +222,7 @@ class VllmServer:
         self._served = False
         with httpx.Client(trust_env=False, timeout=5.0) as http:
             while process.poll() is None:
+                group = group or _child_of(process.pid)
                 health = self._health(http)
                 if health == "well":
                     silent_since = None
@@ -240,6 +243,8 @@ class VllmServer:
                     process.wait(1.0 if self._state == "ready" else 0.2)
         if process.stdin:
             process.stdin.close()
+        if group:
+            take_down(group)
         return reason or explain_log(self._log_tail(log_start), process.returncode, self.log_path)
 
     def _health(self, http: httpx.Client) -> Literal["well", "busy", "broken"]:
@@ -420,6 +425,14 @@ def explain_log(log: str, returncode: int | None, path: Path) -> str:
 
 def _absolute(path: Path | str) -> str:
     return str(Path(path).absolute()) if isinstance(path, Path) or Path(path).exists() else path
+
+
+def _child_of(pid: int) -> int:
+    """Its first child, which leads a group of its own; 0 where there is none, or no Linux to ask."""
+    try:
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _free_port() -> int:
