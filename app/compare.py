@@ -22,6 +22,7 @@ from app.profiles import Profile
 from app.store import Conversation, Store, Turn
 from app.texts import Texts
 from app.view import difference
+from app.visible import visible_if
 
 MOST = 48  # pictures to choose from: the conversation's, then the newest others
 SCRIPT = Path(__file__).parent / "static" / "compare.js"
@@ -42,7 +43,7 @@ class Comparison:
 
     def build_sheet(self) -> None:
         self.entries = gr.State([])
-        with gr.Column(visible=False, elem_id="compare", elem_classes="easel-sheet") as self.sheet:
+        with gr.Column(elem_id="compare", elem_classes=visible_if(False, "easel-sheet")) as self.sheet:
             with gr.Row(elem_classes="easel-sheet-head"):
                 gr.HTML(f"<h2>{self.texts.compare}</h2>", elem_classes="easel-sheet-title")
                 self.close = gr.Button(self.texts.close, elem_id="compare-close", min_width=44)
@@ -52,7 +53,7 @@ class Comparison:
 
     def connect(self, **quiet: Any) -> None:
         self.stage.select(self.choose, self.entries, self.words, **quiet)
-        self.close.click(lambda: gr.Column(visible=False), None, self.sheet, **quiet)
+        self.close.click(lambda: gr.Column(elem_classes=visible_if(False, "easel-sheet")), None, self.sheet, **quiet)
 
     def show(self, conversation: Conversation, turn: Turn) -> Update:
         """Of a turn with a picture. Without a base, the picture before it stands at the left."""
@@ -63,7 +64,7 @@ class Comparison:
         right = places[turn.picture or ""]
         left = places.get(base or "", max(right - 1, 0) if right else min(1, len(entries) - 1))
         return {
-            self.sheet: gr.Column(visible=True),
+            self.sheet: gr.Column(elem_classes=visible_if(True, "easel-sheet")),
             self.entries: entries,
             self.stage: self._stage(entries, left, right),
             self.words: self._words(entries[left], entries[right]),

@@ -18,6 +18,7 @@ import gradio as gr
 
 from app.store import LONGEST_SEARCH, Drawn, Store
 from app.texts import Texts
+from app.visible import visible_if
 from app.visitor import owner_of
 
 PAGE = 48
@@ -38,7 +39,7 @@ class Gallery:
         self.page = gr.State(0)
         self.place = gr.State(0)  # of the picture that is shown large, in the whole list
         self.turn = gr.State("")  # that it comes from
-        with gr.Column(visible=False, elem_id="gallery") as self.sheet:
+        with gr.Column(elem_classes=visible_if(False), elem_id="gallery") as self.sheet:
             with gr.Row(elem_id="gallery-head"):
                 gr.HTML(f"<h2>{texts.gallery}</h2>", elem_id="gallery-title")
                 self.box = gr.Textbox(
@@ -48,11 +49,11 @@ class Gallery:
                 self.close = gr.Button(texts.close, elem_id="gallery-close", min_width=44)
             with gr.Column(elem_id="gallery-all") as self.all:
                 self.tiles = gr.HTML(elem_id="gallery-tiles", js_on_load=SCRIPT.read_text(encoding="utf-8"))
-                with gr.Row(elem_id="gallery-pager", visible=False) as self.pager:
+                with gr.Row(elem_id="gallery-pager", elem_classes=visible_if(False)) as self.pager:
                     self.newer = gr.Button(f"‹ {texts.newer_page}", size="sm", min_width=90)
                     self.range = gr.HTML(elem_id="gallery-range")
                     self.older = gr.Button(f"{texts.older_page} ›", size="sm", min_width=90)
-            with gr.Column(visible=False, elem_id="gallery-one") as self.one:
+            with gr.Column(elem_classes=visible_if(False), elem_id="gallery-one") as self.one:
                 self.large = gr.HTML()
                 with gr.Row(elem_id="gallery-steps"):
                     self.previous = gr.Button(f"‹ {texts.previous}", elem_id="gallery-previous", min_width=60)
@@ -77,12 +78,16 @@ class Gallery:
         on(self.next.click, self.look_on, self.box, self.place)
         on(self.back.click, self.leave, self.box, self.place)
         for button in (self.close, self.jump):
-            on(button.click, lambda: {self.sheet: gr.Column(visible=False)})
+            on(button.click, lambda: {self.sheet: gr.Column(elem_classes=visible_if(False))})
 
     # What happens
 
     def show(self, request: gr.Request) -> Update:
-        return {self.sheet: gr.Column(visible=True), self.box: "", **self.turn_to(owner_of(request), "", 0)}
+        return {
+            self.sheet: gr.Column(elem_classes=visible_if(True)),
+            self.box: "",
+            **self.turn_to(owner_of(request), "", 0),
+        }
 
     def seek(self, words: str, request: gr.Request) -> Update:
         return self.turn_to(owner_of(request), words, 0)
@@ -111,10 +116,10 @@ class Gallery:
         start = page * PAGE
         drawn = self.store.drawn(owner, words, PAGE, start)
         return {
-            self.all: gr.Column(visible=True),
-            self.one: gr.Column(visible=False),
+            self.all: gr.Column(elem_classes=visible_if(True)),
+            self.one: gr.Column(elem_classes=visible_if(False)),
             self.tiles: self._tiles(drawn, start) or self._nothing(words),
-            self.pager: gr.Row(visible=n > PAGE),
+            self.pager: gr.Row(elem_classes=visible_if(n > PAGE)),
             self.newer: gr.Button(interactive=page > 0),
             self.range: f"{start + 1:,}–{start + len(drawn):,} / {n:,}",
             self.older: gr.Button(interactive=start + PAGE < n),
@@ -127,8 +132,8 @@ class Gallery:
         if not found:  # deleted in another page
             return self.turn_to(owner, words, place // PAGE)
         return {
-            self.all: gr.Column(visible=False),
-            self.one: gr.Column(visible=True),
+            self.all: gr.Column(elem_classes=visible_if(False)),
+            self.one: gr.Column(elem_classes=visible_if(True)),
             self.large: self._large(found[0], place),
             self.place: place,
             self.turn: found[0].turn.id,

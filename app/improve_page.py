@@ -19,6 +19,7 @@ from app.improve_texts import ImproveTexts
 from app.improve_view import name_of, say_worse, show_feedback, show_run, show_versions
 from app.improving import OPEN, Improver, RunSize
 from app.texts import Texts
+from app.visible import visible_if
 from dialog_mllm.adapters import ORIGINAL, NotConfirmed
 from dialog_mllm.errors import DialogError
 
@@ -73,8 +74,8 @@ class ImprovePage:
             self.counts = gr.HTML(elem_id="improve-feedback")
         with gr.Column(elem_classes="improve-card"):
             gr.HTML(f'<h2>{words.learn}</h2><p class="easel-hint">{words.learn_info}</p>')
-            self.run = gr.HTML(elem_id="improve-run", visible=False)
-            with gr.Column(visible=False) as self.idle:
+            self.run = gr.HTML(elem_id="improve-run", elem_classes=visible_if(False))
+            with gr.Column(elem_classes=visible_if(False)) as self.idle:
                 with gr.Accordion(words.size, open=False, elem_id="improve-size"), gr.Row():
                     self.minutes = gr.Number(
                         size.minutes, label=words.minutes, info=words.minutes_info, elem_id="improve-minutes",
@@ -90,17 +91,19 @@ class ImprovePage:
                     )  # fmt: skip
                 self.start = gr.Button(words.start, variant="primary", elem_id="improve-start")
             with gr.Row(elem_classes="improve-buttons"):
-                self.stop = gr.Button(words.stop, visible=False, elem_id="improve-stop")
-                self.resume = gr.Button(words.resume, visible=False, variant="primary", elem_id="improve-resume")
-                self.use = gr.Button(visible=False, variant="primary", elem_id="improve-use")
-                self.discard = gr.Button(words.discard, visible=False, elem_id="improve-discard")
-            with gr.Row(visible=False, elem_classes="improve-buttons") as self.sure:
+                self.stop = gr.Button(words.stop, elem_classes=visible_if(False), elem_id="improve-stop")
+                self.resume = gr.Button(
+                    words.resume, elem_classes=visible_if(False), variant="primary", elem_id="improve-resume"
+                )
+                self.use = gr.Button(elem_classes=visible_if(False), variant="primary", elem_id="improve-use")
+                self.discard = gr.Button(words.discard, elem_classes=visible_if(False), elem_id="improve-discard")
+            with gr.Row(elem_classes=visible_if(False, "improve-buttons")) as self.sure:
                 self.really = gr.Button(words.really_discard, variant="stop", elem_id="improve-really")
                 self.keep = gr.Button(words.keep)
             self.gate = _Gate(words)
         with gr.Column(elem_classes="improve-card"):
             gr.HTML(f"<h2>{words.versions}</h2>")
-            self.error = gr.HTML(visible=False)
+            self.error = gr.HTML(elem_classes=visible_if(False))
             self.versions = gr.HTML(elem_id="improve-versions")
             with gr.Row(elem_classes="improve-buttons", elem_id="improve-choice"):
                 self.choice = gr.Dropdown([], label=words.choose, elem_id="improve-version", min_width=120)
@@ -127,9 +130,9 @@ class ImprovePage:
         on(self.use.click, self.take)
         on(self.gate.anyway.click, lambda: self.take(anyway=True))
         on(self.gate.cancel.click, self.gate.closed)
-        on(self.discard.click, lambda: {self.sure: gr.Row(visible=True)})
+        on(self.discard.click, lambda: {self.sure: gr.Row(elem_classes=visible_if(True, "improve-buttons"))})
         on(self.really.click, lambda: self._do(self.improver.discard))
-        on(self.keep.click, lambda: {self.sure: gr.Row(visible=False)})
+        on(self.keep.click, lambda: {self.sure: gr.Row(elem_classes=visible_if(False, "improve-buttons"))})
         on(self.activate.click, self.switch, self.choice)
         on(self.choice_gate.anyway.click, lambda name: self.switch(name, anyway=True), self.choice)
         on(self.choice_gate.cancel.click, self.choice_gate.closed)
@@ -146,8 +149,8 @@ class ImprovePage:
             before = improver.live.registry.before
         except (EaselError, DialogError) as error:
             problem = f'<div class="easel-error" role="alert">{escape(str(error))}</div>'
-            shown = {self.seen: problem, self.error: gr.HTML(problem, visible=True)}
-            return shown if seen != problem else {self.seen: gr.skip()}
+            update = {self.seen: problem, self.error: gr.HTML(problem, elem_classes=visible_if(True))}
+            return update if seen != problem else {self.seen: gr.skip()}
         run, active = improver.look(), improver.live.now.name
         running = run is not None and run.state == "running"
         curve, progress = (improver.curve(run), improver.progress(run)) if run is not None else (None, 0.0)
@@ -164,16 +167,17 @@ class ImprovePage:
             self.seen: repr(state),
             self.counts: show_feedback(counts, words),
             self.run: gr.HTML(
-                show_run(run, progress, curve, words) if curve is not None else "", visible=run is not None
+                show_run(run, progress, curve, words) if curve is not None else "",
+                elem_classes=visible_if(run is not None),
             ),
-            self.idle: gr.Column(visible=idle),
-            self.stop: gr.Button(visible=running),
-            self.resume: gr.Button(visible=may_go_on),
-            self.use: gr.Button(words.use.format(version=run.version), visible=True)
+            self.idle: gr.Column(elem_classes=visible_if(idle)),
+            self.stop: gr.Button(elem_classes=visible_if(running)),
+            self.resume: gr.Button(elem_classes=visible_if(may_go_on)),
+            self.use: gr.Button(words.use.format(version=run.version), elem_classes=visible_if(True))
             if run is not None and measured
-            else gr.Button(visible=False),
-            self.discard: gr.Button(visible=measured or may_go_on),
-            self.error: gr.HTML(problem, visible=bool(problem)),
+            else gr.Button(elem_classes=visible_if(False)),
+            self.discard: gr.Button(elem_classes=visible_if(measured or may_go_on)),
+            self.error: gr.HTML(problem, elem_classes=visible_if(bool(problem))),
             self.versions: show_versions(versions, active, words),
             self.choice: gr.Dropdown(choices=[(name_of(name, words), name) for name in names]),
             self.back: gr.Button(
@@ -233,7 +237,7 @@ class ImprovePage:
             what()
         except (EaselError, DialogError) as error:
             _say(error)
-        return {**self.show(None), self.sure: gr.Row(visible=False)}
+        return {**self.show(None), self.sure: gr.Row(elem_classes=visible_if(False, "improve-buttons"))}
 
     def _choices(self) -> Any:
         names = [*(version.name for version in reversed(self.improver.live.registry.versions())), ORIGINAL]
@@ -244,7 +248,7 @@ class _Gate:
     """Asks once more."""
 
     def __init__(self, words: ImproveTexts) -> None:
-        with gr.Column(visible=False, elem_classes="improve-gate") as self.box:
+        with gr.Column(elem_classes=visible_if(False, "improve-gate")) as self.box:
             self.why = gr.HTML()
             with gr.Row(elem_classes="improve-buttons"):
                 self.anyway = gr.Button(words.use_anyway, variant="stop", elem_classes="improve-anyway")
@@ -252,10 +256,13 @@ class _Gate:
         self.parts = [self.box, self.why]
 
     def opened(self, why: str) -> Update:
-        return {self.box: gr.Column(visible=True), self.why: f'<div role="alert">{escape(why)}</div>'}
+        return {
+            self.box: gr.Column(elem_classes=visible_if(True, "improve-gate")),
+            self.why: f'<div role="alert">{escape(why)}</div>',
+        }
 
     def closed(self) -> Update:
-        return {self.box: gr.Column(visible=False)}
+        return {self.box: gr.Column(elem_classes=visible_if(False, "improve-gate"))}
 
 
 def _say(error: Exception) -> None:

@@ -19,7 +19,10 @@ import gradio as gr
 from app.exchange import file_name, pack, unpack
 from app.store import LONGEST_SEARCH, Conversation, Store
 from app.texts import Texts
+from app.visible import visible_if
 from app.visitor import Visitors, owner_of
+
+LIST = "easel-list"  # the class of both lists
 
 
 class Finder:
@@ -30,24 +33,29 @@ class Finder:
             placeholder=f"⌕  {texts.search}", label=texts.search, show_label=False, container=False, elem_id="search",
             max_length=LONGEST_SEARCH,
         )  # fmt: skip
-        self.list = gr.Radio([], label=texts.conversations, elem_id="found", elem_classes="easel-list", visible=False)
-        self.nothing = gr.HTML(f'<p class="easel-nothing" role="status">{texts.nothing_found}</p>', visible=False)
+        self.list = gr.Radio([], label=texts.conversations, elem_id="found", elem_classes=visible_if(False, LIST))
+        self.nothing = gr.HTML(
+            f'<p class="easel-nothing" role="status">{texts.nothing_found}</p>', elem_classes=visible_if(False)
+        )
 
     def connect(self, listed: gr.Radio, current: gr.State, **quiet: Any) -> None:
         """`listed` is the list of all conversations, `current` the id of the open one."""
 
+        def looks(yes: bool, *classes: str) -> Any:
+            return gr.update(elem_classes=visible_if(yes, *classes))
+
         def find(words: str, opened: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
             if not words.strip():
-                return gr.update(visible=True), gr.update(visible=False), gr.update(visible=False)
+                return looks(True, LIST), looks(False, LIST), looks(False)
             found = [
                 (entry.title or self.texts.untitled, entry.id)
                 for entry in self.store.search_conversations(owner_of(request), words)
             ]
             chosen = opened if opened in [entry[1] for entry in found] else None
             return (
-                gr.update(visible=False),
-                gr.update(choices=found, value=chosen, visible=bool(found)),
-                gr.update(visible=not found),
+                looks(False, LIST),
+                gr.update(choices=found, value=chosen, elem_classes=visible_if(bool(found), LIST)),
+                looks(not found),
             )
 
         self.find = find

@@ -49,10 +49,11 @@ class _Pending(set[str]):
         self._lingering = ""
 
     def remove(self, event_id: str) -> None:
-        super().remove(event_id)
+        super().discard(event_id)
         if event_id == self._lingering:
             self._lingering = ""  # its end has been sent: now the stream may close
-        elif not self:
+        elif self <= {self._lingering}:  # nothing else is pending: it lingers from now on
+            self.discard(self._lingering)
             self._lingering = f"lingering {next(self._numbers)}"
             self.add(self._lingering)
             asyncio.get_running_loop().call_later(self._sessions.linger, self._end, self._lingering)

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 from html import escape
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.responses import RedirectResponse
 
 from app.branches import check_picture, go_on_from, go_to
 from app.compare import Comparison
@@ -22,40 +24,19 @@ from app.conversation import MODES, STOPPED, Mode, UserMessage
 from app.errors import EaselError, InputRefused
 from app.gallery import Gallery
 from app.gaze import Gaze
+from app.look import look
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
-from app.shelf import DOWNLOAD, Exchange, Finder
+from app.shelf import DOWNLOAD, LIST, Exchange, Finder
 from app.store import SEEDS, Conversation, Seeds, Store, Turn, Verdict, new_seed
 from app.streams import keep_streams_open
 from app.texts import PEOPLE, Texts
 from app.view import show_scores, show_turns
+from app.visible import visible_if
 from app.visitor import Visitors, owner_of
 
-STATIC = Path(__file__).parent / "static"
-_DRAWN = "<text y=%22.9em%22 font-size=%2290%22>🎨</text>"
-ICON = (
-    '<link rel="icon" href="data:image/svg+xml,'
-    f'<svg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 100 100%22>{_DRAWN}</svg>">'
-)
 Update = dict[Any, Any]  # component -> new value
-
-
-def look() -> dict[str, Any]:
-    """What Gradio 6 wants at mounting: theme, style sheet and script. No font is fetched from anywhere."""
-    sans = ["Avenir Next", "Nunito", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
-    theme = gr.themes.Base(
-        primary_hue=gr.themes.colors.orange,
-        neutral_hue=gr.themes.colors.stone,
-        radius_size=gr.themes.sizes.radius_lg,
-        font=sans,
-        font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"],
-    )
-    script = (STATIC / "easel.js").read_text(encoding="utf-8")
-    return {
-        "theme": theme,
-        "css": (STATIC / "easel.css").read_text(encoding="utf-8"),
-        "head": f'{ICON}<meta name="viewport" content="width=device-width, initial-scale=1"><script>{script}</script>',
-    }
+BEATS = count(1)
 
 
 def build_page(
@@ -97,20 +78,22 @@ class Page:
             self.new = gr.Button(f"＋ {texts.new}", elem_id="new", variant="primary")
             self.gallery.build_button()
             self.finder = Finder(texts, self.store)
-            self.list = gr.Radio([], label=texts.conversations, elem_id="conversations", elem_classes="easel-list")
-            with gr.Accordion(texts.this_conversation, open=False, elem_id="manage", visible=False) as self.manage:
+            self.list = gr.Radio([], label=texts.conversations, elem_id="conversations", elem_classes=LIST)
+            with gr.Accordion(
+                texts.this_conversation, open=False, elem_id="manage", elem_classes=visible_if(False)
+            ) as self.manage:
                 self.title = gr.Textbox(label=texts.title, max_length=120, elem_id="title")
                 with gr.Row():
                     self.rename = gr.Button(texts.rename, size="sm", min_width=60)
                     self.exchange.build_export()
                     self.delete = gr.Button(texts.delete, size="sm", min_width=60, elem_id="delete")
-                with gr.Row(visible=False) as self.confirm:
+                with gr.Row(elem_classes=visible_if(False)) as self.confirm:
                     self.really = gr.Button(
                         texts.really_delete, size="sm", variant="stop", min_width=60, elem_id="really"
                     )
                     self.keep = gr.Button(texts.keep, size="sm", min_width=60)
             self.exchange.build_import()
-            self.person = gr.HTML(elem_id="person", visible=self.visitors.name is not None)
+            self.person = gr.HTML(elem_id="person", elem_classes=visible_if(self.visitors.name is not None))
             # Where people sign in, that is for administrators: their greeting has it.
             improve = "" if self.visitors.name else f'<a href="{texts.improve_path}">{texts.improve}</a>'
             gr.HTML(
@@ -148,7 +131,7 @@ class Page:
                 placeholder=f'<div class="easel-welcome"><h2>{texts.welcome}</h2><p>{texts.welcome_more}</p></div>',
                 examples=[{"text": example} for example in texts.examples],
             )
-            with gr.Row(elem_id="actions", visible=False) as self.actions:
+            with gr.Row(elem_id="actions", elem_classes=visible_if(False)) as self.actions:
                 self.retry = gr.Button(f"↻ {texts.retry}", size="sm", elem_id="retry", min_width=70)
                 self.undo = gr.Button(f"↶ {texts.undo}", size="sm", elem_id="undo", min_width=70)
             # What easel.js makes of the buttons in the chat, and the form that it opens there.
@@ -161,6 +144,7 @@ class Page:
                 js_on_load="document.addEventListener('easel', event => trigger('submit', event.detail))",
             )
             self.scored = gr.HTML(elem_id="scored")
+            self.pulse = gr.HTML(elem_id="pulse")  # see pulse.js
             self.box = gr.MultimodalTextbox(
                 placeholder=texts.placeholder,
                 show_label=False,
@@ -201,7 +185,7 @@ class Page:
         panel = [self.seed, self.seeds, self.size, self.steps, self.guidance]
         shown = [
             self.chat, self.box, self.current, self.saved, self.list, self.manage, self.title, self.confirm,
-            self.actions, self.retry, self.undo, *panel, self.scored, *self.comparison.outputs,
+            self.actions, self.retry, self.undo, *panel, self.scored, self.pulse, *self.comparison.outputs,
         ]  # fmt: skip
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 
@@ -233,8 +217,8 @@ class Page:
         on(self.gallery.compare.click, self.compare, self.gallery.turn)
         self.comparison.connect(**quiet)
         self.box.stop(self.stop, [self.current], None, **quiet)
-        self.delete.click(lambda: gr.Row(visible=True), None, self.confirm, **quiet)
-        self.keep.click(lambda: gr.Row(visible=False), None, self.confirm, **quiet)
+        self.delete.click(lambda: gr.Row(elem_classes=visible_if(True)), None, self.confirm, **quiet)
+        self.keep.click(lambda: gr.Row(elem_classes=visible_if(False)), None, self.confirm, **quiet)
         self.reroll.click(new_seed, None, self.seed, **quiet).then(
             self.change_panel, [self.current, *panel], None, **quiet
         )
@@ -250,8 +234,9 @@ class Page:
         if gaze.turned:  # somebody wrote before this first event got its turn
             yield self._nothing()
             return
+        looked = request.query_params.get("look") or saved  # pulse.js names it
         try:
-            conversation = self.store.conversation(owner_of(request), saved) if saved else None
+            conversation = self.store.conversation(owner_of(request), looked) if looked else None
         except EaselError:
             conversation = None  # deleted, or of another data folder or user
         async for update in self._watch(gaze, owner_of(request), conversation):
@@ -296,7 +281,12 @@ class Page:
     async def act(
         self, gaze: Gaze, current: str | None, mode: Mode, event: gr.EventData, request: gr.Request
     ) -> AsyncGenerator[Update]:
-        """A button in the chat was pressed; see view.py."""
+        """A button in the chat was pressed, see view.py; or the page shows something old, see pulse.js."""
+        if event.do == "look":
+            looked = self._find(request, current) if current else None
+            async for update in self._watch(gaze, owner_of(request), looked):
+                yield update
+            return
         conversation = self._find(request, current)
         try:
             turn = self.store.turn_of(conversation, event.turn)
@@ -479,7 +469,7 @@ class Page:
             if gaze.turned != look:  # this page looks elsewhere now; the turn goes on
                 break
             with gaze.giving():
-                yield {self.chat: show_turns(path, run, self.texts, siblings)}
+                yield self._chat(conversation, show_turns(path, run, self.texts, siblings))
         if gaze.turned == look:
             if run.variations and run.problem not in ("", STOPPED):  # of others, the turn itself tells
                 gr.Warning(escape(run.problem), duration=12)
@@ -499,21 +489,31 @@ class Page:
             settings = self.profile.read_settings(conversation.settings)
         conversation_id = conversation.id if conversation is not None else None
         return {
-            self.chat: gr.update(value=shown, feedback_value=self._ratings(path)),
+            **self._chat(conversation, shown, feedback_value=self._ratings(path)),
             self.scored: show_scores(self.store.scores(path), self.texts),
             self.box: self._box(run is not None),
             self.current: conversation_id,
             self.saved: conversation_id,
             self.list: self._list(owner, conversation),
-            self.manage: gr.Accordion(visible=bool(path)),
+            self.manage: gr.Accordion(elem_classes=visible_if(bool(path))),
             self.title: conversation.title if conversation is not None else "",
-            self.confirm: gr.Row(visible=False),
-            self.actions: gr.Row(visible=bool(path) and run is None),
+            self.confirm: gr.Row(elem_classes=visible_if(False)),
+            self.actions: gr.Row(elem_classes=visible_if(bool(path) and run is None)),
             self.seed: conversation.seed if conversation is not None else new_seed(),
             self.seeds: conversation.seeds if conversation is not None else "inherit",
             self.size: self._sizes(f"{settings.width}x{settings.height}"),
             self.steps: settings.steps,
             self.guidance: settings.guidance,
+        }
+
+    def _chat(self, conversation: Conversation | None, messages: list[dict[str, Any]], **more: Any) -> Update:
+        """The messages, the last one with the beat that pulse.js looks for."""
+        beat, look = next(BEATS), conversation.id if conversation is not None else ""
+        if messages:
+            messages[-1]["content"] += f"\n\n<div class='easel-beat' title='{beat}'></div>"
+        return {
+            self.chat: gr.update(value=messages, **more),
+            self.pulse: f"<i data-beat='{beat}' data-look='{look}' data-messages='{len(messages)}'></i>",
         }
 
     def _siblings(self, path: Sequence[Turn]) -> dict[str, list[Turn]]:
@@ -567,8 +567,11 @@ def _say(error: EaselError) -> None:
 
 
 def mount_pages(app: Any, pages: dict[str, gr.Blocks], visitors: Visitors) -> None:
-    """Each page at its path; "/" must come last."""
+    """Each page at its path, with or without a slash at its end; "/" must come last."""
     for path, blocks in sorted(pages.items(), key=lambda page: -len(page[0])):
+        if path != "/":
+            name = path.rpartition("/")[2]
+            app.router.add_route(path, lambda _, name=name: RedirectResponse(f"{name}/"), include_in_schema=False)
         blocks.queue(default_concurrency_limit=None, api_open=False)
         keep_streams_open(blocks._queue)
         gr.mount_gradio_app(

@@ -243,7 +243,7 @@ class VllmServer:
                     process.wait(1.0 if self._state == "ready" else 0.2)
         if process.stdin:
             process.stdin.close()
-        if group:
+        if group and process.returncode < 0:  # it was killed, and could not do it
             take_down(group)
         return reason or explain_log(self._log_tail(log_start), process.returncode, self.log_path)
 

@@ -1,5 +1,5 @@
-// The slider between two pictures. Gradio runs this when the sheet's stage comes into the page, with `element`, the
-// stage; `trigger` and `watch`. The range and the radio buttons are the browser's own, and so are their keys.
+// The slider between two pictures. Gradio runs this once, with `element`, the sheet's stage; `trigger` and `watch`. The
+// range and the radio buttons are the browser's own, and so are their keys.
 const slide = () => element.querySelector(".easel-slide");
 
 element.addEventListener("input", (event) => {
@@ -16,24 +16,20 @@ element.addEventListener("change", (event) => {
   trigger("select", { left: chosen("left"), right: chosen("right") });
 });
 
-const shared = (window.easelCompare ||= { begin() {
-  // The server closes the sheet; until then what lies under it cannot take the focus.
-  const back = (tries = 100) => {
-    if (!document.getElementById("compare")?.offsetHeight) document.querySelector(window.easelOpener)?.focus();
-    else if (tries) setTimeout(() => back(tries - 1), 50);
-  };
-  document.addEventListener("click", (event) => {
-    if (event.target.closest?.("#compare-close")) back();
-  });
-  document.addEventListener("keydown", (event) => {
-    const sheet = document.getElementById("compare");
-    if (event.key !== "Escape" || !sheet || !sheet.offsetHeight) return;
-    event.stopImmediatePropagation(); // the gallery may be open under it
-    document.getElementById("compare-close").click();
-  }, true);
-  this.begin = () => {};
-} });
-shared.begin();
+// The server closes the sheet; until then what lies under it cannot take the focus.
+const back = (tries = 100) => {
+  if (!document.getElementById("compare")?.offsetHeight) document.querySelector(window.easelOpener)?.focus();
+  else if (tries) setTimeout(() => back(tries - 1), 50);
+};
+document.addEventListener("click", (event) => {
+  if (event.target.closest?.("#compare-close")) back();
+});
+document.addEventListener("keydown", (event) => {
+  const sheet = document.getElementById("compare");
+  if (event.key !== "Escape" || !sheet || !sheet.offsetHeight) return;
+  event.stopImmediatePropagation(); // the gallery may be open under it
+  document.getElementById("compare-close").click();
+}, true);
 
 const settle = () => {
   element.querySelectorAll(".easel-choices :checked").forEach((one) => one.parentElement.scrollIntoView({ block: "nearest", inline: "center" }));
@@ -41,4 +37,8 @@ const settle = () => {
   slide()?.querySelector("input").focus({ preventScroll: true });
 };
 watch("value", settle);
-settle();
+
+let open = false; // only then it takes the focus
+new ResizeObserver(() => {
+  if (open !== (open = element.offsetHeight > 0) && open) settle();
+}).observe(element);

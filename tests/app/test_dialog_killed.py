@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.conversation import UserMessage
@@ -19,20 +19,30 @@ from app.models import DialogModel
 from app.profiles import Profile
 from app.running import RunningTurns
 from app.store import Store
+from dialog_mllm.server import VllmServer
 from tests.app.fakes import FakeGenerator
-from tests.dialog_mllm.test_server import processes_naming
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(3000)]
 KILLS = int(os.environ.get("EASEL_KILLS", "2"))
 
 
-async def talk_and_kill(turns: RunningTurns, store: Store, profile: Profile, key: str, rng: random.Random) -> str:
+def family(server: VllmServer) -> set[psutil.Process]:
+    """The server's launcher and all processes under it."""
+    assert server._process is not None
+    launcher = psutil.Process(server._process.pid)
+    return {launcher, *launcher.children(recursive=True)}
+
+
+async def talk_and_kill(
+    turns: RunningTurns, store: Store, profile: Profile, processes: set[psutil.Process], rng: random.Random
+) -> str:
     """One turn in which a process of vLLM is killed; how the turn ended."""
     conversation = store.create_conversation("local", profile.name, profile.settings.to_json())
     run = await turns.start(conversation, UserMessage("describe what you can draw for me"), "auto", None)
     await asyncio.sleep(rng.uniform(0.0, 0.4))
-    victims = [pid for pid, command in processes_naming(key).items() if "api_server" in command or "Engine" in command]
-    os.kill(rng.choice(victims), signal.SIGKILL)
+    # The launcher, the server and its engine; not what only tidies up after them.
+    victims = [one for one in processes if "resource_tracker" not in " ".join(one.cmdline())]
+    rng.choice(sorted(victims, key=lambda one: one.pid)).kill()
     async with asyncio.timeout(120):
         async for _ in run.watch():
             pass
@@ -81,18 +91,22 @@ def test_killed_at_random_moments(profile: Profile, store: Store, tmp_path: Path
     dialog.start()
     ended: list[str] = []
     addresses: set[str] = set()
+    processes: set[psutil.Process] = set()
     try:
         server.wait_ready(600)
         for _ in range(KILLS):
             server.wait_ready(600)
             addresses.add(server.base_url)
-            ended.append(asyncio.run(talk_and_kill(turns, store, profile, server.api_key, rng)))
+            now = family(server)
+            processes |= now
+            ended.append(asyncio.run(talk_and_kill(turns, store, profile, now, rng)))
         server.wait_ready(600)
         addresses.add(server.base_url)
+        processes |= family(server)
     finally:
         dialog.stop()
     print(f"{len(ended)} kills: {ended.count('failed')} turns failed and were retried, {ended.count('done')} were done")
-    assert not processes_naming(server.api_key)
+    assert len(processes) >= 3 * KILLS and not [one for one in processes if one.is_running()]
     assert not zombies()
     assert not [address for address in addresses if listening(address)]
     assert set(os.listdir("/dev/shm")) <= shared, "shared memory was left behind"

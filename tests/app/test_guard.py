@@ -349,6 +349,11 @@ def test_pages_load_nothing_from_elsewhere(client: Clients) -> None:
         assert "*" not in policy
 
 
+@pytest.mark.parametrize("path", ["/zh", "/improve", "/zh/improve"])
+def test_a_page_is_found_without_its_last_slash(client: Clients, path: str) -> None:
+    assert client().get(path, follow_redirects=True).url.path == f"{path}/"
+
+
 def test_what_is_measured(client: Clients) -> None:
     http = client()
     http.get("/config")

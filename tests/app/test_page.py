@@ -162,7 +162,30 @@ def test_undo_gives_the_message_back(page: Page) -> None:
     say(page, "a mistake")
     page.click("#undo")
     page.wait_for_function("document.querySelector('#box textarea').value == 'a mistake'")
-    assert page.locator("#chat .message.user").count() == 1
+    page.wait_for_function("document.querySelectorAll('#chat .message.user').length == 1")
+
+
+def test_what_a_busy_browser_swallowed_is_asked_for_again(page: Page) -> None:
+    say(page, "hello")
+    page.evaluate("window.same = true, document.querySelector('#chat .easel-beat').title = '0'")
+    page.wait_for_function("document.querySelector('#chat .easel-beat').title != '0'")
+    assert page.evaluate("window.same"), "loaded anew"
+
+
+def test_a_page_that_shows_no_update_any_more_is_loaded_anew(page: Page) -> None:
+    say(page, "hello")
+    send(page, "draw a slow fox")
+    page.locator("#chat .message.user", has_text="slow").wait_for()
+    page.fill("#box textarea", "and a hat")
+    with page.expect_navigation():
+        page.evaluate("document.querySelector('#chat').remove()")
+    page.wait_for_selector(PICTURES)
+    assert page.locator("#chat .message.user").count() == 2
+    page.wait_for_function("document.querySelector('#box textarea').value == 'and a hat'")
+    page.wait_for_function("!location.search.includes('look')")
+    page.evaluate("window.same = true")
+    page.wait_for_timeout(12_000)
+    assert page.evaluate("window.same") and page.input_value("#box textarea") == "and a hat", "once more, for no reason"
 
 
 def button(page: Page, name: str) -> Locator:
@@ -238,8 +261,10 @@ def test_variations_are_chosen_from_a_grid(page: Page, models: FakeModels) -> No
     say(page, "draw a red fox")
     original = page.locator(PICTURES).get_attribute("src")
     before = len(models.generator.requests)
+    models.generator.pause = 1.0
     button(page, "vary").click()
     page.wait_for_selector(".easel-cell.easel-canvas >> nth=3")
+    models.generator.pause = 0.05
     grid = page.locator("#chat .easel-grid button")
     grid.nth(3).wait_for()
     assert len({request.seed for request in models.generator.requests[before:]}) == 4

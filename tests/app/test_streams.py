@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,3 +50,14 @@ def test_an_event_at_the_end_of_another_is_answered_in_its_stream(blocks: gr.Blo
         assert message["msg"] == "close_stream"
         assert heard == ["FIRST", "NUMBER 1", "NUMBER 2"]
         assert not blocks._queue.pending_event_ids_session["s"]
+
+
+def test_it_stays_open_as_long_after_each_event(blocks: gr.Blocks) -> None:
+    app = gr.mount_gradio_app(FastAPI(), blocks, "/")
+    with serving(app) as url, httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+        sent = [(time.monotonic(), join(http, "s", "first"))]
+        for message in messages(http, "s"):
+            if message["msg"] == "process_completed" and message["event_id"] == sent[-1][1] and len(sent) < 3:
+                time.sleep(0.3)
+                sent.append((time.monotonic(), join(http, "s", "another")))
+        assert len(sent) == 3 and time.monotonic() - sent[-1][0] >= 0.5
