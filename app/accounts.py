@@ -14,20 +14,17 @@ import hashlib
 import json
 import re
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
+from sqlalchemy import RowMapping
 
-from app.database import clearly, open_database
+from app.database import SQLITE, add_row, clearly, open_database, sql
 from app.errors import InputRefused, NotFound
-from app.store import OWNER, PROGRAMS, delete_rows, new_id, picture_file
+from app.store import OWNER, PROGRAMS, delete_rows, delete_unshown, new_id, picture_file
 
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1024  # characters: hashing takes time
@@ -68,32 +65,34 @@ class Usage:
     bytes: int
 
 
+# The columns, in SQL.
+USER = ", ".join(f"users.{name}" for name in ("password", *(field.name for field in fields(User))))
+
+
 class Accounts:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str = SQLITE) -> None:
         self.folder = folder.expanduser()
-        self._lock = threading.RLock()
         with clearly(f"The data folder {self.folder} cannot be used"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._db = open_database(self.folder)
+            self._db = open_database(self.folder, database)
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        self._db.close()
 
     # Users
 
     def users(self) -> list[User]:
-        return [_user(row) for row in self._all("SELECT * FROM users ORDER BY name COLLATE NOCASE")]
+        return [_user(row) for row in self._db.all(f"SELECT {USER} FROM users ORDER BY {self._db.fold('name')}")]
 
     def user(self, user_id: str) -> User | None:
-        rows = self._all("SELECT * FROM users WHERE id=?", user_id)
-        return _user(rows[0]) if rows else None
+        row = self._db.one(f"SELECT {USER} FROM users WHERE id=:id", id=user_id)
+        return _user(row) if row is not None else None
 
     def named(self, name: str) -> User:
-        rows = self._all("SELECT * FROM users WHERE name=?", name)
-        if not rows:
+        row = self._named(name)
+        if row is None:
             raise NotFound(f"There is no user {name[:40]!r}.")
-        return _user(rows[0])
+        return _user(row)
 
     def add(self, name: str, password: str, admin: bool = False, adopt: bool = False) -> User:
         """`adopt`: what was said and drawn without sign-in becomes theirs. Raises InputRefused."""
@@ -102,35 +101,33 @@ class Accounts:
                 f"{name[:40]!r} cannot be a user's name. Use 1 to 40 letters, digits and . _ - @, a letter or digit"
                 f" first; {OWNER} and {PROGRAMS} are taken."
             )
-        values = (new_id(), name, _hash(password), int(admin), time.time())
-        try:
-            with self._write() as db:
-                db.execute("INSERT INTO users (id, name, password, admin, created) VALUES (?, ?, ?, ?, ?)", values)
-                if adopt:
-                    db.execute("UPDATE conversations SET owner=? WHERE owner=?", (values[0], OWNER))
-                    db.execute("UPDATE told SET owner=? WHERE owner=?", (values[0], PROGRAMS))
-        except sqlite3.IntegrityError as error:
-            raise InputRefused(f"There is a user {name} already.") from error
+        row = {"id": new_id(), "name": name, "password": _hash(password), "admin": admin, "created": time.time()}
+        with self._db.write() as db:
+            if db.execute(sql(self._whose_name), {"name": name}).first():
+                raise InputRefused(f"There is a user {name} already.")
+            add_row(db, "users", row)
+            for table, before in (("conversations", OWNER), ("told", PROGRAMS)) if adopt else ():
+                query = f"UPDATE {table} SET owner=:owner WHERE owner=:before"
+                db.execute(sql(query), {"owner": row["id"], "before": before})
         return self.named(name)
 
     def remove(self, user: User) -> Usage:
         """With all that is theirs. Raises InputRefused for the last administrator, while there are other users."""
         usage = self.usage(user.id)
-        with self._write() as db:
-            others = db.execute("SELECT admin FROM users WHERE id<>?", (user.id,)).fetchall()
-            if user.admin and others and not any(row["admin"] for row in others):
+        with self._db.write() as db:
+            values = {"user": user.id}
+            others = db.execute(sql("SELECT admin FROM users WHERE id<>:user"), values).scalars().all()
+            if user.admin and others and not any(others):
                 raise InputRefused(f"{user.name} is the only administrator. Make another one first.")
-            rows = db.execute("SELECT id FROM conversations WHERE owner=?", (user.id,)).fetchall()
-            told = [row[0] for row in db.execute("SELECT picture FROM told WHERE owner=?", (user.id,))]
-            db.execute("DELETE FROM told WHERE owner=?", (user.id,))
-            orphans = [picture for row in rows for picture in delete_rows(db, row["id"])]
+            ids = db.execute(sql("SELECT id FROM conversations WHERE owner=:user"), values).scalars().all()
+            told = db.execute(sql("SELECT picture FROM told WHERE owner=:user"), values).scalars().all()
+            db.execute(sql("DELETE FROM told WHERE owner=:user"), values)
+            orphans = [picture for conversation in ids for picture in delete_rows(db, conversation)]
             for picture in told:  # as long as another owner's programs know it too, it is kept
-                kept = "EXISTS (SELECT 1 FROM told WHERE picture=id)"
-                db.execute(f"UPDATE pictures SET kept={kept} WHERE id=?", (picture,))
-                shown = "SELECT 1 FROM turns WHERE picture=:id OR instr(uploads, :id)"
-                gone = f"DELETE FROM pictures WHERE id=:id AND NOT kept AND NOT EXISTS ({shown})"
-                orphans += [picture] * db.execute(gone, {"id": picture}).rowcount
-            db.execute("DELETE FROM users WHERE id=?", (user.id,))
+                kept = "EXISTS (SELECT 1 FROM told WHERE picture=:id)"
+                db.execute(sql(f"UPDATE pictures SET kept={kept} WHERE id=:id"), {"id": picture})
+                orphans += [picture] * delete_unshown(db, picture)
+            db.execute(sql("DELETE FROM users WHERE id=:user"), values)
         for picture in orphans:
             picture_file(self.folder, picture).unlink(missing_ok=True)
         return usage
@@ -138,61 +135,63 @@ class Accounts:
     def change_password(self, user: User, password: str) -> None:
         """All their sessions end."""
         hashed = _hash(password)
-        with self._write() as db:
-            db.execute("UPDATE users SET password=? WHERE id=?", (hashed, user.id))
-            db.execute("DELETE FROM sessions WHERE user=?", (user.id,))
+        with self._db.write() as db:
+            db.execute(sql("UPDATE users SET password=:password WHERE id=:id"), {"password": hashed, "id": user.id})
+            db.execute(sql('DELETE FROM sessions WHERE "user"=:id'), {"id": user.id})
 
     def limit(self, user: User, turns_per_minute: int | None, disk_mb: int | None) -> User:
         """None: as everybody's."""
         if any(value is not None and not 0 <= value <= 10**9 for value in (turns_per_minute, disk_mb)):
             raise InputRefused("A limit is a whole number from 0 to 1,000,000,000.")
-        with self._write() as db:
-            values = (turns_per_minute, disk_mb, user.id)
-            db.execute("UPDATE users SET turns_per_minute=?, disk_mb=? WHERE id=?", values)
+        with self._db.write() as db:
+            values = {"turns": turns_per_minute, "disk": disk_mb, "id": user.id}
+            db.execute(sql("UPDATE users SET turns_per_minute=:turns, disk_mb=:disk WHERE id=:id"), values)
         return self.named(user.name)
 
     # Signing in
 
     def check(self, name: str, password: str) -> User | None:
         """The user, if the password is theirs; takes as long whether there is such a user or not."""
-        rows = self._all("SELECT * FROM users WHERE name=?", name)
+        row = self._named(name)
         try:
-            _HASHER.verify(rows[0]["password"] if rows else _NOBODY, _bytes(password[:LONGEST_PASSWORD]))
+            _HASHER.verify(row["password"] if row else _NOBODY, _bytes(password[:LONGEST_PASSWORD]))
         except VerifyMismatchError:
             return None
-        if not rows:
+        if not row:
             return None
-        if _HASHER.check_needs_rehash(rows[0]["password"]):
-            with self._write() as db:
-                db.execute("UPDATE users SET password=? WHERE id=?", (_HASHER.hash(_bytes(password)), rows[0]["id"]))
-        return _user(rows[0])
+        if _HASHER.check_needs_rehash(row["password"]):
+            values = {"password": _HASHER.hash(_bytes(password)), "id": row["id"]}
+            with self._db.write() as db:
+                db.execute(sql("UPDATE users SET password=:password WHERE id=:id"), values)
+        return _user(row)
 
     def begin_session(self, user: User) -> str:
         """Returns the token for the user's cookie."""
         token, now = secrets.token_urlsafe(32), time.time()
-        with self._write() as db:
-            db.execute("DELETE FROM sessions WHERE created < ?", (now - SESSION_DAYS * 86400,))
-            db.execute("INSERT INTO sessions VALUES (?, ?, ?)", (_digest(token), user.id, now))
-            db.execute("UPDATE users SET seen=? WHERE id=?", (now, user.id))
+        with self._db.write() as db:
+            db.execute(sql("DELETE FROM sessions WHERE created < :last"), {"last": now - SESSION_DAYS * 86400})
+            add_row(db, "sessions", {"digest": _digest(token), "user": user.id, "created": now})
+            db.execute(sql("UPDATE users SET seen=:now WHERE id=:user"), {"user": user.id, "now": now})
         return token
 
     def of_session(self, token: str) -> User | None:
-        query = (
-            "SELECT users.* FROM sessions JOIN users ON users.id = sessions.user WHERE digest=? AND sessions.created>?"
-        )
-        rows = self._all(query, _digest(token), time.time() - SESSION_DAYS * 86400)
-        if not rows:
+        query = f"""
+            SELECT {USER} FROM sessions JOIN users ON users.id = sessions.user
+            WHERE digest=:digest AND sessions.created > :last
+        """
+        row = self._db.one(query, digest=_digest(token), last=time.time() - SESSION_DAYS * 86400)
+        if row is None:
             return None
-        self._note("UPDATE users SET seen=?1 WHERE id=?2 AND coalesce(seen, 0) < ?1 - ?3", rows[0]["id"])
-        return _user(rows[0])
+        self._note("users", "seen", row["id"], row["seen"])
+        return _user(row)
 
     def end_session(self, token: str) -> None:
-        with self._write() as db:
-            db.execute("DELETE FROM sessions WHERE digest=?", (_digest(token),))
+        with self._db.write() as db:
+            db.execute(sql("DELETE FROM sessions WHERE digest=:digest"), {"digest": _digest(token)})
 
     def end_sessions(self, user: User) -> None:
-        with self._write() as db:
-            db.execute("DELETE FROM sessions WHERE user=?", (user.id,))
+        with self._db.write() as db:
+            db.execute(sql('DELETE FROM sessions WHERE "user"=:id'), {"id": user.id})
 
     # API keys
 
@@ -204,81 +203,73 @@ class Accounts:
         if len(self.keys(user)) >= MOST_KEYS:
             raise InputRefused(f"There are {MOST_KEYS} API keys. Delete one that is not used any more.")
         key = f"easel-{secrets.token_urlsafe(32)}"
-        with self._write() as db:
-            values = (new_id(), _digest(key), user.id, name, time.time())
-            db.execute("INSERT INTO api_keys (id, digest, user, name, created) VALUES (?, ?, ?, ?, ?)", values)
+        with self._db.write() as db:
+            row = {"id": new_id(), "digest": _digest(key), "user": user.id, "name": name, "created": time.time()}
+            add_row(db, "api_keys", row)
         return key
 
     def keys(self, user: User) -> list[ApiKey]:
-        query = "SELECT id, name, created, used FROM api_keys WHERE user=? ORDER BY created"
-        return [ApiKey(**dict(row)) for row in self._all(query, user.id)]
+        query = 'SELECT id, name, created, used FROM api_keys WHERE "user"=:user ORDER BY created'
+        return [ApiKey(**row) for row in self._db.all(query, user=user.id)]
 
     def remove_key(self, user: User, key_id: str) -> None:
-        with self._write() as db:
-            if not db.execute("DELETE FROM api_keys WHERE id=? AND user=?", (key_id, user.id)).rowcount:
+        with self._db.write() as db:
+            query = 'DELETE FROM api_keys WHERE id=:id AND "user"=:user'
+            if not db.execute(sql(query), {"id": key_id, "user": user.id}).rowcount:
                 raise NotFound("There is no such API key.")
 
     def of_key(self, key: str) -> User | None:
-        query = "SELECT users.*, api_keys.id AS key FROM api_keys JOIN users ON users.id = api_keys.user WHERE digest=?"
-        rows = self._all(query, _digest(key))
-        if not rows:
+        query = f"SELECT {USER}, api_keys.id AS key, used FROM api_keys JOIN users ON users.id = api_keys.user"
+        row = self._db.one(f"{query} WHERE digest=:digest", digest=_digest(key))
+        if row is None:
             return None
-        values = dict(rows[0])
-        self._note("UPDATE api_keys SET used=?1 WHERE id=?2 AND coalesce(used, 0) < ?1 - ?3", values.pop("key"))
-        return _user(values)
+        self._note("api_keys", "used", row["key"], row["used"])
+        return _user(row)
 
     # What is theirs
 
     def usage(self, owner: str) -> Usage:
-        pictures = {row[0] for row in self._all("SELECT picture FROM told WHERE owner=?", owner)}
-        joined = "FROM turns JOIN conversations ON conversations.id = turns.conversation WHERE conversations.owner=?"
-        for row in self._all(f"SELECT picture, uploads {joined}", owner):
+        told = self._db.all("SELECT picture FROM told WHERE owner=:owner", owner=owner)
+        pictures = {row["picture"] for row in told}
+        joined = (
+            "FROM turns JOIN conversations ON conversations.id = turns.conversation WHERE conversations.owner=:owner"
+        )
+        for row in self._db.all(f"SELECT picture, uploads {joined}", owner=owner):
             pictures.update(name for name in (row["picture"], *json.loads(row["uploads"])) if name)
         size = 0
         for name in pictures:
             with contextlib.suppress(OSError):
                 size += picture_file(self.folder, name).stat().st_size
-        count = self._all("SELECT count(*) FROM conversations WHERE owner=? AND leaf IS NOT NULL", owner)[0][0]
-        return Usage(count, len(pictures), size)
+        query = "SELECT count(*) AS n FROM conversations WHERE owner=:owner AND leaf IS NOT NULL"
+        return Usage(self._db.all(query, owner=owner)[0]["n"], len(pictures), size)
 
     # Inside
 
-    def _note(self, query: str, row_id: str) -> None:
-        with contextlib.suppress(Exception), self._write() as db:  # on a full disk, people may still come in
-            db.execute(query, (time.time(), row_id, GLANCE))
+    def _note(self, table: str, column: str, row_id: str, before: float | None) -> None:
+        now = time.time()
+        if before is None or before < now - GLANCE:
+            with contextlib.suppress(Exception), self._db.write() as db:  # on a full disk, people may still come in
+                db.execute(sql(f"UPDATE {table} SET {column}=:now WHERE id=:id"), {"now": now, "id": row_id})
 
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except sqlite3.IntegrityError:
-                raise
-            except (OSError, sqlite3.Error) as error:
-                with clearly("Nothing could be saved"):
-                    raise error
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+    def _named(self, name: str) -> RowMapping | None:
+        return self._db.one(self._whose_name, name=name)
 
-    def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock, clearly("The data cannot be read"):
-            return self._db.execute(query, values).fetchall()
+    @property
+    def _whose_name(self) -> str:
+        fold = self._db.fold
+        return f"SELECT {USER} FROM users WHERE {fold('name')} = {fold(':name')}"
 
 
-def owner_named(folder: Path, name: str) -> str:
+def owner_named(folder: Path, database: str, name: str) -> str:
     """The owner of a user's conversations, for commands; other owners' names are their own."""
     if name in (OWNER, PROGRAMS):
         return name
-    with contextlib.closing(Accounts(folder)) as accounts:
+    with contextlib.closing(Accounts(folder, database)) as accounts:
         return accounts.named(name).id
 
 
-def _user(row: sqlite3.Row | dict[str, Any]) -> User:
-    values = dict(row)
-    del values["password"]
+def _user(row: RowMapping) -> User:
+    values = {field.name: row[field.name] for field in fields(User)}
     values["admin"] = bool(values["admin"])
     for name, usual in (("turns_per_minute", TURNS_PER_MINUTE), ("disk_mb", DISK_MB)):
         values[name] = usual if values[name] is None else values[name]

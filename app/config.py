@@ -24,6 +24,7 @@ from app.errors import EaselError
 PREFIX = "EASEL_"
 NOT_SETTINGS = ("help", "config", "json")
 DEFAULT = "default"
+DATABASE = "database"
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -48,6 +49,36 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     return args
 
 
+def add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        f"--{DATABASE}", type=_address, metavar="URL",
+        help="postgresql+psycopg://user@host/name, or sqlite: a file in the data folder. Command lines are seen by"
+        " everybody on the machine: with a password, rather set EASEL_DATABASE",
+    )  # fmt: skip
+
+
+def database_of(args: argparse.Namespace) -> str:
+    """For the commands beside `easel chat`: the same database, unless they are told another."""
+    from app.database import SQLITE
+
+    if args.database is None:
+        action = argparse.Action([f"--{DATABASE}"], DATABASE, type=_address)
+        found = _from_environment({DATABASE: action})
+        if not found and (path := _file(None)) is not None and DATABASE in (values := _values(path)):
+            found = {DATABASE: _read(f"{path}: {DATABASE}", values[DATABASE], action)}
+        return found.get(DATABASE, SQLITE)
+    return str(args.database)
+
+
+def _address(text: str) -> str:
+    from app.database import check_address
+
+    try:
+        return check_address(text)
+    except EaselError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _file(named: Path | None) -> Path | None:
     """The file to read. One that is named must be there; the usual one need not."""
     if named is None and (variable := os.environ.get(f"{PREFIX}CONFIG")):
@@ -61,15 +92,19 @@ def _file(named: Path | None) -> Path | None:
 
 
 def _from_file(path: Path, options: Mapping[str, argparse.Action]) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EaselError(f"The configuration file {path} cannot be read: {error}.") from error
+    values = _values(path)
     names = {name.replace("-", "_"): name for name in values}
     if unknown := sorted(names[name] for name in names.keys() - options.keys()):
         known = ", ".join(sorted(option.replace("_", "-") for option in options))
         raise EaselError(f"{path}: unknown settings {', '.join(unknown)}. There are {known}.")
     return {name: _read(f"{path}: {key}", values[key], options[name]) for name, key in names.items()}
+
+
+def _values(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EaselError(f"The configuration file {path} cannot be read: {error}.") from error
 
 
 def _from_environment(options: Mapping[str, argparse.Action]) -> dict[str, Any]:

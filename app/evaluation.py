@@ -189,6 +189,8 @@ def running_app(profile: str, data_dir: Path, patience: float = 600.0) -> Iterat
         str(port),
         "--data-dir",
         str(data_dir),
+        "--database",
+        "sqlite",  # whatever the settings say
         "--profile",
         profile,
     ]

@@ -20,7 +20,6 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from app.database import FILE, SQLITE
 from app.errors import EaselError, InputRefused, StoreError
 from app.models import FRESH_RANK, READY, WARMING
 from app.profiles import Profile
@@ -289,8 +289,8 @@ class Improver:
         shutil.rmtree(folder / "feedback", ignore_errors=True)
         with self._asking(run.parent) as where:
             run.feedback = self._easel(
-                run, "data", "feedback", "--store", folder / "store", "--out", folder / "feedback", "--ask", *where,
-                "--json",
+                run, "data", "feedback", "--store", folder / "store", "--database", SQLITE,
+                "--out", folder / "feedback", "--ask", *where, "--json",
             )  # fmt: skip
 
     def _finetune(self, run: Run) -> None:
@@ -447,13 +447,7 @@ class Improver:
         store = self.path(run) / "store"
         store.mkdir()
         (store / "pictures").symlink_to((self._store.folder / "pictures").absolute())
-        with (
-            contextlib.closing(
-                sqlite3.connect(f"file:{self._store.folder / 'easel.sqlite3'}?mode=ro", uri=True)
-            ) as source,
-            contextlib.closing(sqlite3.connect(store / "easel.sqlite3")) as copy,
-        ):
-            source.backup(copy)
+        self._store.copy_rows(store / FILE)
 
     def _in(self, states: Sequence[str], otherwise: str) -> Run:
         if self._run is None or self._run.state not in states:
@@ -486,7 +480,7 @@ _PROGRESS = re.compile(r"(\d+) of (\d+) turns\s*$")
 def _saving() -> Iterator[None]:
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         raise StoreError(f"The run cannot be written down: {error}.") from error
 
 

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts import Accounts
 from app.api import add_api
+from app.database import SQLITE
 from app.errors import EaselError
 from app.filters import Filter, FilteredModels
 from app.gate import Gate
@@ -132,15 +133,16 @@ def serve(
     access: Access,
     filters: Sequence[Filter] = (),
     patience: float = 0.0,
+    database: str = SQLITE,
 ) -> int:
     """Runs until Ctrl-C or SIGTERM. Raises EaselError, DialogError or GeneratorError for what is wrong at once."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(host, port))
         os.umask(0o077)  # conversations, pictures and logs are nobody else's on this machine
-        store = Store(data_dir)
+        store = Store(data_dir, database)
         os.environ.setdefault("GRADIO_TEMP_DIR", str(data_dir / "uploads"))  # else all Gradio apps share one in /tmp
         stack.callback(store.close)
-        accounts = stack.enter_context(contextlib.closing(Accounts(data_dir)))
+        accounts = stack.enter_context(contextlib.closing(Accounts(data_dir, database)))
         people = accounts if accounts.users() else None
         models = Models(profile, data_dir / "logs", data_dir / ADAPTERS)
         stack.callback(models.stop)

@@ -3,7 +3,8 @@
     python -c "from app.store import Store; print(Store('/tmp/easel').conversations('local'))"
 
 What it holds is written before it is shown. Pictures are files named by their content, written beside, synced and
-renamed; everything else is SQLite in WAL mode. A turn that was in flight when the program died is found as failed.
+renamed; everything else is rows of the database (database.py). A turn that was in flight when the program died is found
+as failed.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import json
 import os
 import re
 import secrets
-import sqlite3
-import threading
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 from PIL import Image
+from sqlalchemy import Connection, RowMapping
 
-from app.database import clearly, open_database
+from app.database import SQLITE, Database, add_row, clearly, open_database, sql
 from app.errors import InputRefused, NotFound, StoreError
 from app.pictures import png_bytes
 
@@ -114,23 +115,35 @@ class Drawn:
     height: int
 
 
+# Their columns, in SQL.
+CONVERSATION, TURN, RATING, SCORE = (
+    ", ".join(f"{table}.{field.name}" for field in fields(kind))
+    for kind, table in ((Conversation, "conversations"), (Turn, "turns"), (Rating, "ratings"), (Score, "scores"))
+)
+# Whether a turn shows the picture :id.
+SHOWS = "(turns.picture=:id OR turns.uploads LIKE '%' || :id || '%')"
+_TURN = tuple(field.name for field in fields(Turn))
+
+
 class Store:
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, database: str = SQLITE) -> None:
         self.folder = Path(folder).expanduser()
-        self._lock = threading.RLock()
-        with clearly(f"The data folder {self.folder} cannot be used"):
+        with clearly(f"The data folder {self.folder} cannot be used"), contextlib.ExitStack() as stack:
             (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
-            self._claim: IO[str] = _claim(self.folder)
-            self._db = open_database(self.folder)
-            self._db.execute(
-                f"UPDATE turns SET status='failed', error=? WHERE status IN ({_marks(IN_FLIGHT)})",
-                (INTERRUPTED, *IN_FLIGHT),
-            )
+            stack.enter_context(_claim(self.folder))
+            self._db: Database = stack.enter_context(contextlib.closing(open_database(self.folder, database)))
+            self._db.claim()
+            with self._db.write() as db:
+                died = f"UPDATE turns SET status='failed', error=:error WHERE status IN {IN_FLIGHT}"
+                db.execute(sql(died), {"error": INTERRUPTED})
+            self._open = stack.pop_all()
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
-            self._claim.close()
+        self._open.close()
+
+    def copy_rows(self, file: Path) -> None:
+        """As of now, as a SQLite database."""
+        self._db.copy_to(file).close()
 
     # Conversations
 
@@ -143,34 +156,34 @@ class Store:
             "seed": new_seed() if seed is None else seed, "seeds": seeds, "settings": json.dumps(dict(settings)),
             "leaf": None, "created": now, "updated": now,
         }  # fmt: skip
-        with self._write() as db:
-            _insert(db, "conversations", values)
+        with self._db.write() as db:
+            add_row(db, "conversations", values)
         return self.conversation(owner, values["id"])
 
     def conversation(self, owner: str, conversation_id: str) -> Conversation:
-        row = self._one("SELECT * FROM conversations WHERE id=? AND owner=?", conversation_id, owner)
+        query = f"SELECT {CONVERSATION} FROM conversations WHERE id=:id AND owner=:owner"
+        row = self._db.one(query, id=conversation_id, owner=owner)
         if row is None:
             raise NotFound("This conversation does not exist any more. Start a new one.")
         return _conversation(row)
 
     def conversations(self, owner: str) -> list[Conversation]:
         """Those that hold something, newest first."""
-        rows = self._all(
-            "SELECT * FROM conversations WHERE owner=? AND leaf IS NOT NULL ORDER BY updated DESC, rowid DESC", owner
-        )
-        return [_conversation(row) for row in rows]
+        return self.search_conversations(owner, "")
 
     def search_conversations(self, owner: str, words: str) -> list[Conversation]:
         """Those in whose title, messages and prompts each of the words stands, wherever, newest first."""
-        holds, values = _holds(("conversations.title", "turns.said", "turns.text", "turns.prompt"), words)
-        found = " AND ".join(
-            f"EXISTS (SELECT 1 FROM turns WHERE turns.conversation = conversations.id AND ({one}))" for one in holds
+        holds, values = self._holds(("conversations.title", "turns.said", "turns.text", "turns.prompt"), words)
+        # IS TRUE: else PostgreSQL plans a join of as many tables as there are words, for minutes.
+        found = "".join(
+            f" AND EXISTS (SELECT 1 FROM turns WHERE turns.conversation = conversations.id AND {one}) IS TRUE"
+            for one in holds
         )
         query = f"""
-            SELECT * FROM conversations WHERE owner=? AND leaf IS NOT NULL AND ({found or "1"})
+            SELECT {CONVERSATION} FROM conversations WHERE owner=:owner AND leaf IS NOT NULL{found}
             ORDER BY updated DESC, rowid DESC
         """
-        return [_conversation(row) for row in self._all(query, owner, *values)]
+        return [_conversation(row) for row in self._db.all(query, owner=owner, **values)]
 
     def import_conversations(
         self,
@@ -182,23 +195,24 @@ class Store:
         """Keep conversations from elsewhere: all of them or, when anything goes wrong, nothing. Parents come before
         their children; a picture is a PNG file's bytes with its width and height."""
         written: list[str] = []
-        rows: list[tuple[str, int, int, int, float]] = []
+        rows: list[dict[str, Any]] = []
         try:
             for data, width, height in pictures:
                 picture = picture_id(data)
-                rows.append((picture, width, height, 0, time.time()))
+                rows.append(_picture(picture, width, height))
                 if not self._file(picture).exists():
                     with clearly("The picture could not be saved"):
                         _write_whole(self._file(picture), data)
                     written.append(picture)
-            with self._write() as db:
-                db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
+            with self._db.write() as db:
+                for row in rows:
+                    add_row(db, "pictures", row, "ON CONFLICT (id) DO NOTHING")
                 for table, entries in (("conversations", conversations), ("turns", turns), ("ratings", ratings)):
                     for entry in entries:
-                        _insert(db, table, _columns(entry))
+                        add_row(db, table, _columns(entry))
         except BaseException:
             for picture in written:
-                if self._one("SELECT 1 FROM pictures WHERE id=?", picture) is None:
+                if self._db.one("SELECT id FROM pictures WHERE id=:id", id=picture) is None:
                     self._file(picture).unlink(missing_ok=True)
             raise
 
@@ -206,13 +220,13 @@ class Store:
         """Change title, seed, seeds, settings or leaf."""
         if "settings" in changes:
             changes["settings"] = json.dumps(dict(changes["settings"]))
-        with self._write() as db:
+        with self._db.write() as db:
             _update(db, "conversations", conversation.id, changes)
         return self.conversation(conversation.owner, conversation.id)
 
     def delete_conversation(self, conversation: Conversation) -> None:
         """Its turns go with it, and the pictures that no other turn shows and no program was told of."""
-        with self._write() as db:
+        with self._db.write() as db:
             orphans = delete_rows(db, conversation.id)
         for picture in orphans:
             self._file(picture).unlink(missing_ok=True)
@@ -229,8 +243,8 @@ class Store:
             "uploads": json.dumps(uploads), "mode": mode, "status": "thinking", "seed": seed,
             "settings": json.dumps(conversation.settings), "seeds": conversation.seeds, "created": now,
         }  # fmt: skip
-        with self._write() as db:
-            _insert(db, "turns", values)
+        with self._db.write() as db:
+            add_row(db, "turns", values)
             _update(db, "conversations", conversation.id, {"leaf": values["id"], "updated": now})
         return self.turn(values["id"])
 
@@ -240,19 +254,19 @@ class Store:
         values = asdict(sibling)
         for name in ("uploads", "settings", "timings"):
             values[name] = json.dumps(values[name])
-        with self._write() as db:
-            _insert(db, "turns", values)
+        with self._db.write() as db:
+            add_row(db, "turns", values)
         return self.turn(sibling.id)
 
     def update_turn(self, turn_id: str, **changes: Any) -> Turn:
         if "timings" in changes:
             changes["timings"] = json.dumps(changes["timings"])
-        with self._write() as db:
+        with self._db.write() as db:
             _update(db, "turns", turn_id, changes)
         return self.turn(turn_id)
 
     def turn(self, turn_id: str) -> Turn:
-        row = self._one("SELECT * FROM turns WHERE id=?", turn_id)
+        row = self._db.one(f"SELECT {TURN} FROM turns WHERE id=:id", id=turn_id)
         if row is None:
             raise NotFound("This turn does not exist any more.")
         return _turn(row)
@@ -266,31 +280,27 @@ class Store:
 
     def path(self, leaf: str | None) -> list[Turn]:
         """The turns from the first to `leaf`."""
-        rows = self._all(
-            """
+        rows = self._db.all(
+            f"""
             WITH RECURSIVE path (id, parent, depth) AS (
-                SELECT id, parent, 0 FROM turns WHERE id=?
+                SELECT id, parent, 0 FROM turns WHERE id=:leaf
                 UNION ALL SELECT turns.id, turns.parent, depth + 1 FROM turns JOIN path ON turns.id = path.parent
-            ) SELECT turns.* FROM path JOIN turns ON turns.id = path.id ORDER BY depth DESC
+            ) SELECT {TURN} FROM path JOIN turns ON turns.id = path.id ORDER BY depth DESC
             """,
-            leaf,
+            leaf=leaf,
         )
         return [_turn(row) for row in rows]
 
     def turns(self, conversation: Conversation) -> list[Turn]:
         """All of them, of every branch, parents before their children."""
-        return [
-            _turn(row) for row in self._all("SELECT * FROM turns WHERE conversation=? ORDER BY rowid", conversation.id)
-        ]
+        query = f"SELECT {TURN} FROM turns WHERE conversation=:id ORDER BY rowid"
+        return [_turn(row) for row in self._db.all(query, id=conversation.id)]
 
     def siblings(self, turn: Turn) -> list[Turn]:
         """The turns that answer the same place of the conversation, `turn` among them, oldest first."""
-        rows = self._all(
-            "SELECT * FROM turns WHERE conversation=? AND parent IS ? ORDER BY created, rowid",
-            turn.conversation,
-            turn.parent,
-        )
-        return [_turn(row) for row in rows]
+        parent = "parent IS NULL" if turn.parent is None else "parent=:parent"
+        query = f"SELECT {TURN} FROM turns WHERE conversation=:id AND {parent} ORDER BY created, rowid"
+        return [_turn(row) for row in self._db.all(query, id=turn.conversation, parent=turn.parent)]
 
     def rate(self, turn: Turn, verdict: Verdict = "", prompt: str = "") -> None:
         """Keep the user's opinion of a finished reply, in the place of an earlier one; of neither, none is kept.
@@ -304,40 +314,42 @@ class Store:
             raise InputRefused("The reply is already of that kind. Rate it with a like or a dislike.")
         if prompt and (not (turn.prompt or verdict == "should_draw") or verdict == "should_talk"):
             raise InputRefused("Only the prompt of a picture can be put right.")
-        with self._write() as db:
-            db.execute("DELETE FROM ratings WHERE turn=?", (turn.id,))
+        with self._db.write() as db:
+            db.execute(sql("DELETE FROM ratings WHERE turn=:turn"), {"turn": turn.id})
             if verdict or prompt:
                 row = {"turn": turn.id, "verdict": verdict, "prompt": prompt, "created": time.time()}
-                _insert(db, "ratings", row)
+                add_row(db, "ratings", row)
 
     def rating(self, turn_id: str) -> Rating | None:
-        row = self._one("SELECT * FROM ratings WHERE turn=?", turn_id)
-        return Rating(**dict(row)) if row is not None else None
+        row = self._db.one(f"SELECT {RATING} FROM ratings WHERE turn=:turn", turn=turn_id)
+        return Rating(**row) if row is not None else None
 
     def ratings(self, owner: str | None = None) -> list[Rating]:
         """All of them, or those in one owner's conversations, oldest first."""
-        query = """
-            SELECT ratings.* FROM ratings JOIN turns ON turns.id = ratings.turn
+        query = f"""
+            SELECT {RATING} FROM ratings JOIN turns ON turns.id = ratings.turn
             JOIN conversations ON conversations.id = turns.conversation
-            WHERE ?1 IS NULL OR conversations.owner = ?1 ORDER BY ratings.created, ratings.rowid
+            {"" if owner is None else "WHERE conversations.owner=:owner"} ORDER BY ratings.created, ratings.rowid
         """
-        return [Rating(**dict(row)) for row in self._all(query, owner)]
+        return [Rating(**row) for row in self._db.all(query, owner=owner)]
 
     def add_score(self, score: Score) -> None:
-        with self._write() as db:
-            db.execute("DELETE FROM scores WHERE turn=?", (score.turn,))
-            _insert(db, "scores", asdict(score))
+        with self._db.write() as db:
+            db.execute(sql("DELETE FROM scores WHERE turn=:turn"), {"turn": score.turn})
+            add_row(db, "scores", asdict(score))
 
     def scores(self, turns: Sequence[Turn]) -> dict[str, Score]:
         """By turn, of those that have one."""
-        names = json.dumps([turn.id for turn in turns])
-        rows = self._all("SELECT * FROM scores WHERE turn IN (SELECT value FROM json_each(?))", names)
-        return {row["turn"]: Score(**dict(row)) for row in rows}
+        query = f"SELECT {SCORE} FROM scores JOIN turns ON turns.id = scores.turn WHERE turns.conversation=:id"
+        rows = [row for name in {turn.conversation for turn in turns} for row in self._db.all(query, id=name)]
+        wanted = {turn.id for turn in turns}
+        return {row["turn"]: Score(**row) for row in rows if row["turn"] in wanted}
 
     def newest_leaf(self, turn: Turn) -> str:
         """Where the path through `turn` ends when every step takes the newest branch."""
         leaf = turn.id
-        while row := self._one("SELECT id FROM turns WHERE parent=? ORDER BY created DESC, rowid DESC LIMIT 1", leaf):
+        query = "SELECT id FROM turns WHERE parent=:leaf ORDER BY created DESC, rowid DESC LIMIT 1"
+        while row := self._db.one(query, leaf=leaf):
             leaf = row["id"]
         return leaf
 
@@ -354,23 +366,25 @@ class Store:
         with clearly("The picture could not be saved"):
             if not path.exists():
                 _write_whole(path, data)
-        with self._write() as db:
-            db.execute(
-                "INSERT INTO pictures VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET kept=max(kept, excluded.kept)",
-                (name, picture.width, picture.height, int(keep), time.time()),
-            )
+        with self._db.write() as db:
+            known = "ON CONFLICT (id) DO UPDATE SET kept = pictures.kept OR excluded.kept"
+            add_row(db, "pictures", _picture(name, picture.width, picture.height, keep), known)
             if keep:
-                db.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (name, owner))
+                add_row(db, "told", {"picture": name, "owner": owner}, "ON CONFLICT DO NOTHING")
         return name
 
     def picture_path(self, picture_id: str, viewer: str | None = None) -> Path:
         """For a `viewer`, only what stands in this owner's conversations, or their programs were told of. Raises
         NotFound."""
-        known = "SELECT id FROM pictures WHERE id=?1 AND (?2 IS NULL OR id IN (SELECT picture FROM told WHERE owner=?2)"
-        shown = "OR EXISTS (SELECT 1 FROM turns JOIN conversations ON conversations.id = turns.conversation WHERE"
-        whose = "conversations.owner=?2 AND (turns.picture=?1 OR instr(turns.uploads, ?1))))"
-        if self._one(f"{known} {shown} {whose}", picture_id, viewer) is None:
+        query = "SELECT id FROM pictures WHERE id=:id"
+        if viewer is not None:
+            query += f"""
+                AND (id IN (SELECT picture FROM told WHERE owner=:viewer) OR EXISTS (
+                    SELECT 1 FROM turns JOIN conversations ON conversations.id = turns.conversation
+                    WHERE conversations.owner=:viewer AND {SHOWS}
+                ))
+            """
+        if self._db.one(query, id=picture_id, viewer=viewer) is None:
             raise NotFound("This picture does not exist here.")
         return self._file(picture_id)
 
@@ -381,64 +395,70 @@ class Store:
 
     def forget_pictures(self, names: Iterable[str]) -> None:
         """Their rows; the files stay."""
-        with self._write() as db:
-            db.executemany("DELETE FROM pictures WHERE id=?", [(name,) for name in names])
+        with self._db.write() as db:
+            for name in names:
+                db.execute(sql("DELETE FROM pictures WHERE id=:id"), {"id": name})
 
-    def drawn(self, owner: str, words: str = "", limit: int = -1, offset: int = 0) -> list[Drawn]:
+    def drawn(self, owner: str, words: str = "", limit: int = sys.maxsize, offset: int = 0) -> list[Drawn]:
         """The pictures drawn for a user, of every branch, each once, newest first: those whose prompts hold all of the
         words."""
-        where, values = _drawn_for(owner, words)
+        where, values = self._drawn_for(owner, words)
+        newest = "PARTITION BY turns.picture ORDER BY turns.created DESC, turns.rowid DESC"
         query = f"""
-            SELECT turns.*, conversations.title, pictures.width, pictures.height, max(turns.created) AS latest
-            {where} GROUP BY turns.picture ORDER BY latest DESC, turns.rowid DESC LIMIT ? OFFSET ?
+            SELECT * FROM (
+                SELECT {TURN}, turns.rowid AS number, conversations.title, pictures.width, pictures.height,
+                row_number() OVER ({newest}) AS place {where}
+            ) AS found WHERE place=1 ORDER BY created DESC, number DESC LIMIT :limit OFFSET :offset
         """
-        drawn = []
-        for row in self._all(query, *values, limit, offset):
-            *turn, title, width, height, _ = row
-            drawn.append(Drawn(_turn(dict(zip(row.keys(), turn, strict=False))), title, width, height))
-        return drawn
+        rows = self._db.all(query, **values, limit=limit, offset=offset)
+        return [Drawn(_turn(row), row["title"], row["width"], row["height"]) for row in rows]
 
     def count_drawn(self, owner: str, words: str = "") -> int:
-        where, values = _drawn_for(owner, words)
-        row = self._one(f"SELECT count(DISTINCT turns.picture) {where}", *values)
-        return row[0] if row is not None else 0
+        where, values = self._drawn_for(owner, words)
+        return self._db.all(f"SELECT count(DISTINCT turns.picture) AS n {where}", **values)[0]["n"]
 
     # Inside
 
     def _file(self, picture_id: str) -> Path:
         return picture_file(self.folder, picture_id)
 
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, clearly("Nothing could be saved"):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite may have rolled back by itself
-                    self._db.execute("ROLLBACK")
-                raise
+    def _drawn_for(self, owner: str, words: str) -> tuple[str, dict[str, str]]:
+        holds, values = self._holds(("turns.prompt",), words)
+        joined = """
+            FROM turns JOIN conversations ON conversations.id = turns.conversation
+            JOIN pictures ON pictures.id = turns.picture
+        """
+        return f"{joined} WHERE {' AND '.join(['conversations.owner=:owner', *holds])}", {"owner": owner, **values}
 
-    def _one(self, query: str, *values: Any) -> sqlite3.Row | None:
-        with self._lock, clearly("The data cannot be read"):
-            return self._db.execute(query, values).fetchone()
+    def _holds(self, columns: Sequence[str], words: str) -> tuple[list[str], dict[str, str]]:
+        """One condition a word, that it stands in one of the columns, and their values. Case counts outside ASCII
+        alone."""
+        found = dict.fromkeys(words[:LONGEST_SEARCH].split())
+        values = {f"word{i}": "%" + re.sub("([!%_])", r"!\1", word) + "%" for i, word in enumerate(found)}
+        fold = self._db.fold
+        conditions = []
+        for name in values:
+            one = (f"{fold(column)} LIKE {fold(f':{name}')} ESCAPE '!'" for column in columns)
+            conditions.append(f"({' OR '.join(one)})")
+        return conditions, values
 
-    def _all(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock, clearly("The data cannot be read"):
-            return self._db.execute(query, values).fetchall()
 
-
-def delete_rows(db: sqlite3.Connection, conversation_id: str) -> list[str]:
+def delete_rows(db: Connection, conversation_id: str) -> list[str]:
     """A conversation's, within a transaction. Returns the pictures whose files nobody needs any more."""
-    rows = db.execute("SELECT picture, uploads FROM turns WHERE conversation=?", (conversation_id,)).fetchall()
+    values = {"id": conversation_id}
+    query = "SELECT picture, uploads FROM turns WHERE conversation=:id"
+    rows = db.execute(sql(query), values).mappings().all()
     pictures = {picture for row in rows for picture in (row["picture"], *json.loads(row["uploads"])) if picture}
     # SQLite cascades from parent to child only so deep: a tree of a thousand turns would stay.
-    db.execute("UPDATE turns SET parent=NULL WHERE conversation=?", (conversation_id,))
-    db.execute("DELETE FROM conversations WHERE id=?", (conversation_id,))
-    orphans = [picture for picture in pictures if not _shown(db, picture)]
-    db.executemany("DELETE FROM pictures WHERE id=?", [(picture,) for picture in orphans])
-    return orphans
+    db.execute(sql("UPDATE turns SET parent=NULL WHERE conversation=:id"), values)
+    db.execute(sql("DELETE FROM conversations WHERE id=:id"), values)
+    return [picture for picture in pictures if delete_unshown(db, picture)]
+
+
+def delete_unshown(db: Connection, picture: str) -> bool:
+    """A picture's row, where no turn shows it and no program was told of it."""
+    query = f"DELETE FROM pictures WHERE id=:id AND NOT kept AND NOT EXISTS (SELECT 1 FROM turns WHERE {SHOWS})"
+    return db.execute(sql(query), {"id": picture}).rowcount > 0
 
 
 def new_id() -> str:
@@ -464,61 +484,30 @@ def picture_file(folder: Path, name: str) -> Path:
     return folder / "pictures" / name[:2] / f"{name}.png"
 
 
-def _conversation(row: sqlite3.Row) -> Conversation:
-    return Conversation(**{**dict(row), "settings": json.loads(row["settings"])})
+def _conversation(row: RowMapping) -> Conversation:
+    return Conversation(**{**row, "settings": json.loads(row["settings"])})
 
 
-def _turn(row: sqlite3.Row | dict[str, Any]) -> Turn:
-    values = dict(row)
+def _turn(row: RowMapping) -> Turn:
+    values = {name: row[name] for name in _TURN}
     for name in ("settings", "timings"):
         values[name] = json.loads(values[name])
     values.update(uploads=tuple(json.loads(values["uploads"])), switched=bool(values["switched"]))
     return Turn(**values)
 
 
-def _insert(db: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> None:
-    db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({_marks(values)})", tuple(values.values()))
+def _picture(name: str, width: int, height: int, keep: bool = False) -> dict[str, Any]:
+    return {"id": name, "width": width, "height": height, "kept": keep, "created": time.time()}
 
 
-def _update(db: sqlite3.Connection, table: str, row_id: str, changes: Mapping[str, Any]) -> None:
-    columns = ", ".join(f"{name}=?" for name in changes)
-    db.execute(f"UPDATE {table} SET {columns} WHERE id=?", (*changes.values(), row_id))
+def _update(db: Connection, table: str, row_id: str, changes: Mapping[str, Any]) -> None:
+    columns = ", ".join(f"{name}=:{name}" for name in changes)
+    db.execute(sql(f"UPDATE {table} SET {columns} WHERE id=:row_id"), {**changes, "row_id": row_id})
 
 
 def _columns(row: object) -> dict[str, Any]:
     """A Conversation, Turn or Rating as its table has it."""
     return {name: json.dumps(value) if isinstance(value, dict | tuple) else value for name, value in vars(row).items()}
-
-
-def _drawn_for(owner: str, words: str) -> tuple[str, list[str]]:
-    holds, values = _holds(("turns.prompt",), words)
-    joined = """
-        FROM turns JOIN conversations ON conversations.id = turns.conversation
-        JOIN pictures ON pictures.id = turns.picture
-    """
-    return f"{joined} WHERE {' AND '.join(['conversations.owner=?', *holds])}", [owner, *values]
-
-
-def _holds(columns: Sequence[str], words: str) -> tuple[list[str], list[str]]:
-    """One condition a word, that it stands in one of the columns, and their values. Case counts outside ASCII alone."""
-    condition = " OR ".join(f"{column} LIKE ? ESCAPE '!'" for column in columns)
-    conditions, values = [], []
-    for word in words[:LONGEST_SEARCH].split():
-        conditions.append(f"({condition})")
-        values += ["%" + re.sub("([!%_])", r"!\1", word) + "%"] * len(columns)
-    return conditions, values
-
-
-def _marks(values: Any) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _shown(db: sqlite3.Connection, picture: str) -> bool:
-    query = """
-        SELECT 1 FROM turns WHERE picture=:id OR instr(uploads, :id)
-        UNION SELECT 1 FROM pictures WHERE id=:id AND kept
-    """
-    return db.execute(query, {"id": picture}).fetchone() is not None
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -13,18 +13,18 @@ import json
 import re
 import secrets
 import shutil
-import sqlite3
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.database import MIGRATIONS
-from app.errors import EaselError, StoreError
+from sqlalchemy import Connection, text
+
+from app.database import FILE, SQLITE, Database, copy_rows, must_be_there, open_database, open_to_read
+from app.errors import StoreError
 from app.store import Store, picture_file, picture_id
 
-DATABASE = "easel.sqlite3"
 _PICTURE = re.compile(r"pictures/([0-9a-f]{2})/(\1[0-9a-f]{30})\.png")
 SNAPSHOTS = 50  # until nothing more was deleted while the pictures were copied; each copies what is new alone
 
@@ -37,24 +37,23 @@ class Findings:
     unused: tuple[str, ...]  # pictures that no turn shows, and no program was told of
     missing: dict[str, list[str]]  # pictures whose files are not there, and the titles of the conversations with them
     altered: tuple[str, ...]  # pictures whose files are not what they were
-    database: str  # what SQLite says is wrong; "" for nothing
+    database: str  # what SQLite says is wrong with it; "" for nothing
 
     @property
     def sound(self) -> bool:
         return not (self.missing or self.altered or self.database)
 
 
-def check(folder: Path, called: Path | None = None) -> Findings:
+def check(folder: Path, database: str = SQLITE, called: Path | None = None) -> Findings:
     """Looks, and changes nothing. The app may be running: what it is just writing may be among the orphans then.
     Errors speak of the folder as it is `called`."""
-    with _reading(folder, called or folder) as db:
-        db.execute("BEGIN")  # one state of it for all that is asked
-        wrong = [row[0] for row in db.execute("PRAGMA quick_check")]
+    with contextlib.closing(open_to_read(folder, database, called or folder)) as opened, opened.moment() as db:
+        wrong = db.execute(text("PRAGMA quick_check")).scalars().all() if opened.is_sqlite else ["ok"]
         if wrong != ["ok"]:
             return Findings(0, 0, (), (), {}, (), "; ".join(wrong)[:500])
         titles = _shown(db)
-        rows = {row[0]: bool(row[1]) for row in db.execute("SELECT id, kept FROM pictures")}
-        conversations = db.execute("SELECT count(*) FROM conversations").fetchone()[0]
+        rows = {name: bool(kept) for name, kept in db.execute(text("SELECT id, kept FROM pictures"))}
+        conversations = db.execute(text("SELECT count(*) FROM conversations")).scalar_one()
     named = set(titles) | set(rows)
     files = {path for path in (folder / "pictures").rglob("*") if path.is_file()}
     there = {name for name in named if picture_file(folder, name) in files}
@@ -70,13 +69,13 @@ def check(folder: Path, called: Path | None = None) -> Findings:
     )
 
 
-def collect(folder: Path) -> tuple[Findings, int]:
+def collect(folder: Path, database: str = SQLITE) -> tuple[Findings, int]:
     """Remove what nobody shows; returns what was found, and the bytes that were freed. The folder is ours meanwhile:
     StoreError where the app is running, so that no turn under way loses what it has not yet written down."""
-    _database(folder)
-    store = Store(folder)
+    must_be_there(folder, database)
+    store = Store(folder, database)
     try:
-        found = check(folder)
+        found = check(folder, database)
         if found.database:
             raise StoreError(f"The database of {folder} is damaged ({found.database}). Restore a backup.")
         store.forget_pictures(found.unused)
@@ -92,16 +91,17 @@ def collect(folder: Path) -> tuple[Findings, int]:
         store.close()
 
 
-def backup(folder: Path, out: Path) -> tuple[int, list[str]]:
-    """Write the database and all its pictures as of one moment to `out`, a new folder or .zip file; returns how many
-    pictures, and those that are lost. The app may be running."""
-    _database(folder)
+def backup(folder: Path, out: Path, database: str = SQLITE) -> tuple[int, list[str]]:
+    """Write all rows, as a SQLite database, and all their pictures as of one moment to `out`, a new folder or .zip
+    file; returns how many pictures, and those that are lost. The app may be running."""
+    must_be_there(folder, database)
     _must_be_new(out)
     beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
         with tempfile.TemporaryDirectory(prefix=".easel-", dir=out.parent) as temporary:
             copy = Path(temporary) / "copy"
-            named, lost = _copy(folder, copy)
+            with contextlib.closing(open_to_read(folder, database, folder)) as source:
+                named, lost = _copy(source, folder, copy)
             if out.suffix == ".zip":
                 _zip(copy, beside)
             else:
@@ -114,8 +114,9 @@ def backup(folder: Path, out: Path) -> tuple[int, list[str]]:
     return len(named) - len(lost), sorted(lost)
 
 
-def restore(source: Path, folder: Path) -> Findings:
-    """Make the data folder of a backup. A folder that holds something is left alone; what the backup lacks is told."""
+def restore(source: Path, folder: Path, database: str = SQLITE) -> Findings:
+    """Make the data folder of a backup, with its rows in the `database`. A folder or a database that holds something is
+    left alone; what the backup lacks is told."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} exists and is not empty. Nothing is overwritten: name a new folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -124,10 +125,13 @@ def restore(source: Path, folder: Path) -> Findings:
             copy = Path(temporary) / "copy"
             (copy / "pictures").mkdir(parents=True)
             _unpack(source, copy)
-            found = check(copy, source)
+            found = check(copy, called=source)
             if found.database:
                 raise StoreError(f"The database of {source} is damaged ({found.database}). Restore an older backup.")
-            copy.rename(folder)
+            if database == SQLITE:
+                copy.rename(folder)
+            else:
+                _move_rows(copy, folder, database)
     except OSError as error:
         raise StoreError(f"{source} cannot be restored to {folder}: {error}.") from error
     return found
@@ -136,33 +140,31 @@ def restore(source: Path, folder: Path) -> Findings:
 # Inside
 
 
-def _database(folder: Path) -> Path:
-    path = folder / DATABASE
-    if not path.is_file():
-        raise EaselError(f"{folder} is no data folder of the app: {DATABASE} is missing.")
-    return path
-
-
-@contextlib.contextmanager
-def _reading(folder: Path, called: Path) -> Iterator[sqlite3.Connection]:
-    """The database, whoever else is writing to it."""
-    path = _database(folder)
+def _move_rows(copy: Path, folder: Path, database: str) -> None:
+    """Out of a data folder's own database, and the folder to its place: both, or neither."""
+    packed = Path(f"{copy}-rows")
+    packed.mkdir()
+    (copy / FILE).rename(packed / FILE)
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            if db.execute("PRAGMA user_version").fetchone()[0] > len(MIGRATIONS):
-                raise StoreError(f"{called} was written by a newer Easel. Update Easel.")
-            yield db
-    except sqlite3.Error as error:
-        raise StoreError(f"The database of {called} cannot be read: {error}.") from error
+        with (
+            contextlib.closing(open_database(packed)) as rows,
+            contextlib.closing(open_database(copy, database)) as target,
+            rows.moment() as source,
+            target.write() as empty,
+        ):
+            copy_rows(source, empty)
+            copy.rename(folder)
+    except BaseException:
+        if not copy.exists():
+            folder.rename(copy)
+        raise
 
 
-def _shown(db: sqlite3.Connection) -> dict[str, set[str]]:
+def _shown(db: Connection) -> dict[str, set[str]]:
     """The pictures that turns show, each with the titles of their conversations."""
     titles: dict[str, set[str]] = {}
-    rows = db.execute(
-        "SELECT turns.picture, turns.uploads, conversations.title FROM turns"
-        " JOIN conversations ON conversations.id = turns.conversation"
-    )
+    joined = "FROM turns JOIN conversations ON conversations.id = turns.conversation"
+    rows = db.execute(text(f"SELECT turns.picture, turns.uploads, conversations.title {joined}"))
     for picture, uploads, title in rows:
         for name in (*json.loads(uploads), picture):
             if name:
@@ -177,16 +179,15 @@ def _is_altered(path: Path) -> bool:
         return True
 
 
-def _copy(folder: Path, copy: Path) -> tuple[set[str], set[str]]:
-    """The database first, then the pictures that it names: these never change, but a conversation that is deleted
-    meanwhile takes them along. Then the database is copied once more, and does not name them any more."""
+def _copy(source: Database, folder: Path, copy: Path) -> tuple[set[str], set[str]]:
+    """The rows first, then the pictures that they name: these never change, but a conversation that is deleted
+    meanwhile takes them along. Then the rows are copied once more, and do not name them any more."""
     (copy / "pictures").mkdir(parents=True)
     lost: set[str] = set()
     for _ in range(SNAPSHOTS):
-        (copy / DATABASE).unlink(missing_ok=True)
-        with _reading(folder, folder) as db, contextlib.closing(sqlite3.connect(copy / DATABASE)) as target:
-            db.backup(target)
-            named = set(_shown(target)) | {row[0] for row in target.execute("SELECT id FROM pictures")}
+        (copy / FILE).unlink(missing_ok=True)
+        with contextlib.closing(source.copy_to(copy / FILE)) as copied, copied.moment() as db:
+            named = set(_shown(db)) | set(db.execute(text("SELECT id FROM pictures")).scalars())
         before, lost = lost, {name for name in named if not _copy_picture(folder, copy, name)}
         if lost == before:
             break
@@ -208,7 +209,7 @@ def _copy_picture(folder: Path, copy: Path, name: str) -> bool:
 
 def _zip(folder: Path, out: Path) -> None:
     with zipfile.ZipFile(out, "w") as archive:
-        archive.write(folder / DATABASE, DATABASE, zipfile.ZIP_DEFLATED)
+        archive.write(folder / FILE, FILE, zipfile.ZIP_DEFLATED)
         for path in sorted((folder / "pictures").rglob("*.png")):
             archive.write(path, path.relative_to(folder).as_posix())
 
@@ -240,9 +241,9 @@ def _unpack(source: Path, copy: Path) -> None:
 
 def _known(names: Iterable[str], source: Path) -> list[str]:
     """What of a backup belongs to one. Nothing else is written, so nothing can lead out of the folder."""
-    known = sorted({name for name in names if name == DATABASE or _PICTURE.fullmatch(name)})
-    if DATABASE not in known:
-        raise StoreError(f"{source} is no backup: {DATABASE} is missing.")
+    known = sorted({name for name in names if name == FILE or _PICTURE.fullmatch(name)})
+    if FILE not in known:
+        raise StoreError(f"{source} is no backup: {FILE} is missing.")
     return known
 
 

@@ -241,6 +241,7 @@ def own_server(profile: str) -> Iterator[tuple[str, int]]:
     """An Easel for the time of the measurement: its address and its process."""
     with tempfile.TemporaryDirectory(prefix="easel-load-") as folder:
         command = [sys.executable, "-m", "app.cli", "chat", "--port", "0", "--profile", profile, "--data-dir", folder]
+        command += ["--database", "sqlite"]  # whatever the settings say
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None

@@ -9,6 +9,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from app.config import add_database
 from app.logs import FORMATS, LEVELS, set_up
 
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", type=Path, help="where conversations are kept (~/.local/share/easel, or $EASEL_DATA)"
     )
+    add_database(parser)
     parser.add_argument("--profile", default="storybook", help="storybook, hunyuan, or a .toml file (%(default)s)")
     parser.add_argument(
         "--api-key-env",
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         profile = replace(
             profile, mllm_url=args.mllm_url, mllm_key=args.mllm_key, dialog=args.mllm_model or profile.dialog
         )
+    from app.database import SQLITE
     from app.filters import read_filters
     from app.guard import read_access
     from app.serve import serve
@@ -77,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
     filters = read_filters(args.filter, args.filter_url, args.filter_key_env)
     set_up(args.log_format, args.log_level)
     data_dir = (args.data_dir or default_data_dir()).expanduser()
-    return serve(profile, args.host, args.port, data_dir, access, filters, args.stop_timeout)
+    database = args.database or SQLITE
+    return serve(profile, args.host, args.port, data_dir, access, filters, args.stop_timeout, database)
 
 
 def _seconds(text: str) -> float:

@@ -9,6 +9,8 @@ import argparse
 from typing import Any
 
 from app.commands import chat
+from app.config import DATABASE
+from app.database import named
 
 SECRET = "•••"
 
@@ -40,4 +42,6 @@ def shown(name: str, value: Any) -> Any:
     """As it may be printed: keys stay secret."""
     if value and name.endswith("_key"):
         return SECRET
+    if value and name == DATABASE:
+        return named(value)
     return [str(one) for one in value] if isinstance(value, list) else value if value is None else str(value)

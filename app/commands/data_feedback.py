@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from app.accounts import owner_named
 from app.commands.eval_dialog import add_model_arguments, profile_of, start_client
+from app.config import add_database, database_of
 from app.conversation import history
+from app.database import must_be_there
 from app.errors import EaselError
 from app.store import Rating, Store, Turn
 from datasets_build import corrections
@@ -47,6 +49,7 @@ class _LeftOut(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--store", type=Path, required=True, help="the app's data folder (`easel chat --data-dir`)")
+    add_database(parser)
     add("--out", type=Path, required=True, help="the data set's folder")
     add("--owner", help="only this user's conversations (default: everybody's)")
     add("--licence", default=NO_LICENCE, help="of what the users wrote, for the records and the manifest")
@@ -55,13 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    if not (args.store / "easel.sqlite3").is_file():
-        raise EaselError(f"{args.store} is no data folder of the app: easel.sqlite3 is missing.")
-    store = Store(args.store)
+    database = database_of(args)
+    must_be_there(args.store, database)
+    store = Store(args.store, database)
     found: list[Correction] = []
     left_out: Counter[str] = Counter()
     try:
-        ratings = store.ratings(args.owner and owner_named(args.store, args.owner))
+        ratings = store.ratings(args.owner and owner_named(args.store, database, args.owner))
         forced = _forced(args, store, ratings) if args.ask else {}
         for rating in ratings:
             try:

@@ -29,13 +29,15 @@ from typing import Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from app.errors import EaselError
+from app.config import add_database, database_of
+from app.database import SQLITE, named, server_version
+from app.errors import EaselError, StoreError
 from app.profiles import Profile, load_profile
 from app.store import default_data_dir
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 OLDEST_PYTHON = (3, 11)
-OLDEST_SQLITE = (3, 24, 0)  # the first with ON CONFLICT … DO UPDATE
+OLDEST_SQLITE = (3, 35, 0)  # the first with DROP COLUMN
 GB = 2**30
 LEAST_MEMORY, GOOD_MEMORY = 2 * GB, 4 * GB  # vLLM takes 1.3 GB with the bundled model, the app about as much
 LEAST_DISK, GOOD_DISK = GB // 10, GB
@@ -71,11 +73,13 @@ class Check:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="storybook", help="storybook, hunyuan, or a .toml file (%(default)s)")
     parser.add_argument("--data-dir", type=Path, help="where conversations would be kept (~/.local/share/easel)")
+    add_database(parser)
     parser.add_argument("--port", type=int, default=7860, help="that the app would listen at (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int | tuple[dict[str, Any], int]:
-    checks = list(examine(load_profile(args.profile), args.data_dir or default_data_dir(), args.port))
+    data_dir = args.data_dir or default_data_dir()
+    checks = list(examine(load_profile(args.profile), data_dir, args.port, database_of(args)))
     status = int(any(check.state == "fail" for check in checks))
     if args.json:
         return {"ready": not status, "checks": [asdict(check) for check in checks]}, status
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int | tuple[dict[str, Any], int]:
     return status
 
 
-def examine(profile: Profile, data_dir: Path, port: int) -> Iterator[Check]:
+def examine(profile: Profile, data_dir: Path, port: int, address: str = SQLITE) -> Iterator[Check]:
     with ThreadPoolExecutor() as pool:
         torch, vllm = pool.submit(_facts, TORCH), pool.submit(_facts, VLLM)
         yield python()
@@ -99,6 +103,8 @@ def examine(profile: Profile, data_dir: Path, port: int) -> Iterator[Check]:
             yield serving(vllm.result())
     yield memory(available_memory())
     yield from disk(data_dir.expanduser())
+    if address != SQLITE:
+        yield database(address)
     yield free_port(port)
     for role in ("generator", "dialog", "adapter"):
         source = getattr(profile, role)
@@ -202,6 +208,13 @@ def disk(folder: Path) -> Iterator[Check]:
     state: State = "ok" if free >= GOOD_DISK else "warn" if free >= LEAST_DISK else "fail"
     advice = "" if state == "ok" else "Free some space, or choose another folder with --data-dir."
     yield Check("disk", state, f"{free / GB:.1f} GB free", advice)
+
+
+def database(address: str) -> Check:
+    try:
+        return Check("database", "ok", f"{named(address)}, PostgreSQL {server_version(address)}")
+    except StoreError as error:
+        return Check("database", "fail", named(address), str(error))
 
 
 def free_port(port: int) -> Check:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from app.accounts import owner_named
+from app.config import add_database, database_of
+from app.database import must_be_there
 from app.errors import EaselError
 from app.exchange import pack, unpack
 from app.store import OWNER, Store
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     if what == "import":
         add("file", type=Path, help="a ZIP that Easel exported")
     add("--store", type=Path, required=True, help="the app's data folder (`easel chat --data-dir`)")
+    add_database(parser)
     add("--owner", default=OWNER, help="a user's name (%(default)s: what was said without sign-in)")
     if what == "export":
         which = parser.add_mutually_exclusive_group(required=True)
@@ -35,10 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
-    if what == "export" and not (args.store / "easel.sqlite3").is_file():
-        raise EaselError(f"{args.store} is no data folder of the app: easel.sqlite3 is missing.")
-    with contextlib.closing(Store(args.store)) as store:
-        owner = owner_named(args.store, args.owner)
+    database = database_of(args)
+    if what == "export":
+        must_be_there(args.store, database)
+    with contextlib.closing(Store(args.store, database)) as store:
+        owner = owner_named(args.store, database, args.owner)
         return _export(store, owner, args) if what == "export" else _import(store, owner, args)
 
 

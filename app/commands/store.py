@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from app.config import add_database, database_of
 from app.errors import StoreError
 from app.upkeep import Findings, backup, check, collect, restore
 
@@ -21,6 +22,7 @@ from app.upkeep import Findings, backup, check, collect, restore
 def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     folder = "the new data folder" if what == "restore" else "the app's data folder (`easel chat --data-dir`)"
     parser.add_argument("--store", type=Path, required=True, help=folder)
+    add_database(parser)
     if what == "backup":
         parser.add_argument("--out", type=Path, required=True, help="a new folder, or a .zip")
     if what == "restore":
@@ -28,16 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def run(args: argparse.Namespace, what: str) -> tuple[dict[str, Any], int]:
+    database = database_of(args)
     result: dict[str, Any]
     if what == "backup":
-        pictures, lost = backup(args.store, args.out)
+        pictures, lost = backup(args.store, args.out, database)
         result = {"backup": str(args.out), "pictures": pictures}
         return result | ({"missing": lost} if lost else {}), int(bool(lost))
     if what == "collect":
-        found, freed = collect(args.store)
+        found, freed = collect(args.store, database)
         result = {"removed": len(found.orphans) + len(found.unused), "bytes": freed}
         return result | _lost(found), int(not found.sound)
-    found = restore(args.source, args.store) if what == "restore" else check(args.store)
+    restoring = what == "restore"
+    found = restore(args.source, args.store, database) if restoring else check(args.store, database)
     if found.database:
         raise StoreError(f"The database of {args.store} is damaged ({found.database}). Restore a backup.")
     result = {

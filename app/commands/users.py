@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from app.accounts import Accounts, User
-from app.errors import EaselError, InputRefused
+from app.config import add_database, database_of
+from app.database import must_be_there
+from app.errors import InputRefused
 from app.store import default_data_dir
 
 
@@ -40,14 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     if what == "remove":
         add("--yes", action="store_true", help="do not ask")
     add("--data-dir", type=Path, help="the app's data folder (~/.local/share/easel, or $EASEL_DATA)")
+    add_database(parser)
 
 
 def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
     os.umask(0o077)  # as the app's: what is in the folder is nobody else's on this machine
     folder = (args.data_dir or default_data_dir()).expanduser()
-    if what != "add" and not (folder / "easel.sqlite3").is_file():
-        raise EaselError(f"{folder} is no data folder of the app: easel.sqlite3 is missing. See --data-dir.")
-    with contextlib.closing(Accounts(folder)) as accounts:
+    database = database_of(args)
+    if what != "add":
+        must_be_there(folder, database)
+    with contextlib.closing(Accounts(folder, database)) as accounts:
         if what == "list":
             return {"users": [_facts(accounts, user) for user in accounts.users()]}
         if what == "add":

@@ -14,17 +14,18 @@ from PIL import Image
 from app import accounts as module
 from app.accounts import Accounts
 from app.cli import main
-from app.database import MIGRATIONS
+from app.database import MARK, SQLITE
 from app.errors import InputRefused, NotFound, QuotaExceeded, TooMany
 from app.quotas import FREE_TRIES, FREE_TRIES_FROM, Quotas, Tries
 from app.store import Store
 
+DATABASES = ("sqlite", "postgresql")
 GOOD = "a long password"
 
 
 @pytest.fixture
-def accounts(store: Store) -> Iterator[Accounts]:
-    accounts = Accounts(store.folder)
+def accounts(store: Store, database: str) -> Iterator[Accounts]:
+    accounts = Accounts(store.folder, database)
     yield accounts
     accounts.close()
 
@@ -65,20 +66,24 @@ def test_for_a_name_that_nobody_has_a_password_is_checked_too(
     assert first == second  # the same algorithm, at the same cost
 
 
-def test_what_the_database_holds(accounts: Accounts, store: Store) -> None:
+def test_what_the_database_holds(accounts: Accounts, store: Store, database: str, tmp_path: Path) -> None:
     user = accounts.add("anna", GOOD)
     token, key = accounts.begin_session(user), accounts.add_key(user, "laptop")
-    with sqlite3.connect(store.folder / "easel.sqlite3") as db:
+    store.copy_rows(tmp_path / "copy")
+    with sqlite3.connect(tmp_path / "copy") as db:
         dump = "\n".join(db.iterdump())
     assert "$argon2id$" in dump
     assert not any(secret in dump for secret in (GOOD, token, key))
-    assert (store.folder / "easel.sqlite3").stat().st_mode & 0o777 == 0o600
+    if database == SQLITE:
+        assert (store.folder / "easel.sqlite3").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_session_survives_a_restart_and_ends(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_survives_a_restart_and_ends(
+    accounts: Accounts, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     anna, ben = accounts.add("anna", GOOD, True), accounts.add("ben", GOOD)
     token, other, bens = accounts.begin_session(anna), accounts.begin_session(anna), accounts.begin_session(ben)
-    again = Accounts(accounts.folder)
+    again = Accounts(accounts.folder, database)
     assert again.of_session(token) is not None and again.of_session("x") is None
     again.close()
     accounts.end_session(token)
@@ -118,10 +123,14 @@ def test_users_that_are_refused(accounts: Accounts) -> None:
     for password in ("short", "x" * 1025):
         with pytest.raises(InputRefused, match="8 to 1024"):
             accounts.add("anna", password)
-    accounts.add("anna", GOOD)
+    accounts.add("Anna", GOOD)
+    with pytest.raises(InputRefused, match="a user ANNA already"):
+        accounts.add("ANNA", GOOD)
+    for name in ("ben", "Ärger", "ärger"):  # of other letters, the case counts
+        accounts.add(name, GOOD)
     with pytest.raises(InputRefused, match="only administrator"):
         accounts.remove(accounts.named("小明"))
-    assert [user.name for user in accounts.users()] == ["anna", "小明"]
+    assert [user.name for user in accounts.users()] == ["Anna", "ben", "Ärger", "ärger", "小明"]
 
 
 # What is theirs
@@ -180,17 +189,6 @@ def test_what_was_said_without_sign_in_is_adopted(store: Store, accounts: Accoun
     anna = accounts.add("anna", GOOD, adopt=True)
     assert len(store.conversations(anna.id)) == 1 and store.conversations("local") == []
     assert store.picture_path(picture, anna.id) and store.picture_path(told, anna.id)
-
-
-def test_a_folder_from_before_there_were_users(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "easel.sqlite3") as db:
-        for migration in MIGRATIONS[:3]:
-            db.executescript(migration)
-        db.execute("PRAGMA user_version=3")
-        db.execute("INSERT INTO pictures VALUES ('a', 8, 8, 1, 0), ('b', 8, 8, 0, 0)")
-    accounts = Accounts(tmp_path)
-    assert accounts.usage("api").pictures == 1 and accounts.users() == []
-    accounts.close()
 
 
 # Limits
@@ -270,9 +268,14 @@ def easel(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     return status, out.out + out.err
 
 
-def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = ("--data-dir", str(tmp_path / "data"))
-    assert easel(capsys, "list", *folder)[1].endswith("easel.sqlite3 is missing. See --data-dir.\n")
+    monkeypatch.setenv("EASEL_DATABASE", database)
+    assert easel(capsys, "list", *folder)[1].endswith(
+        f"{'easel.sqlite3' if database == SQLITE else MARK} is missing.\n"
+    )
 
     def typed(text: str) -> None:
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
@@ -293,7 +296,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert status == 0 and "password" not in text and "argon" not in text
     typed("another one")
     assert easel(capsys, "password", "ben", "--password-stdin", *folder)[0] == 0
-    accounts = Accounts(tmp_path / "data")
+    accounts = Accounts(tmp_path / "data", database)
     assert accounts.check("ben", "another one") is not None
     accounts.close()
     assert "Say --yes" in easel(capsys, "remove", "ben", *folder)[1]
@@ -302,9 +305,9 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "no sign-in" in easel(capsys, "remove", "anna", "--yes", *folder)[1]
 
 
-def test_users_are_added_while_the_app_runs(store: Store, accounts: Accounts) -> None:
+def test_users_are_added_while_the_app_runs(store: Store, accounts: Accounts, database: str) -> None:
     """The store is claimed by the app; who may sign in is nobody's alone."""
-    other = Accounts(store.folder)
+    other = Accounts(store.folder, database)
     other.add("anna", GOOD, admin=True)
     assert [user.name for user in accounts.users()] == ["anna"]
     other.close()

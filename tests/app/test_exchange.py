@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sqlite3
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -84,7 +85,9 @@ def shape(store: Store, conversation: Conversation) -> Any:
 
 
 def kept(store: Store) -> tuple[int, ...]:
-    rows = [store._all(f"SELECT count(*) FROM {name}")[0][0] for name in ("conversations", "turns", "pictures")]
+    rows = [
+        store._db.all(f"SELECT count(*) AS n FROM {name}")[0]["n"] for name in ("conversations", "turns", "pictures")
+    ]
     return (*rows, len([path for path in (store.folder / "pictures").rglob("*") if path.is_file()]))
 
 
@@ -276,15 +279,15 @@ def test_a_full_disk_leaves_nothing_half(
 ) -> None:
     (tmp_path / "out.zip").write_bytes(packed(store, full))
     other = Store(tmp_path / "other")
-    insert, inserted = store_module._insert, []
+    add, added = store_module.add_row, []
 
-    def fails(db: Any, table: str, values: Any) -> None:
-        inserted.append(table)
-        if inserted.count("turns") == 3:
-            raise store_module.sqlite3.OperationalError("database or disk is full")
-        insert(db, table, values)
+    def fails(db: Any, table: str, *values: Any) -> None:
+        added.append(table)
+        if added.count("turns") == 3:
+            raise sqlite3.OperationalError("database or disk is full")
+        add(db, table, *values)
 
-    monkeypatch.setattr(store_module, "_insert", fails)
+    monkeypatch.setattr(store_module, "add_row", fails)
     with pytest.raises(StoreError, match="The disk is full"):
         unpack(other, "local", tmp_path / "out.zip")
     assert kept(other) == (0, 0, 0, 0)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,12 @@ import pytest
 from PIL import Image
 
 from app import store as module
-from app.database import MIGRATIONS
+from app.database import SQLITE, sql
 from app.errors import InputRefused, NotFound, StoreError
+from app.migrations import MIGRATIONS
 from app.store import INTERRUPTED, Conversation, Store, Turn
+
+DATABASES = ("sqlite", "postgresql")
 
 
 def add(store: Store, conversation: Conversation, said: str, parent: str | None = None, **fields: Any) -> Turn:
@@ -19,13 +21,13 @@ def add(store: Store, conversation: Conversation, said: str, parent: str | None 
     return store.update_turn(turn.id, **{"status": "done", "text": f"re: {said}", **fields})
 
 
-def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_everything_is_there_after_a_restart(tmp_path: Path, database: str) -> None:
+    store = Store(tmp_path, database)
     conversation = store.create_conversation("local", "storybook", {"steps": 5}, seed=3)
     turn = add(store, conversation, "你好 <draw>", prompt="a fox", timings={"dialog": 0.5}, draw_probability=0.75)
     store.change_conversation(conversation, title="T", seeds="lock")
     store.close()
-    store = Store(tmp_path)
+    store = Store(tmp_path, database)
     (found,) = store.conversations("local")
     assert (found.title, found.seeds, found.seed, found.settings, found.leaf) == ("T", "lock", 3, {"steps": 5}, turn.id)
     assert store.path(found.leaf) == [turn]
@@ -60,15 +62,15 @@ def test_a_conversation_without_turns_is_not_listed(store: Store, conversation: 
     assert store.conversations("local") == []
 
 
-def test_a_turn_in_flight_is_found_as_failed(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_a_turn_in_flight_is_found_as_failed(tmp_path: Path, database: str) -> None:
+    store = Store(tmp_path, database)
     conversation = store.create_conversation("local", "storybook", {})
     done = add(store, conversation, "done")
     thinking = store.begin_turn(conversation, done.id, "thinking", (), "auto", 1)
     drawing = store.begin_turn(conversation, done.id, "drawing", (), "auto", 1)
     store.update_turn(drawing.id, status="drawing", prompt="a fox")
     store.close()  # nobody marks them: as after a crash
-    store = Store(tmp_path)
+    store = Store(tmp_path, database)
     assert store.turn(done.id).status == "done"
     assert {store.turn(turn.id).status for turn in (thinking, drawing)} == {"failed"}
     assert store.turn(drawing.id).error == INTERRUPTED
@@ -167,33 +169,33 @@ def test_a_full_disk_is_said_and_leaves_no_half_picture(store: Store, monkeypatc
     assert [path for path in (store.folder / "pictures").rglob("*") if path.is_file()] == []
 
 
-def test_a_full_disk_in_the_database(store: Store, conversation: Conversation) -> None:
-    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-    store._db.execute(f"PRAGMA max_page_count={pages}")
-    with pytest.raises(StoreError, match="The disk is full"):
-        store.begin_turn(conversation, None, "x" * 100_000, (), "auto", 1)
-    store._db.execute("PRAGMA max_page_count=1000000")
-    assert store.conversation("local", conversation.id).leaf is None  # neither half was written
-    assert add(store, conversation, "after").status == "done"
-
-
-def test_one_process_per_folder(store: Store) -> None:
+def test_one_process_per_folder_and_database(store: Store, database: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"Another Easel is using.*--data-dir"):
-        Store(store.folder)
+        Store(store.folder, database)
+    if database != SQLITE:
+        with pytest.raises(StoreError, match=r"Another Easel is using the database postgresql://easel@.*--database"):
+            Store(tmp_path / "other", database)
+        store.close()
+        Store(tmp_path / "other", database).close()
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be(tmp_path: Path, database: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be used"):
-        Store(tmp_path / "file" / "data")
+        Store(tmp_path / "file" / "data", database)
 
 
-def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
-    Store(tmp_path).close()
-    with sqlite3.connect(tmp_path / "easel.sqlite3") as db:
-        db.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
-    with pytest.raises(StoreError, match="newer Easel"):
-        Store(tmp_path)
+def test_a_newer_database_is_left_alone(tmp_path: Path, database: str) -> None:
+    store = Store(tmp_path, database)
+    newer = len(MIGRATIONS) + 1
+    with store._db.write() as db:
+        db.execute(
+            sql(f"PRAGMA user_version={newer}" if database == SQLITE else f"UPDATE easel_version SET version={newer}")
+        )
+    store.close()
+    for _ in range(2):  # the first has let go of it
+        with pytest.raises(StoreError, match="newer Easel"):
+            Store(tmp_path, database)
 
 
 def test_ratings_are_kept_with_their_turn(store: Store, conversation: Conversation) -> None:
@@ -227,13 +229,3 @@ def test_ratings_that_do_not_fit_are_refused(store: Store, conversation: Convers
         with pytest.raises(InputRefused, match=reason):
             store.rate(turn, verdict, prompt)
     assert store.ratings() == []
-
-
-def test_a_folder_of_the_first_version_gets_its_ratings(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "easel.sqlite3") as db:
-        db.executescript(f"{MIGRATIONS[0]} PRAGMA user_version=1;")
-    store = Store(tmp_path)
-    conversation = store.create_conversation("local", "storybook", {})
-    store.rate(add(store, conversation, "hello"), "like")
-    assert len(store.ratings()) == 1
-    store.close()
