@@ -14,6 +14,7 @@ import contextlib
 import functools
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ POSTGRESQL = ("postgresql+psycopg", "postgresql", "postgres")
 # For PostgreSQL's client, where the address says nothing else: a server that is gone is noticed.
 USUAL = {"connect_timeout": "10", "keepalives_idle": "30", "tcp_user_timeout": "30000", "client_encoding": "utf8"}
 LOCK = "hashtext('easel {}' || current_schema())"  # the number of a lock of PostgreSQL's, one in every schema
+PATIENCE = 5  # seconds for another process that writes
 FEW = 200  # statements that are kept ready
 
 sql = functools.lru_cache(FEW)(text)
@@ -239,8 +241,7 @@ def named(address: str) -> str:
     if address == SQLITE:
         return address
     url = make_url(address)
-    host = url.host or url.query.get("host")
-    return URL.create("postgresql", url.username, None, str(host or ""), url.port, url.database).render_as_string()
+    return URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
 
 
 def server_version(address: str) -> str:
@@ -286,15 +287,30 @@ def _sqlite(path: Path, folder: Path, read_only: bool = False) -> Database:
     if read_only:
         url = URL.create("sqlite", database=path.resolve().as_uri(), query={"mode": "ro", "uri": "true"})
     engine = create_engine(
-        url, connect_args={"isolation_level": None}, query_cache_size=FEW, hide_parameters=True
+        url, connect_args={"isolation_level": None, "timeout": PATIENCE}, query_cache_size=FEW, hide_parameters=True
     )  # fmt: skip
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: object) -> None:
-        for setting in () if read_only else ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {setting}")
+        if not read_only:
+            _switch_to_wal(connection)
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
 
     return Database(engine, str(folder))
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait by itself here for another process that does the same."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _postgresql(address: str) -> Database:
@@ -318,7 +334,7 @@ def _postgresql(address: str) -> Database:
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: object) -> None:
         connection.adapters.register_dumper(str, WithoutNul)
-        connection.execute("SET lock_timeout='5s'")  # as long as SQLite waits for another process that writes
+        connection.execute(f"SET lock_timeout='{PATIENCE}s'")
         connection.commit()
 
     return Database(engine, named(address))

@@ -137,7 +137,9 @@ def version_of(db: Connection) -> int:
     """0: there are no tables yet."""
     if db.dialect.name == "sqlite":
         return int(db.exec_driver_sql("PRAGMA user_version").scalar_one())
-    if db.exec_driver_sql(f"SELECT to_regclass('{VERSION}')").scalar() is None:
+    # to_regclass() may not know yet what another process has just made.
+    there = f"SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = '{VERSION}'"
+    if db.exec_driver_sql(there).scalar() is None:
         return 0
     return int(db.exec_driver_sql(f"SELECT version FROM {VERSION}").scalar_one())
 
