@@ -286,9 +286,8 @@ def _sqlite(path: Path, folder: Path, read_only: bool = False) -> Database:
     url = URL.create("sqlite", database=str(path))
     if read_only:
         url = URL.create("sqlite", database=path.resolve().as_uri(), query={"mode": "ro", "uri": "true"})
-    engine = create_engine(
-        url, connect_args={"isolation_level": None, "timeout": PATIENCE}, query_cache_size=FEW, hide_parameters=True
-    )  # fmt: skip
+    settings = {"isolation_level": None, "timeout": PATIENCE}
+    engine = create_engine(url, connect_args=settings, query_cache_size=FEW, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: object) -> None:

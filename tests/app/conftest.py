@@ -82,6 +82,12 @@ def database(request: pytest.FixtureRequest, new_database: Callable[[str], str])
 
 
 @pytest.fixture
+def other_database(database: str, new_database: Callable[[str], str]) -> str:
+    """Of the same kind."""
+    return new_database(SQLITE if database == SQLITE else "postgresql")
+
+
+@pytest.fixture
 def profile() -> Profile:
     return PROFILES["storybook"]
 

@@ -42,13 +42,16 @@ def full(store: Store, conversation: Conversation) -> Conversation:
     first = add(store, conversation, EVIL, None, text=EVIL, timings={"dialog": 0.5}, draw_probability=0.25)
     drawn = add(
         store, conversation, "画一只狐狸", first, uploads=(blue,), prompt="a red <fox>", picture=red, raw="<draw>a fox",
-        timings={"dialog": 0.5, "drawing": 1.0}, switched=1,
+        timings={"dialog": 0.5, "drawing": 1.0}, switched=True,
     )  # fmt: skip
     again = add(store, conversation, "画一只狐狸", first, prompt="a fox", picture=blue, base=drawn.id)
     store.begin_turn(conversation, again.id, "still thinking", (), "draw", 3)
     store.rate(drawn, "like", "a redder fox")
     store.rate(first, "dislike")
     return store.change_conversation(conversation, title="Fox / <b>", leaf=drawn.id, seeds="lock")
+
+
+DATABASES = ("sqlite", "postgresql")
 
 
 def packed(store: Store, *conversations: Conversation, language: str = "en") -> bytes:
@@ -91,10 +94,10 @@ def kept(store: Store) -> tuple[int, ...]:
     return (*rows, len([path for path in (store.folder / "pictures").rglob("*") if path.is_file()]))
 
 
-def test_a_conversation_goes_round(store: Store, full: Conversation, tmp_path: Path) -> None:
+def test_a_conversation_goes_round(store: Store, full: Conversation, tmp_path: Path, other_database: str) -> None:
     source = tmp_path / "out.zip"
     source.write_bytes(packed(store, full))
-    other = Store(tmp_path / "other")
+    other = Store(tmp_path / "other", other_database)
     (found,) = unpack(other, "somebody", source)
     assert found.owner == "somebody" and other.conversations("local") == []
     thinking = store.turns(full)[-1]
@@ -275,10 +278,10 @@ def test_files_that_are_no_zip(store: Store, full: Conversation, tmp_path: Path,
 
 
 def test_a_full_disk_leaves_nothing_half(
-    store: Store, full: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, full: Conversation, tmp_path: Path, other_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "out.zip").write_bytes(packed(store, full))
-    other = Store(tmp_path / "other")
+    other = Store(tmp_path / "other", other_database)
     add, added = store_module.add_row, []
 
     def fails(db: Any, table: str, *values: Any) -> None:
@@ -296,7 +299,16 @@ def test_a_full_disk_leaves_nothing_half(
     other.close()
 
 
-def test_the_commands(store: Store, full: Conversation, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    store: Store,
+    full: Conversation,
+    tmp_path: Path,
+    database: str,
+    other_database: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EASEL_DATABASE", database)
     out = str(tmp_path / "out.zip")
     folder = str(store.folder)
     assert main(["export", "--store", folder, "--all", "--out", out]) == 1
@@ -307,7 +319,8 @@ def test_the_commands(store: Store, full: Conversation, tmp_path: Path, capsys: 
         assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"file": out, "conversations": 1, "pictures": 2}
         assert main(["export", "--store", folder, *which, "--out", out]) == 1
         assert "exists already" in capsys.readouterr().err
-        assert main(["import", out, "--store", str(tmp_path / "other"), "--json"]) == 0
+        other = ["--store", str(tmp_path / "other"), "--database", other_database]
+        assert main(["import", out, *other, "--json"]) == 0
         assert list(json.loads(capsys.readouterr().out)["conversations"].values()) == ["Fox / <b>"]
         Path(out).unlink()
     for wrong, message in (
