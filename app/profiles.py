@@ -21,6 +21,7 @@ from typing import Any
 
 from app.errors import InputRefused, ProfileError
 from dialog_mllm.instructions import INSTRUCTIONS
+from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES
 from generator.errors import RequestError
 from generator.request import DrawRequest, EditSettings, Lora, sha256
 
@@ -89,7 +90,7 @@ class Profile:
     t5_8bit: bool = False  # half of the memory of the generator's larger text encoder
     offload: bool = False  # its text encoders and its VAE on the device only while they work
     inspector: str = ""  # folder of the recogniser that looks at what was drawn; "" for none
-    max_images: int = 4  # pictures that the dialog model sees at once, newest first
+    max_images: int = MAX_IMAGES  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
     prompt_only: bool = False  # whether it was not taught to draw, and is told by a system prompt with examples
@@ -206,6 +207,7 @@ PROFILES = {
         generator=str(_STORYBOOK),
         dialog=str(_BASE),
         inspector=str(_INSPECTOR),
+        max_images=BUNDLED_IMAGES,
     ),
     "hunyuan": Profile(
         name="hunyuan",

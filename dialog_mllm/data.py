@@ -24,7 +24,7 @@ import torch
 from transformers import Idefics3Processor
 
 from dialog_mllm.errors import MessageError
-from dialog_mllm.messages import MAX_IMAGES, ImageBlock, Message, TextBlock, arrange
+from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES, ImageBlock, Message, TextBlock, arrange
 from dialog_mllm.protocol import DRAW, SWITCH
 from dialog_mllm.records import DataError, Record, read_records, unreadable
 from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_chat, token_id
@@ -115,7 +115,7 @@ class Encoder:
     """Text and ids for one tokenizer, in training and in offline evaluation."""
 
     processor: Idefics3Processor
-    max_images: int = MAX_IMAGES
+    max_images: int = BUNDLED_IMAGES
 
     @property
     def picture_text(self) -> str:

@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 from dialog_mllm.errors import MessageError
 from dialog_mllm.protocol import DRAW, JOINER, SWITCH
 
-MAX_IMAGES = 4  # that a dialog model sees at once, if nothing else is said
+MAX_IMAGES = 4  # that a dialog model sees at once, newest first
+BUNDLED_IMAGES = 8  # the same of the bundled one, which reads a picture in 16 tokens
 MAX_IMAGE_EDGE = 512  # what is sent; the model's own processor resizes further
 MAX_IMAGE_PIXELS = 60_000_000  # checked in the header, before any pixel is decoded
 MAX_TEXT = 8_000  # characters in one message
