@@ -70,7 +70,7 @@ def test_text_weight_counts_users_words_and_no_placeholders(root, processor):
 
 def test_long_conversations_become_one_sample_per_view_of_the_pictures(root, processor):
     messages = messages_of(root, toy.record(root, 3, edits=6))  # 7 pictures; replies: hi, 7 drawn, an answer
-    encoder = Encoder(processor)
+    encoder = Encoder(processor, max_images=4)
     samples = list(encoder.samples(messages, lambda block: 0, 0.0, "en"))
     assert [len(sample.pictures) for sample in samples] == [4, 4, 4, 4]
     assert sum(len(sample.decisions) for sample in samples) == 9
