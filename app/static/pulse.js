@@ -4,6 +4,7 @@
 (() => {
   const ASK = 3, LOAD = 10, PAUSE = 20000; // after so many looks, a second apart; milliseconds between two loadings
   let heard = { beat: 0, look: "", messages: 0 };
+  let alive = false; // the box takes input, or did
 
   const plain = window.fetch;
   window.fetch = async (...request) => {
@@ -25,7 +26,8 @@
 
   function shown() {
     const beats = document.querySelectorAll("#chat .easel-beat");
-    if (heard.beat && !document.querySelector("#box textarea:enabled")) return 0; // it is as it came with the page
+    alive ||= document.querySelector("#box textarea:enabled") !== null;
+    if (heard.beat && !alive) return 0; // it is as it came with the page
     return beats.length ? Number(beats[beats.length - 1].title) : heard.messages ? 0 : heard.beat;
   }
 
