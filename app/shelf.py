@@ -51,10 +51,11 @@ class Finder:
                 (entry.title or self.texts.untitled, entry.id)
                 for entry in self.store.search_conversations(owner_of(request), words)
             ]
-            chosen = opened if opened in [entry[1] for entry in found] else None
+            # Else it is left alone: one that was just clicked has not been opened yet.
+            chosen = {"value": opened} if opened in [entry[1] for entry in found] else {}
             return (
                 looks(False, LIST),
-                gr.update(choices=found, value=chosen, elem_classes=visible_if(bool(found), LIST)),
+                gr.update(choices=found, elem_classes=visible_if(bool(found), LIST), **chosen),
                 looks(not found),
             )
 
