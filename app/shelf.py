@@ -51,11 +51,10 @@ class Finder:
                 (entry.title or self.texts.untitled, entry.id)
                 for entry in self.store.search_conversations(owner_of(request), words)
             ]
-            # Else it is left alone: one that was just clicked has not been opened yet.
-            chosen = {"value": opened} if opened in [entry[1] for entry in found] else {}
+            chosen = opened if opened in [entry[1] for entry in found] else None
             return (
                 looks(False, LIST),
-                gr.update(choices=found, elem_classes=visible_if(bool(found), LIST), **chosen),
+                gr.update(choices=found, value=chosen, elem_classes=visible_if(bool(found), LIST)),
                 looks(not found),
             )
 
