@@ -14,14 +14,14 @@
   };
 
   async function listen(answer) {
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     try {
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let text = "", part; !(part = await reader.read()).done; text = text.slice(-150)) {
         text += part.value;
         for (const [, beat, look, messages] of text.matchAll(/<i data-beat='(\d+)' data-look='(\w*)' data-messages='(\d+)'>/g))
           heard = { beat: +beat, look, messages: +messages };
       }
-    } catch (_) { /* the stream was cut: Gradio deals with that */ }
+    } catch (_) { /* no stream, or one that was cut: Gradio deals with that */ }
   }
 
   function shown() {
