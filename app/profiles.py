@@ -256,6 +256,7 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
     values.setdefault("name", path.stem)
     if "dialog" in values:
         values.setdefault("adapter", "")  # an adapter belongs to its base
+        values.setdefault("max_images", MAX_IMAGES)  # as it is fine-tuned; the bundled one reads pictures in few tokens
     if values.get("adapter"):
         values.setdefault("prompt_only", False)  # it was trained on the protocol, and without instructions
     if "generator" in values:

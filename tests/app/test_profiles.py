@@ -8,6 +8,7 @@ import pytest
 from app.errors import InputRefused, ProfileError
 from app.profiles import PROFILES, Profile, load_profile, parse_size
 from dialog_mllm.instructions import INSTRUCTIONS
+from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES
 from generator.request import Lora
 
 
@@ -95,3 +96,10 @@ def test_a_model_without_our_training_is_told_what_to_do(tmp_path: Path) -> None
     assert load_profile(write(tmp_path, 'dialog = "some/vlm"\nprompt_only = true')).instructions == INSTRUCTIONS
     assert PROFILES["hunyuan"].instructions == INSTRUCTIONS and not PROFILES["storybook"].instructions
     assert not load_profile(write(tmp_path, 'base = "hunyuan"\nadapter = "./lora"')).prompt_only
+
+
+def test_a_dialog_model_of_one_s_own_sees_as_many_pictures_as_in_its_training(tmp_path: Path) -> None:
+    assert PROFILES["storybook"].max_images == BUNDLED_IMAGES
+    assert load_profile(write(tmp_path, 'dialog = "some/vlm"')).max_images == MAX_IMAGES
+    assert load_profile(write(tmp_path, 'dialog = "some/vlm"\nmax_images = 2')).max_images == 2
+    assert load_profile(write(tmp_path, "steps = 9")).max_images == BUNDLED_IMAGES
