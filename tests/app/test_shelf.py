@@ -92,6 +92,10 @@ def test_conversations_are_searched(page: Page) -> None:
     page.fill("#title textarea, #title input", "Reynard the fox")
     page.get_by_role("button", name="Rename", exact=True).click()
     page.locator("#found label", has_text="Reynard").wait_for()  # the search stands, and knows
+    page.click("#new")
+    page.wait_for_selector("#chat .example")
+    page.locator("#found label:not(.selected)").click()  # what was found can be opened again
+    page.wait_for_selector(PICTURES)
     page.fill("#search textarea", "nowhere")
     page.get_by_text("No conversation holds these words.").wait_for()
     page.fill("#search textarea", "小猫")
