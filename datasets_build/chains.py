@@ -27,13 +27,13 @@ CHANGES = (3, 4, 5, 6)
 BROUGHT_SHARE = 0.2  # of the chains begin with a picture of the user's, to be changed
 WHOLE_SHARE = 0.7  # of first requests say everything
 TWO_SHARE = 0.6  # of those are about two subjects: to tell these apart is what goes wrong
-SECOND_SHARE = 0.15  # of the chains begin another picture on the way, and may combine the two
+SECOND_SHARE = 0.3  # of the chains begin another picture on the way, and may combine the two
 DECLINED_SHARE = 0.1  # of the changes cannot be made
 # Where another thing stands between the words and the right place in the prompt, more is to be learnt.
 OPERATIONS = {
-    **WEIGHTS, "move": 9, "remove_subject": 9, "add_accessory": 16, "remove_accessory": 9, "recolour_accessory": 9,
-    "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 4, "again": 2, "undo": 3, "return": 3,
-    "correct": 10, "pair": 24, "earlier": 5,
+    **WEIGHTS, "move": 13, "remove_subject": 16, "add_accessory": 16, "remove_accessory": 9, "recolour_accessory": 9,
+    "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 7, "again": 3, "undo": 3, "return": 6,
+    "correct": 10, "pair": 24, "earlier": 7,
 }  # fmt: skip
 
 
