@@ -16,6 +16,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 from argon2 import PasswordHasher
@@ -35,8 +36,12 @@ DISK_MB = 2048  # of pictures
 GLANCE = 60  # seconds; nearer than that, it is not written down when somebody was here
 _NAME = re.compile(r"[^\W_][\w.@-]{0,39}")
 _HASHER = PasswordHasher()
-# What is checked for a name that nobody has: it takes as long as a real one.
-_NOBODY = _HASHER.hash(secrets.token_hex(16))
+
+
+@cache
+def _nobody() -> str:
+    """What is checked for a name that nobody has: it takes as long as a real one."""
+    return _HASHER.hash(secrets.token_hex(16))
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,9 @@ class Accounts:
 
     def check(self, name: str, password: str) -> User | None:
         """The user, if the password is theirs; takes as long whether there is such a user or not."""
-        row = self._named(name)
+        row, nobody = self._named(name), _nobody()
         try:
-            _HASHER.verify(row["password"] if row else _NOBODY, _bytes(password[:LONGEST_PASSWORD]))
+            _HASHER.verify(row["password"] if row else nobody, _bytes(password[:LONGEST_PASSWORD]))
         except VerifyMismatchError:
             return None
         if not row:

@@ -1,6 +1,6 @@
 """Both models of a profile, started in the background: the page is up at once, and who asks early waits here.
 
-models = Models(profile, log_dir); models.start(); ...; models.stop()
+models = Models(profile, log_dir); models.start(first_page); ...; models.stop()
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 READY, WARMING, FAILED = "ready", "warming up", "failed"
 FRESH_RANK = 32  # of an adapter that the Improve page makes where there is none to go on from
 CHECK_AGAIN = 2.0  # seconds until a dialog model that was not there is asked again
+FIRST_PAGE = 5.0  # seconds that the generator waits for a page to be there
 PATIENCE = 600.0  # seconds that a message waits for a model that is still starting
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,10 @@ class Models:
         self.dialog = DialogModel(profile, log_dir, adapters)
         self.generator = GeneratorModel(profile)
 
-    def start(self) -> None:
+    def start(self, first_page: threading.Event | None = None) -> None:
+        """The generator shares the interpreter with the page: it loads once that is there, or after `FIRST_PAGE`."""
         self.dialog.start()
-        self.generator.start()
+        self.generator.start(first_page)
 
     def stop(self) -> None:
         self.generator.stop()
@@ -186,10 +188,10 @@ class GeneratorModel:
     def error(self) -> str:
         return str(self._error or "")
 
-    def start(self) -> None:
+    def start(self, first_page: threading.Event | None = None) -> None:
         if Path(self._source).is_absolute() and not Path(self._source).is_dir():
             raise CheckpointError(f"The generator is missing: there is no folder {self._source}. Restore it.")
-        threading.Thread(target=self._run, name="easel-generator-load", daemon=True).start()
+        threading.Thread(target=self._run, args=(first_page,), name="easel-generator-load", daemon=True).start()
 
     def stop(self) -> None:
         self._stopped = True
@@ -207,7 +209,9 @@ class GeneratorModel:
         assert self._engine is not None
         return self._engine.submit(request, on_progress)
 
-    def _run(self) -> None:
+    def _run(self, first_page: threading.Event | None) -> None:
+        if first_page is not None:
+            first_page.wait(FIRST_PAGE)
         started = time.monotonic()
         try:
             from generator.engine import Engine

@@ -9,9 +9,11 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.accounts import Accounts
 from app.api import add_api
@@ -39,6 +41,7 @@ from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
 from app.people import People
 from app.profiles import Profile
+from app.quick import FirstPage, one_server_each
 from app.quotas import Quotas
 from app.reference import SUMMARY
 from app.running import RunningTurns
@@ -51,6 +54,7 @@ from app.web import build_page, mount_pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 3  # seconds that open connections get at the end
+_ENDLESS = re.compile(r"/gradio_api/(queue/data|heartbeat/\w+)$")
 
 
 def build_app(
@@ -60,11 +64,9 @@ def build_app(
     access: Access | None = None,
     *,
     filters: Sequence[Filter] = (),
-    patience: float = 0.0,
     accounts: Accounts | None = None,
 ) -> FastAPI:
-    """The whole server; the models may still be starting. `patience`: seconds that turns may take to end with it. With
-    `accounts`, everybody signs in."""
+    """The whole server; the models may still be starting. With `accounts`, everybody signs in."""
     access, metrics = replace(access or Access(), users=accounts is not None), Metrics()
     metered = Metered(FilteredModels(models, filters) if filters else models, metrics)
     gate, quotas = (Gate(), Quotas(accounts)) if accounts is not None else (None, None)
@@ -78,11 +80,11 @@ def build_app(
         async with tools.running():
             yield
         await asyncio.to_thread(improver.close)
-        await turns.stop_all(patience)
+        await turns.stop_all()
         await asyncio.to_thread(models.stop)  # else a thread that waits for a model would keep the process alive
 
     app = FastAPI(title="Easel", description=SUMMARY, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.turns = turns
+    app.state.turns, app.state.first_page, app.state.ending = turns, threading.Event(), asyncio.Event()
 
     app.add_middleware(ChooseLanguage)
     if accounts is not None and gate is not None:
@@ -93,19 +95,22 @@ def build_app(
         app.add_middleware(
             CORSMiddleware, allow_origins=sorted(access.origins), allow_methods=["*"], allow_headers=["*"]
         )
+    app.add_middleware(FirstPage, seen=app.state.first_page)
+    app.add_middleware(HangUp, ending=app.state.ending)
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_middleware(LogRequests)
     tools = McpTools(add_api(app, profile, store, metered, metrics, quotas))
     app.router.routes.append(tools.route)
-    pages = {
-        path: build_page(TEXTS[language], profile, store, turns, visitors)
-        for path, language in (("/", "en"), ("/zh", "zh"))
-    }
-    pages |= {
-        path: build_improve_page(TEXTS[language], IMPROVE_TEXTS[language], improver)
-        for path, language in (("/improve", "en"), ("/zh/improve", "zh"))
-    }
-    mount_pages(app, pages, visitors)
+    with one_server_each():
+        pages = {
+            path: build_page(TEXTS[language], profile, store, turns, visitors)
+            for path, language in (("/", "en"), ("/zh", "zh"))
+        }
+        pages |= {
+            path: build_improve_page(TEXTS[language], IMPROVE_TEXTS[language], improver)
+            for path, language in (("/improve", "en"), ("/zh/improve", "zh"))
+        }
+        mount_pages(app, pages, visitors)
     return app
 
 
@@ -123,6 +128,27 @@ class ChooseLanguage:
             if language.startswith("zh") and request.query_params.get("lang") != "en":
                 app = RedirectResponse("zh/")
         await app(scope, receive, send)
+
+
+class HangUp:
+    """In the end, a page's streams hear that their reader has gone: they would not end by themselves."""
+
+    def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:
+        self.app = app
+        self.ending = ending
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_or_end() -> Message:
+            reading, ending = asyncio.ensure_future(receive()), asyncio.ensure_future(self.ending.wait())
+            try:
+                await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
+                return reading.result() if reading.done() else {"type": "http.disconnect"}
+            finally:
+                reading.cancel()
+                ending.cancel()
+
+        endless = scope["type"] == "http" and _ENDLESS.search(scope["path"])
+        await self.app(scope, receive_or_end if endless else receive, send)
 
 
 def serve(
@@ -146,20 +172,19 @@ def serve(
         people = accounts if accounts.users() else None
         models = Models(profile, data_dir / "logs", data_dir / ADAPTERS)
         stack.callback(models.stop)
-        app = build_app(
-            profile, store, models, known_here(access, host), filters=filters, patience=patience, accounts=people
-        )
-        server = _Server(
+        app = build_app(profile, store, models, known_here(access, host), filters=filters, accounts=people)
+        server = Server(
             uvicorn.Config(
                 app,
                 log_config=None,  # its lines go where ours go
                 access_log=False,
                 timeout_graceful_shutdown=GRACE,
                 ws="none",
-            )
+            ),
+            patience,
         )
         with _signals(server, app.state.turns):
-            models.start()
+            models.start(app.state.first_page)
             shown = f"[{host}]" if ":" in host else host
             print(f"Easel is at http://{shown}:{listener.getsockname()[1]}  (models warming up; Ctrl-C stops it)")
             if host not in LOOPBACK and not people:
@@ -178,8 +203,19 @@ def known_here(access: Access, host: str) -> Access:
     return replace(access, hosts=access.hosts | {host.lower(), name, f"{name}.local"})
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's own handlers would raise the signal again before our models are stopped."""
+
+    def __init__(self, config: uvicorn.Config, patience: float) -> None:
+        super().__init__(config)
+        self._state = config.app.state  # type: ignore[union-attr]
+        self._patience = patience
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Pages see how the turns end before they are hung up on."""
+        await self._state.turns.stop_all(self._patience)
+        self._state.ending.set()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -269,7 +269,7 @@ class VllmServer:
 
     def _command(self) -> list[str]:
         settings = self.settings
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command = [sys.executable, "-P", str(Path(__file__).with_name("vllm_entry.py"))]
         command += ["--model", self._model, "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--served-model-name", BASE_NAME if self._adapter else MODEL_NAME]
         command += ["--dtype", settings.dtype, "--max-num-seqs", str(settings.max_sequences)]

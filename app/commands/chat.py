@@ -72,9 +72,12 @@ def run(args: argparse.Namespace) -> int:
         )
     from app.database import SQLITE
     from app.filters import read_filters
-    from app.guard import read_access
-    from app.serve import serve
+    from app.quick import quick_imports
     from app.store import default_data_dir
+
+    with quick_imports():
+        from app.guard import read_access
+        from app.serve import serve
 
     access = read_access(args.api_key_env, args.allow_host, args.allow_origin)
     filters = read_filters(args.filter, args.filter_url, args.filter_key_env)

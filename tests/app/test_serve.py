@@ -1,0 +1,82 @@
+"""How Easel starts and stops: the page first; and an open page neither delays the end nor fills the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from app.profiles import PROFILES
+from app.quick import FirstPage
+from app.serve import Server, build_app
+from app.store import Store
+from tests.app import fakes
+
+
+def test_importing_leaves_gradios_stub_files_alone() -> None:
+    """In a process of its own, for here Gradio has long been imported; a stub file may not even be writable."""
+    script = (
+        "import gc, os, time, pathlib\n"
+        "from app.quick import quick_imports\n"
+        "with quick_imports():\n"
+        "    from app.serve import build_app\n"
+        "from gradio import component_meta\n"
+        "assert component_meta.create_or_modify_pyi(object, 'object', []) is None\n"
+        "assert gc.isenabled()\n"
+        "import gradio as gr\n"
+        "with gr.Blocks(): assert gr.Textbox().submit\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_the_generator_may_load_once_a_page_is_there() -> None:
+    seen = threading.Event()
+
+    async def ask() -> None:
+        async def app(*args: object) -> None: ...
+
+        first = FirstPage(app, seen)
+        await first({"type": "http", "path": "/health"}, None, None)  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+        assert not seen.is_set()
+        await first({"type": "http", "path": "/zh/gradio_api/queue/join"}, None, None)  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.quick.SETTLED", 0.01)
+        asyncio.run(ask())
+    assert seen.is_set()
+
+
+def test_an_open_page_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path)
+    app = build_app(PROFILES["storybook"], store, fakes.FakeModels())  # type: ignore[arg-type]
+    grace = 30
+    server = Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=grace, ws="none"), 0.0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with (
+        caplog.at_level(logging.WARNING),
+        httpx.stream("GET", f"http://127.0.0.1:{port}/gradio_api/heartbeat/abc", trust_env=False, timeout=20) as beats,
+    ):
+        lines = beats.iter_lines()
+        assert next(lines) is not None
+        server.should_exit = True
+        began = time.monotonic()
+        assert list(lines) is not None  # it ends, or this times out
+        thread.join(grace)
+    assert not thread.is_alive()
+    assert time.monotonic() - began < grace  # its patience was not used up
+    assert not caplog.records
+    store.close()
