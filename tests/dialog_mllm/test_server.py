@@ -164,7 +164,9 @@ def test_killed_in_mid_reply_it_comes_back(tiny_model: TinyModel, tmp_path: Path
             ask(DialogClient(server.base_url, server.api_key, retries=0), [Message.user("hi")])
         server.wait_ready(600)
         old = processes_naming(server.api_key)
-        (api_server,) = (pid for pid, command in old.items() if "vllm_entry.py --model" in command and "-I" not in command)
+        (api_server,) = (
+            pid for pid, command in old.items() if "vllm_entry.py --model" in command and "-I" not in command
+        )
         assert server.api_key not in "".join(old.values())
         (engine,) = (pid for pid, command in old.items() if "EngineCore" in command)
         client = DialogClient(server.base_url, server.api_key, retries=0)
