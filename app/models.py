@@ -293,5 +293,5 @@ def vllm_device() -> dict[str, Any]:
         return {}
     return {
         "dtype": "auto", "eager": False, "kv_cache_mb": None, "lora_step_tokens": None, "block_size": None,
-        "extra_args": ("--gpu-memory-utilization", "0.4"),
+        "picture_cache_mb": None, "extra_args": ("--gpu-memory-utilization", "0.4"),
     }  # fmt: skip

@@ -55,6 +55,7 @@ class ServerSettings:
     # leave the processor's cache, and the adapter costs 30 times what the model does. None: vLLM's default.
     lora_step_tokens: int | None = 256
     block_size: int | None = 32  # tokens; what two conversations or two turns share is found in whole blocks
+    picture_cache_mb: int | None = 64  # of the server and again of the engine; vLLM would let both grow to 4 GB
     runtime_adapters: bool = False  # adapters come and go while it runs
     statistics: bool = False  # vLLM's counters at /metrics; they cost a little
     threads: int | None = None  # None: OMP_NUM_THREADS, else up to 4
@@ -286,6 +287,8 @@ class VllmServer:
             command += ["--kv-cache-memory-bytes", str(settings.kv_cache_mb << 20)]
         if settings.block_size:
             command += ["--block-size", str(settings.block_size)]
+        if settings.picture_cache_mb:
+            command += ["--mm-processor-cache-gb", str(settings.picture_cache_mb / 1024)]
         if self._adapter or settings.runtime_adapters:
             rank = settings.max_lora_rank if settings.runtime_adapters else adapter_rank(str(self._adapter))
             command += ["--enable-lora", "--max-lora-rank", str(rank)]

@@ -65,9 +65,9 @@ def blended(region: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 class Trajectories:
     """The latest trajectories, by their requests: of at least `fewest`, and of more while they fit into `most_bytes`.
-    What is not here any more can be drawn again."""
+    What is not here any more can be drawn again, and an edit mostly follows upon its picture."""
 
-    def __init__(self, most_bytes: int = 256 * 2**20, fewest: int = 16) -> None:
+    def __init__(self, most_bytes: int = 64 * 2**20, fewest: int = 16) -> None:
         self.most_bytes, self.fewest = most_bytes, fewest
         self.kept: OrderedDict[DrawRequest, Trajectory] = OrderedDict()
         self.bytes = 0

@@ -45,5 +45,5 @@ def test_steps_are_short_only_where_there_is_an_adapter(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "lora", r=8)
     assert options(folder)["--max-num-batched-tokens"] == "256"
     assert "--max-num-batched-tokens" not in options(None)
-    on_a_gpu = options(folder, lora_step_tokens=None, block_size=None)
-    assert not {"--max-num-batched-tokens", "--block-size"} & set(on_a_gpu)
+    on_a_gpu = options(folder, lora_step_tokens=None, block_size=None, picture_cache_mb=None)
+    assert not {"--max-num-batched-tokens", "--block-size", "--mm-processor-cache-gb"} & set(on_a_gpu)
