@@ -45,7 +45,7 @@ from datasets_build.storybook.scene import (
     STYLES,
     sample_scene,
 )
-from datasets_build.storybook.vocabulary import LANGUAGES
+from datasets_build.storybook.vocabulary import LANGUAGES, NAMES
 
 SHARD = 2048
 CAPTIONS = 2  # per language and picture
@@ -177,7 +177,9 @@ def _write(out: Path, plan: Plan, workers: int) -> dict[str, Any]:
     for number, members in enumerate(plan.shards()):
         array_path = _paths(out, number)[0]
         shards.append({"name": array_path.stem, "n": len(members), "sha256": _sha256(array_path)})
-    manifest = {**asked, "shards": shards, "labels": {name: list(values) for name, values in LABELS.items()}}
+    labels = {name: list(values) for name, values in LABELS.items()}
+    names = {name: {label: list(NAMES["zh"][name][label]) for label in labels[name]} for name in labels}
+    manifest = {**asked, "shards": shards, "labels": labels, "names": names}
     write_atomically(manifest_path, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
     plan_path.unlink(missing_ok=True)
     return manifest

@@ -78,22 +78,33 @@ class InspectorModel(nn.Module):
 
 
 class Inspector:
-    """Reads pictures. `labels` are the world's words, in the order of the model's classes."""
+    """Reads pictures. `labels` are the world's words, in the order of the model's classes, and `names` what else the
+    labels are called: {"kind": {"fox": ["狐狸"]}}."""
 
-    def __init__(self, model: InspectorModel) -> None:
+    def __init__(self, model: InspectorModel, names: dict[str, dict[str, list[str]]] | None = None) -> None:
         self.model = model.eval()
         self.labels = model.labels
+        self.names = names or {}
+
+    @property
+    def words(self) -> dict[str, tuple[str, str]]:
+        """By each word, the attribute and the label that it stands for."""
+        words = {label: (attribute, label) for attribute, labels in self.labels.items() for label in labels}
+        for attribute, names in self.names.items():
+            words |= {word: (attribute, label) for label, called in names.items() for word in called}
+        return words
 
     @classmethod
     def load(cls, folder: Path = WEIGHTS) -> Inspector:
         """Raises CheckpointError when the folder is incomplete or damaged."""
-        model = InspectorModel(read_json(folder / "config.json")["labels"])
+        config = read_json(folder / "config.json")
+        model = InspectorModel(config["labels"])
         model.load_state_dict(read_tensors(folder, torch.float32, NAME))
-        return cls(model)
+        return cls(model, config.get("names"))
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", {"labels": self.labels})
+        write_json(folder / "config.json", {"labels": self.labels, "names": self.names})
         write_tensors(folder, self.model.state_dict(), torch.float16, NAME)
 
     @torch.inference_mode()

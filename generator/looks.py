@@ -2,23 +2,25 @@
 how much of what the prompt names is there. The inspector looks; both are estimates.
 
     before, after = inspector.read([picture, edited]); consistency(before, after)
-    seen(after).intersection(asked("A red fox in the snow.", inspector.labels))
+    seen(after).intersection(asked("A red fox in the snow.", inspector.words))
 
 They stand where others put CLIP-I and CLIP-T (arXiv 2104.08718): the inspector knows one small world, and knows it
-better than a small CLIP would. Of a prompt, it knows the English words of its own labels, and nothing else.
+better than a small CLIP would. Of a prompt, it knows the words for its own labels, and nothing else.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 Attributes = dict[tuple[str, ...], str]
-Labels = Mapping[str, Sequence[str]]
+Words = Mapping[str, tuple[str, str]]  # what they mean: an attribute and its label
 Scene = Mapping[str, Any]
 WHOLE = ("background", "sky", "style", "shot")  # attributes of the picture; the others belong to a subject
-UNSAID = ("normal", "middle")  # labels that are no words of a prompt
+UNSAID = ("normal", "middle")  # labels that a prompt need not name
+THINGS = ("kind", "accessory")
+BESIDE = ("", " ", "的")  # between a colour and its thing
 
 
 def attributes(scene: Scene) -> Attributes:
@@ -33,15 +35,29 @@ def consistency(before: Scene, after: Scene) -> float:
     return sum(old.get(name) == new.get(name) for name in names) / len(names)
 
 
-def asked(prompt: str, labels: Labels) -> list[tuple[str, ...]]:
+def asked(prompt: str, words: Words) -> list[tuple[str, ...]]:
     """What of the inspector's world the prompt names: ("snow",), or ("red", "fox") where a colour has its thing."""
-    things = (*labels["kind"], *labels["accessory"])
-    words = {word for values in labels.values() for word in values if word not in UNSAID}
-    colours = "|".join(map(re.escape, labels["colour"]))
-    pairs = rf"({colours}) ({'|'.join(map(re.escape, things))})"
-    alone = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    found = re.findall(rf"\b(?:{pairs}|({alone}))\b", prompt.lower())
-    return list(dict.fromkeys(tuple(word for word in match if word) for match in found))
+    by_length = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    matches = list(re.finditer(rf"(?<![a-z])(?:{by_length})(?![a-z])", prompt.lower()))
+    meant = [words[match[0]] for match in matches]
+    found: list[tuple[str, ...]] = []
+    colour, since = "", 0  # one that waits for its thing
+    for (attribute, value), match in zip(meant, matches, strict=True):
+        between = prompt[since : match.start()]
+        if colour and attribute == "size" and between in BESIDE:
+            found.append((value,))  # 红色大蝴蝶
+            since = match.end()
+            continue
+        if colour and attribute in THINGS and between in BESIDE:
+            found.append((colour, value))
+        elif attribute != "colour":
+            found += [(colour,), (value,)] if colour else [(value,)]
+        elif colour:
+            found.append((colour,))
+        colour, since = (value, match.end()) if attribute == "colour" else ("", 0)
+    if colour:
+        found.append((colour,))
+    return list(dict.fromkeys(one for one in found if one[0] not in UNSAID))
 
 
 def seen(scene: Scene) -> set[tuple[str, ...]]:

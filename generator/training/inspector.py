@@ -102,7 +102,7 @@ def train_inspector(config: InspectorConfig) -> dict[str, float]:
         weight_decay=0.05, save_every=500, decay_share=0.5, warmup=50,
     )  # fmt: skip
     result = fit(fit_config, {"inspector": model, "reader": reader}, loss)
-    inspector = Inspector(model)
+    inspector = Inspector(model, shards.manifest.get("names"))
     inspector.save(config.out / "inspector")
     if config.validation:
         result |= accuracy(inspector, PictureShards(config.validation))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from generator.checkpoint import read_json
-from generator.inspector import WEIGHTS
+from datasets_build.storybook.language import write_prompt
+from datasets_build.storybook.scene import sample_scene
+from generator.inspector import Inspector
 from generator.looks import asked, attributes, consistency, seen
 
-LABELS = read_json(WEIGHTS / "config.json")["labels"]
+WORDS = Inspector.load().words
 FOX = {
     "subjects": [{"kind": "fox", "colour": "red", "size": "normal", "position": "middle", "accessories": []}],
     "background": "snow", "sky": "day", "style": "flat", "shot": "normal",
@@ -28,15 +31,28 @@ def test_what_is_as_it_was() -> None:
         ("A paper cut of a big Red Fox, blue scarf", [("paper cut",), ("big",), ("red", "fox"), ("blue", "scarf")]),
         ("a red fox, a red fox, and foxes", [("red", "fox")]),
         ("a catfish that is reddish", []),
-        ("一只红色的狐狸", []),
+        ("a red big fox, a red and small dog", [("big",), ("red", "fox"), ("red",), ("small",), ("dog",)]),
+        ("一只红色的狐狸", [("red", "fox")]),
+        ("剪纸画：左边一只围着蓝色围巾的红色大狐狸，雪地里，夜晚。", [
+            ("paper cut",), ("left",), ("blue", "scarf"), ("big",), ("red", "fox"), ("snow",), ("night",),
+        ]),
     ],
 )  # fmt: skip
 def test_what_a_prompt_names(prompt: str, found: list[tuple[str, ...]]) -> None:
-    assert asked(prompt, LABELS) == found
+    assert asked(prompt, WORDS) == found
 
 
 def test_a_colour_belongs_to_its_thing() -> None:
-    named = asked("A red fox with a blue scarf in the snow at night", LABELS)
+    named = asked("A red fox with a blue scarf in the snow at night", WORDS)
     assert seen(SCARF).issuperset(named)
     assert seen(FOX).intersection(named) == {("red", "fox"), ("snow",)}
-    assert not seen(SCARF).intersection(asked("a blue fox, a red scarf", LABELS))
+    assert not seen(SCARF).intersection(asked("a blue fox, a red scarf", WORDS))
+
+
+def test_both_languages_ask_for_the_same() -> None:
+    """The prompts that the dialog model writes name as much in one language as in the other."""
+    rng = random.Random(5)
+    for _ in range(200):
+        scene = sample_scene(rng)
+        english, chinese = (set(asked(write_prompt(scene, language, 0), WORDS)) for language in ("en", "zh"))
+        assert english == chinese and english <= seen(scene.to_json())
