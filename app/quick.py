@@ -50,11 +50,11 @@ def one_server_each() -> Iterator[None]:
     from gradio import blocks
 
     kept = blocks.App
-    blocks.App = SimpleNamespace(create_app=lambda *args, **more: None)  # type: ignore[assignment,misc]
+    blocks.App = SimpleNamespace(create_app=lambda *args, **more: None)
     try:
         yield
     finally:
-        blocks.App = kept  # type: ignore[misc]
+        blocks.App = kept
 
 
 class FirstPage:

@@ -19,9 +19,9 @@ from gradio.server_messages import ProcessCompletedMessage
 LINGER = 20.0  # seconds
 
 
-def keep_streams_open(queue: Any, linger: float = LINGER) -> None:
+def keep_streams_open(queue: Any, linger: float | None = None) -> None:
     """`queue` is the one of a `gradio.Blocks`, before its first event."""
-    queue.pending_event_ids_session = _Sessions(queue, linger)
+    queue.pending_event_ids_session = _Sessions(queue, LINGER if linger is None else linger)
 
 
 class _Sessions(dict[str, "_Pending"]):

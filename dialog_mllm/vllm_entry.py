@@ -23,7 +23,7 @@ class EngineProcess(multiprocessing.context.ForkProcess):
 
 
 class EngineContext(multiprocessing.context.ForkContext):
-    Process = EngineProcess  # type: ignore[assignment]
+    Process = EngineProcess
 
 
 def _take_threads() -> None:

@@ -49,6 +49,7 @@ def client(store: Store) -> Iterator[Clients]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(store.folder / "uploads"))
+        patch.setattr("app.streams.LINGER", 0.3)  # streams are read to their end
         yield make
 
 

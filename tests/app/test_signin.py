@@ -77,6 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     accounts, models = Accounts(store.folder), FakeModels()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(store.folder / "uploads"))
+        patch.setattr("app.streams.LINGER", 0.3)  # streams are read to their end
         access = Access((OPERATOR,), origins=frozenset({NEIGHBOUR}))
         app = build_app(STORYBOOK, store, models, access, accounts=accounts)  # type: ignore[arg-type]
         world = World(store, accounts, app, models)
