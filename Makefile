@@ -5,6 +5,8 @@ PYTHON ?= python3
 PROFILE ?= storybook
 PIP = .venv/bin/pip --disable-pip-version-check
 FLAVOUR = $(if $(filter hunyuan,$(PROFILE)),gpu,cpu)
+# Two workers side by side: with more than one thread each they would wait for each other.
+FAST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 -m "not slow and not browser"
 TORCH_INDEX = https://download.pytorch.org/whl/cpu
 
 .PHONY: setup chat test test-fast lint
@@ -38,12 +40,12 @@ chat: setup
 test: .venv/ready-dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium fonts-noto-cjk; } >/dev/null 2>&1 \
 		|| .venv/bin/playwright install chromium
-	.venv/bin/python -m pytest -q -n 2 -m "not slow and not browser"
+	$(FAST)
 	.venv/bin/python -m pytest -q -m alone
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile --reruns 2 --only-rerun TimeoutError -m "(slow or browser) and not alone" --durations=40 $(ARGS)
 
 test-fast: .venv/ready-dev
-	.venv/bin/python -m pytest -q -n 2 -m "not slow and not browser" $(ARGS)
+	$(FAST) $(ARGS)
 
 lint: .venv/ready-dev
 	.venv/bin/ruff check .

@@ -86,10 +86,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             conversation = store.create_conversation(user.id, "storybook", STORYBOOK.settings.to_json())
             upload = store.add_picture(Image.new("RGB", (9, 9), colour))
             turn = store.begin_turn(conversation, None, f"draw a {colour} secret", (upload,), "auto", 1)
-            picture = store.add_picture(Image.new("RGB", (8, 8), colour))
-            world.turns[user.name] = store.update_turn(
-                turn.id, status="done", prompt=f"A {colour} secret.", picture=picture
-            )
+            done = {"prompt": f"A {colour} secret.", "picture": store.add_picture(Image.new("RGB", (8, 8), colour))}
+            world.turns[user.name] = store.update_turn(turn.id, status="done", **done)
             store.change_conversation(conversation, title=f"{colour} secret")
             world.conversations[user.name] = store.conversation(user.id, conversation.id)
         with TestClient(app) as http:  # Gradio's and MCP's own tasks
