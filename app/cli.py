@@ -90,6 +90,10 @@ COMMANDS = {
     "adapters add": Command("app.commands.adapters", "one more, from a PEFT folder", True),
     "adapters activate": Command("app.commands.adapters", "have the chat answer with it; a running app follows", True),
     "adapters rollback": Command("app.commands.adapters", "return to the one that was active before", True),
+    "adapters try": Command(
+        "app.commands.adapters", "let a share of the conversations have it, beside the active one", True
+    ),
+    "adapters stop": Command("app.commands.adapters", "end that; the active one answers everybody", True),
     "adapters remove": Command("app.commands.adapters", "throw one out", True),
     "bench dit": Command("generator.bench", "our denoiser and engine against diffusers' pipeline, same weights"),
 }

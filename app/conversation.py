@@ -113,7 +113,9 @@ Event = Accepted | TextDelta | DrawDecision | PromptDelta | Progress | Picture |
 
 
 class Dialog(Protocol):
-    def reply(self, messages: Sequence[Message], mode: Mode = "auto") -> AsyncGenerator[Any]: ...
+    def reply(
+        self, messages: Sequence[Message], mode: Mode = "auto", conversation: str = ""
+    ) -> AsyncGenerator[Any]: ...
 
 
 class Job(Protocol):
@@ -192,7 +194,7 @@ async def _answer(
     # The prompt is stored before it is drawn: a crash while drawing loses no word of it.
     work.update(
         status="drawing" if reply.kind == "draw" else "done", text=reply.text, prompt=reply.prompt,
-        switched=reply.switched, raw=reply.raw, draw_probability=reply.draw_probability,
+        switched=reply.switched, raw=reply.raw, draw_probability=reply.draw_probability, adapter=reply.adapter or "",
         timings={"dialog": time.perf_counter() - started, **(reply.timings or {})},
     )  # fmt: skip
     if reply.kind == "draw":
@@ -334,7 +336,7 @@ async def _ask(
     """The reply to `turn`, piece by piece and then whole."""
     past = history(store.path(turn.parent), store)
     first = [Message("system", Message.user(system).content)] if system and profile.system_messages else []
-    async with aclosing(dialog.reply([*first, *past, _user(turn, store)], mode)) as events:
+    async with aclosing(dialog.reply([*first, *past, _user(turn, store)], mode, turn.conversation)) as events:
         async for event in events:
             if isinstance(event, protocol.TextDelta):
                 yield TextDelta(event.text)

@@ -228,6 +228,7 @@ class _TurnRecord(_Part):
     seeds: Seeds = "inherit"
     varies: _Id | None = None
     base: _Id | None = None
+    adapter: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
     rating: _RatingRecord | None = None
 
     @model_validator(mode="after")

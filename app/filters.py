@@ -118,12 +118,14 @@ class FilteredDialog:
         self._dialog = dialog
         self._filters = filters
 
-    async def reply(self, messages: Sequence[Message], mode: core.Mode = "auto") -> AsyncGenerator[Any]:
+    async def reply(
+        self, messages: Sequence[Message], mode: core.Mode = "auto", conversation: str = ""
+    ) -> AsyncGenerator[Any]:
         # All that was said: a program brings the whole conversation, and may have written any part of it.
         said = "\n".join(message.text for message in messages if message.role != "assistant")
         if said.strip() and not await asyncio.to_thread(_allowed, said, self._filters):
             raise Filtered(MESSAGE)
-        async with aclosing(self._dialog.reply(messages, mode)) as events:
+        async with aclosing(self._dialog.reply(messages, mode, conversation)) as events:
             async for event in events:
                 yield event
 

@@ -23,6 +23,7 @@ from app.visible import visible_if
 from dialog_mllm.adapters import ORIGINAL, NotConfirmed
 from dialog_mllm.errors import DialogError
 
+TRIED = 0.5  # of the conversations get the version that is being tried
 GLANCE = 2.0  # seconds between two looks
 Update = dict[Any, Any]  # component -> new value
 
@@ -108,14 +109,17 @@ class ImprovePage:
             with gr.Row(elem_classes="improve-buttons", elem_id="improve-choice"):
                 self.choice = gr.Dropdown([], label=words.choose, elem_id="improve-version", min_width=120)
                 self.activate = gr.Button(words.activate, elem_id="improve-activate", min_width=80)
+                self.try_out = gr.Button(words.try_out, elem_id="improve-try", min_width=120)
                 self.remove = gr.Button(words.remove, elem_id="improve-remove", min_width=80)
                 self.back = gr.Button(elem_id="improve-back", min_width=120)
-            self.choice_gate = _Gate(words)
+                self.end_trial = gr.Button(elem_classes=visible_if(False), elem_id="improve-end", min_width=120)
+            self.choice_gate, self.trial_gate = _Gate(words), _Gate(words)
 
     def _connect(self) -> None:
         shown = [
             self.seen, self.counts, self.run, self.idle, self.stop, self.resume, self.use, self.discard, self.sure,
-            self.error, self.versions, self.choice, self.back, *self.gate.parts, *self.choice_gate.parts,
+            self.error, self.versions, self.choice, self.back, self.end_trial, *self.gate.parts,
+            *self.choice_gate.parts, *self.trial_gate.parts,
         ]  # fmt: skip
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 
@@ -136,6 +140,10 @@ class ImprovePage:
         on(self.activate.click, self.switch, self.choice)
         on(self.choice_gate.anyway.click, lambda name: self.switch(name, anyway=True), self.choice)
         on(self.choice_gate.cancel.click, self.choice_gate.closed)
+        on(self.try_out.click, self.begin_trial, self.choice)
+        on(self.trial_gate.anyway.click, lambda name: self.begin_trial(name, anyway=True), self.choice)
+        on(self.trial_gate.cancel.click, self.trial_gate.closed)
+        on(self.end_trial.click, self.stop_trial)
         on(self.remove.click, self.throw_out, self.choice)
         on(self.back.click, self.roll_back)
 
@@ -146,16 +154,17 @@ class ImprovePage:
         improver, words = self.improver, self.words
         try:
             counts, versions = improver.feedback(), improver.live.registry.versions()
-            before = improver.live.registry.before
+            before, opinions = improver.live.registry.before, improver.opinions()
         except (EaselError, DialogError) as error:
             problem = f'<div class="easel-error" role="alert">{escape(str(error))}</div>'
             update = {self.seen: problem, self.error: gr.HTML(problem, elem_classes=visible_if(True))}
             return update if seen != problem else {self.seen: gr.skip()}
-        run, active = improver.look(), improver.live.now.name
+        run, active, trial = improver.look(), improver.live.now.name, improver.live.trial
         running = run is not None and run.state == "running"
         curve, progress = (improver.curve(run), improver.progress(run)) if run is not None else (None, 0.0)
         state = (run.to_json() if run is not None else None, progress, curve, sorted(counts.items()), active, before,
-                 [(version.name, version.worse) for version in versions], improver.live.error)  # fmt: skip
+                 [(version.name, version.worse) for version in versions], improver.live.error, trial,
+                 opinions)  # fmt: skip
         if repr(state) == seen:
             return {self.seen: gr.skip()}
         idle = run is None or run.state in ("activated", "discarded")
@@ -178,11 +187,15 @@ class ImprovePage:
             else gr.Button(elem_classes=visible_if(False)),
             self.discard: gr.Button(elem_classes=visible_if(measured or may_go_on)),
             self.error: gr.HTML(problem, elem_classes=visible_if(bool(problem))),
-            self.versions: show_versions(versions, active, words),
+            self.versions: show_versions(versions, active, trial, opinions, words),
             self.choice: gr.Dropdown(choices=[(name_of(name, words), name) for name in names]),
             self.back: gr.Button(
                 words.nothing_before if before is None else words.roll_back.format(name=name_of(before, words)),
                 interactive=before is not None,
+            ),
+            self.end_trial: gr.Button(
+                words.end_trial.format(name=name_of(trial[0], words)) if trial is not None else "",
+                elem_classes=visible_if(trial is not None),
             ),
         }
 
@@ -203,6 +216,15 @@ class ImprovePage:
             return {self.seen: gr.skip()}
         return self._through(self.choice_gate, name, lambda: self.improver.live.activate(name, anyway))
 
+    def begin_trial(self, name: str | None, anyway: bool = False) -> Update:
+        if name is None:
+            return {self.seen: gr.skip()}
+        said = self.words.now_tried.format(name=name_of(name, self.words))
+        return self._through(self.trial_gate, name, lambda: self.improver.live.try_out(name, TRIED, anyway), said)
+
+    def stop_trial(self) -> Update:
+        return self._through(self.trial_gate, ORIGINAL, self.improver.live.end_trial, self.words.trial_ended)
+
     def roll_back(self) -> Update:
         return self._through(self.choice_gate, ORIGINAL, self.improver.live.roll_back)
 
@@ -218,7 +240,7 @@ class ImprovePage:
 
     # Inside
 
-    def _through(self, gate: _Gate, version: str, change: Callable[[], Any]) -> Update:
+    def _through(self, gate: _Gate, version: str, change: Callable[[], Any], said: str = "") -> Update:
         """A change of what is served; one that must be confirmed opens the gate."""
         words = self.words
         try:
@@ -229,7 +251,7 @@ class ImprovePage:
         except (EaselError, DialogError) as error:
             _say(error)
             return {**gate.closed(), **self.show(None)}
-        gr.Info(words.now_active.format(name=name_of(self.improver.live.now.name, words)))
+        gr.Info(said or words.now_active.format(name=name_of(self.improver.live.now.name, words)))
         return {**gate.closed(), **self.show(None)}
 
     def _do(self, what: Callable[[], Any]) -> Update:

@@ -62,6 +62,13 @@ class ImproveTexts:
     choose: str
     activate: str
     remove: str
+    try_out: str
+    trying: str  # {share}
+    end_trial: str  # {name}
+    opinions: str
+    replies: str  # {n}
+    now_tried: str  # {name}
+    trial_ended: str
     roll_back: str  # {name}
     nothing_before: str
     now_active: str  # {name}
@@ -160,6 +167,13 @@ IMPROVE_TEXTS = {
         choose="Version",
         activate="Use",
         remove="Remove",
+        try_out="Try on half of the conversations",
+        trying="tried on {share:.0%} of the conversations",
+        end_trial="End the trial of {name}",
+        opinions="In use",
+        replies="{n} replies",
+        now_tried="Half of the conversations get {name} from now on.",
+        trial_ended="The trial is over.",
         roll_back="Roll back to {name}",
         nothing_before="Nothing to roll back to",
         now_active="{name} answers from now on.",
@@ -250,6 +264,13 @@ IMPROVE_TEXTS = {
         choose="版本",
         activate="使用",
         remove="删除",
+        try_out="在一半对话中试用",
+        trying="在 {share:.0%} 的对话中试用",
+        end_trial="结束 {name} 的试用",
+        opinions="使用情况",
+        replies="{n} 条回复",
+        now_tried="从现在起一半的对话由 {name} 回答。",
+        trial_ended="试用已结束。",
         roll_back="退回 {name}",
         nothing_before="没有可退回的版本",
         now_active="从现在起由 {name} 回答。",

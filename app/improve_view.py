@@ -143,19 +143,39 @@ def _share(row: Mapping[str, Any], side: str) -> str:
     )
 
 
-def show_versions(versions: Sequence[Version], active: str, texts: ImproveTexts) -> str:
+Trial = tuple[str, float] | None  # a version, and the share of the conversations that get it
+Opinions = Mapping[str, Mapping[str, int]]  # by version; see `Store.opinions`
+
+
+def show_versions(
+    versions: Sequence[Version], active: str, trial: Trial, opinions: Opinions, texts: ImproveTexts
+) -> str:
     """Newest first, the original last."""
-    rows = "".join(_version(version, active, texts) for version in reversed(versions))
-    now = _mark(active == ORIGINAL, texts)
-    rows += f'<tr data-version="{ORIGINAL}"><th scope=row>{texts.original}{now}</th><td></td><td></td><td></td></tr>'
+
+    def head(name: str) -> str:
+        marks = [texts.active] if name == active else []
+        if trial is not None and trial[0] == name:
+            marks.append(texts.trying.format(share=trial[1]))
+        return name_of(name, texts) + "".join(f' <span class="improve-active">{mark}</span>' for mark in marks)
+
+    rows = "".join(
+        f'<tr data-version="{version.name}"><th scope=row>{head(version.name)}</th>{_version(version, texts)}'
+        f"<td>{_opinions(opinions.get(version.name, {}), texts)}</td></tr>"
+        for version in reversed(versions)
+    )
+    rows += (
+        f'<tr data-version="{ORIGINAL}"><th scope=row>{head(ORIGINAL)}</th><td></td><td></td><td></td>'
+        f"<td>{_opinions(opinions.get(ORIGINAL, {}), texts)}</td></tr>"
+    )
     return (
         f'<div class="improve-table"><table><thead><tr><th scope=col>{texts.choose}</th><th scope=col>{texts.made}</th>'
-        f"<th scope=col>{texts.learnt_from}</th><th scope=col>{texts.before_after}</th></tr></thead>"
+        f"<th scope=col>{texts.learnt_from}</th><th scope=col>{texts.before_after}</th>"
+        f"<th scope=col>{texts.opinions}</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
-def _version(version: Version, active: str, texts: ImproveTexts) -> str:
+def _version(version: Version, texts: ImproveTexts) -> str:
     made = datetime.fromtimestamp(version.created).strftime("%Y-%m-%d %H:%M")
     origin = [name_of(version.parent, texts)] if version.parent else []
     if version.settings.get("feedback"):
@@ -164,14 +184,15 @@ def _version(version: Version, active: str, texts: ImproveTexts) -> str:
     scores = "<br>".join(
         f"{texts.measures.get(row['measure'], row['measure'])}: {row['a']:.1%} → {row['b']:.1%}" for row in rows
     )
-    return (
-        f'<tr data-version="{version.name}"><th scope=row>{version.name}{_mark(version.name == active, texts)}</th>'
-        f"<td>{made}</td><td>{escape(', '.join(origin))}</td><td>{scores or texts.not_measured}</td></tr>"
-    )
+    return f"<td>{made}</td><td>{escape(', '.join(origin))}</td><td>{scores or texts.not_measured}</td>"
 
 
-def _mark(active: bool, texts: ImproveTexts) -> str:
-    return f' <span class="improve-active">{texts.active}</span>' if active else ""
+def _opinions(counts: Mapping[str, int], texts: ImproveTexts) -> str:
+    """How many replies it wrote, and what of them was rated."""
+    if not counts.get("replies"):
+        return ""
+    rated = [f"{texts.kinds[kind]}: {counts[kind]}" for kind in texts.kinds if counts.get(kind)]
+    return "<br>".join([texts.replies.format(n=counts["replies"]), *rated])
 
 
 def name_of(version: str, texts: ImproveTexts) -> str:

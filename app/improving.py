@@ -187,6 +187,12 @@ class Improver:
             counts["edited"] += bool(rating.prompt)
         return +counts
 
+    def opinions(self) -> dict[str, Counter[str]]:
+        """What users thought of each version's replies; see `Store.opinions`."""
+        names = {version.sha256: version.name for version in self.live.registry.versions()}
+        names[self._profile.adapter_sha256] = ORIGINAL
+        return {names[sha]: counts for sha, counts in self._store.opinions().items() if sha in names}
+
     # What is asked for
 
     def look(self) -> Run | None:

@@ -105,8 +105,10 @@ class MeteredDialog:
         self._dialog = dialog
         self._metrics = metrics
 
-    async def reply(self, messages: Sequence[Said], mode: core.Mode = "auto") -> AsyncGenerator[Any]:
-        async with aclosing(self._dialog.reply(messages, mode)) as events:
+    async def reply(
+        self, messages: Sequence[Said], mode: core.Mode = "auto", conversation: str = ""
+    ) -> AsyncGenerator[Any]:
+        async with aclosing(self._dialog.reply(messages, mode, conversation)) as events:
             async for event in events:
                 if isinstance(event, Reply):
                     for part, seconds in (event.timings or {}).items():

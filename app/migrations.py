@@ -71,6 +71,8 @@ MIGRATIONS = (
     INSERT INTO told SELECT id, 'api' FROM pictures WHERE kept;
     CREATE INDEX turns_with_picture ON turns (picture);
     """,
+    # By which adapter the dialog model wrote a reply: two may be tried beside each other.
+    "ALTER TABLE turns ADD COLUMN adapter TEXT NOT NULL DEFAULT '';",
 )
 
 VERSION = "easel_version"  # PostgreSQL's table of one number; SQLite has a place for it

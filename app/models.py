@@ -124,9 +124,12 @@ class DialogModel:
         if self._server is not None:
             self._server.stop()
 
-    async def reply(self, messages: Sequence[Message], mode: Any = "auto") -> AsyncGenerator[Any]:
+    async def reply(
+        self, messages: Sequence[Message], mode: Any = "auto", conversation: str = ""
+    ) -> AsyncGenerator[Any]:
+        """`conversation`: its id, where an adapter may be tried on some of them."""
         await self._ready()
-        with self._adapter() as served:
+        with self._adapter(conversation) as served:
             model = served.model if served is not None else None
             async with contextlib.aclosing(self._client.reply(messages, mode, model=model)) as events:
                 async for event in events:
@@ -134,8 +137,8 @@ class DialogModel:
                         event = replace(event, adapter=served.sha256)
                     yield event
 
-    def _adapter(self) -> AbstractContextManager[Served | None]:
-        return self.live.lease() if self.live is not None else contextlib.nullcontext()
+    def _adapter(self, conversation: str) -> AbstractContextManager[Served | None]:
+        return self.live.lease(conversation=conversation) if self.live is not None else contextlib.nullcontext()
 
     async def _ready(self) -> None:
         loop = asyncio.get_running_loop()

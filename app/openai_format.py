@@ -162,8 +162,10 @@ def read_messages(
         spoken = spoken[1:]  # a front end's greeting
     first = spoken[0]
     conversation = Conversation(
-        id="request", owner=caller.owner, title="", profile="", seed=derive_seed(first.text) if seed is None else seed,
-        seeds="lock", settings=settings.to_json(), leaf=None, created=0.0, updated=0.0,
+        # Programs name no conversation: it is known by how it began.
+        id=f"request-{derive_seed(first.text)}", owner=caller.owner, title="", profile="",
+        seed=derive_seed(first.text) if seed is None else seed, seeds="lock", settings=settings.to_json(), leaf=None,
+        created=0.0, updated=0.0,
     )  # fmt: skip
     turns = RequestTurns(store, caller)
     parent: str | None = None

@@ -18,6 +18,7 @@ import re
 import secrets
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -81,6 +82,7 @@ class Turn:
     timings: dict[str, float] | None = None
     seeds: Seeds = "inherit"  # the policy that it was drawn by
     varies: str | None = None  # the sibling that it is another picture of
+    adapter: str = ""  # SHA-256 of the one that the model wrote the reply with
     base: str | None = None  # the sibling whose prompt the user put into other words; None: the model wrote the prompt
 
 
@@ -332,6 +334,21 @@ class Store:
             {"" if owner is None else "WHERE conversations.owner=:owner"} ORDER BY ratings.created, ratings.rowid
         """
         return [Rating(**row) for row in self._db.all(query, owner=owner)]
+
+    def opinions(self) -> dict[str, Counter[str]]:
+        """By the adapter that wrote them: how many replies were finished ("replies"), and how many of each verdict."""
+        found: dict[str, Counter[str]] = {}
+        rows = self._db.all("""
+            SELECT turns.adapter, ratings.verdict, COUNT(*) AS n FROM turns LEFT JOIN ratings ON ratings.turn = turns.id
+            WHERE turns.status='done' AND turns.base IS NULL AND turns.varies IS NULL
+            GROUP BY turns.adapter, ratings.verdict
+        """)
+        for row in rows:
+            counts = found.setdefault(row["adapter"], Counter())
+            counts["replies"] += row["n"]
+            if row["verdict"]:
+                counts[row["verdict"]] += row["n"]
+        return found
 
     def add_score(self, score: Score) -> None:
         with self._db.write() as db:

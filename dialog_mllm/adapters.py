@@ -3,12 +3,13 @@
     adapters = Adapters("~/.local/share/easel/adapters", "dialog_mllm/weights/base")
     version = adapters.add(Path("runs/lora2/adapter"))
     adapters.activate(version.name, anyway=True); adapters.roll_back()
+    adapters.try_out(version.name, share=0.5, anyway=True)  # half of the conversations get it
 
 The folder holds one folder a version, `v1/adapter` (a plain PEFT folder) and `v1/version.json`, and `adapters.json`
-with each base's history of activations. The adapter that the app brings along has no folder here: it is "original", is
-active where nothing else is, and cannot be removed. An adapter belongs to the base that it was trained on, so several
-bases may share the folder, and each sees its own. Any process may change it: every change is made under a lock and by
-rename, and a running app follows.
+with each base's history of activations and the version that is being tried. The adapter that the app brings along has
+no folder here: it is "original", is active where nothing else is, and cannot be removed. An adapter belongs to the base
+that it was trained on, so several bases may share the folder, and each sees its own. Any process may change it: every
+change is made under a lock and by rename, and a running app follows.
 """
 
 from __future__ import annotations
@@ -94,8 +95,15 @@ class Adapters:
         return ([None, ORIGINAL, *self._history()])[-2]
 
     @property
+    def trial(self) -> tuple[str, float] | None:
+        """A version that some conversations get in the place of the active one, and their share."""
+        trials = self._read_state()["trials"]
+        name, share = trials.get(self.base, (None, 0.0)) if trials else (None, 0.0)
+        return (name, share) if name is not None else None
+
+    @property
     def changed(self) -> int:
-        """Another number after every change of what is active: cheap enough to ask once a second."""
+        """Another number after every change of what is active or tried: cheap enough to ask once a second."""
         try:
             return self._state.stat().st_mtime_ns
         except FileNotFoundError:
@@ -154,14 +162,32 @@ class Adapters:
             history = state["history"].setdefault(self.base, [])
             if ([ORIGINAL, *history])[-1] != name:
                 history.append(name)
+            state["trials"].pop(self.base, None)  # that was the decision
+
+    def try_out(self, name: str, share: float, anyway: bool = False) -> None:
+        """From now on a share of the conversations, between 0 and 1, gets this version, until one is activated or the
+        trial is ended."""
+        if not 0 < share < 1:
+            raise AdapterError(f"A share of {share:g} is no trial. Choose more than 0 and less than 1.")
+        self.check(name, anyway)
+        with self._locked() as state:
+            if ([ORIGINAL, *state["history"].get(self.base, [])])[-1] == name:
+                raise AdapterError(f"{name} is active. Try another adapter beside it.")
+            state["trials"][self.base] = [name, share]
+
+    def end_trial(self) -> None:
+        with self._locked() as state:
+            if state["trials"].pop(self.base, None) is None:
+                raise AdapterError("No adapter is being tried.")
 
     def roll_back(self) -> str:
-        """Return to what was active before; says what that is."""
+        """Return to what was active before; says what that is. A trial ends."""
         with self._locked() as state:
             history = state["history"].setdefault(self.base, [])
             if not history:
                 raise AdapterError("There is nothing to go back to: no other adapter was active before.")
             history.pop()
+            state["trials"].pop(self.base, None)
             return ([ORIGINAL, *history])[-1]
 
     def remove(self, name: str) -> None:
@@ -172,6 +198,8 @@ class Adapters:
             history = state["history"].setdefault(self.base, [])
             if ([ORIGINAL, *history])[-1] == name:
                 raise AdapterError(f"{name} is active. Activate another adapter, or roll back, before it is removed.")
+            if state["trials"].get(self.base, [None])[0] == name:
+                raise AdapterError(f"{name} is being tried. End that before it is removed.")
             kept = [ORIGINAL, *(entry for entry in history if entry != name)]
             state["history"][self.base] = [after for last, after in pairwise(kept) if after != last]
             gone = (self.folder / name).with_name(f"{name}.removed")
@@ -190,12 +218,16 @@ class Adapters:
     def _read_state(self) -> dict[str, Any]:
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
+            state.setdefault("trials", {})  # of an older Easel
             if not isinstance(state["made"], int) or not isinstance(state["history"], dict):
                 raise TypeError("a part is missing")
+            for name, share in state["trials"].values():
+                if not isinstance(name, str) or not 0 < share < 1:
+                    raise TypeError("a trial is damaged")
             return state
         except FileNotFoundError:
-            return {"made": 0, "history": {}}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return {"made": 0, "history": {}, "trials": {}}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise AdapterError(
                 f"{self._state} cannot be read ({error}). Delete it: the versions stay, and the original is active."
             ) from error

@@ -3,19 +3,21 @@
     live = LiveAdapters(server, Adapters(folder, model))
     with live.lease() as served: ...    # served.model stays loaded until here, whatever is switched meanwhile
     live.activate("v2"); live.roll_back()
+    live.try_out("v3", share=0.5)       # half of the conversations get it; each stays with its own
 
 A new adapter is loaded under a name of its own (vLLM's runtime LoRA calls, on loopback and with the server's key). From
 then on new replies get it; those in flight finish on the old one, which is unloaded when nobody uses it any more. The
-original stays loaded, so that the way back is always open. What the folder says is active is what is served: `follow`
-looks once a second, so that `easel adapters` in another process reaches the running app too.
+original stays loaded, so that the way back is always open. What the folder says is active, and being tried, is what is
+served: `follow` looks once a second, so that `easel adapters` in another process reaches the running app too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +60,10 @@ class LiveAdapters:
         self._server = server
         self._original = Served(ORIGINAL, MODEL_NAME, original_sha256)
         self._now = self._original
+        self._tried: tuple[Served, float] | None = None
         self._users: Counter[Served] = Counter()
         self._loaded: set[Served] = set()
-        self._lock = threading.Lock()  # of the three above; never held while the server is asked
+        self._lock = threading.Lock()  # of the four above; never held while the server is asked
         self._asking = threading.RLock()  # one load or unload at a time
         self._seen = -1
         self._poke = threading.Event()
@@ -71,6 +74,11 @@ class LiveAdapters:
         """What new replies get."""
         return self._now
 
+    @property
+    def trial(self) -> tuple[str, float] | None:
+        """What some conversations get instead, and their share."""
+        return (self._tried[0].name, self._tried[1]) if self._tried is not None else None
+
     def prepare(self) -> None:
         """Before the server starts: it shall start with the adapter that is active. One that cannot be used leaves the
         original in its place, and is told in `error`."""
@@ -79,6 +87,9 @@ class LiveAdapters:
             if (name := self.registry.active) != ORIGINAL:
                 self.registry.check(name, anyway=True)
                 self._now = self._load(name)
+            if (trial := self.registry.trial) is not None:
+                self.registry.check(trial[0], anyway=True)
+                self._tried = self._load(trial[0]), trial[1]
         except DialogError as error:
             self.error = str(error)
 
@@ -98,7 +109,7 @@ class LiveAdapters:
             return
         self._seen = changed
         try:
-            self._switch(self.registry.active)
+            self._switch(self.registry.active, self.registry.trial)
         except DialogError as error:
             if isinstance(error, DialogUnavailable):
                 self._seen = -1  # it is starting again: ask again
@@ -110,14 +121,19 @@ class LiveAdapters:
         self._poke.set()
 
     def activate(self, name: str, anyway: bool = False) -> None:
-        """Loaded first and written down then: an adapter that the server refuses changes nothing."""
+        """Loaded first and written down then: an adapter that the server refuses changes nothing. A trial ends."""
         self.registry.check(name, anyway)
         self._switch(name)
-        try:
-            self.registry.activate(name, anyway)
-        except AdapterError:
-            self._switch(self.registry.active)
-            raise
+        self._write_down(lambda: self.registry.activate(name, anyway))
+
+    def try_out(self, name: str, share: float, anyway: bool = False) -> None:
+        self.registry.check(name, anyway)
+        self._switch(self.registry.active, (name, share))
+        self._write_down(lambda: self.registry.try_out(name, share, anyway))
+
+    def end_trial(self) -> None:
+        self.registry.end_trial()
+        self._switch(self.registry.active)
 
     def roll_back(self) -> str:
         name = self.registry.before
@@ -126,10 +142,10 @@ class LiveAdapters:
         return self.registry.roll_back()
 
     @contextmanager
-    def lease(self, name: str | None = None) -> Iterator[Served]:
-        """The adapter `name`, or the one that is served now, for as long as the block lasts."""
+    def lease(self, name: str | None = None, conversation: str = "") -> Iterator[Served]:
+        """The adapter `name`, or the one that a conversation gets now, for as long as the block lasts."""
         if name is None:
-            served = self._take()
+            served = self._take(conversation)
         else:
             with self._asking:
                 served = self._load(name)
@@ -146,16 +162,29 @@ class LiveAdapters:
 
     # Inside
 
-    def _take(self) -> Served:
+    def _take(self, conversation: str) -> Served:
         with self._lock:
-            self._users[self._now] += 1
-            return self._now
+            served = self._now
+            if self._tried is not None and conversation:
+                tried, share = self._tried
+                served = tried if _place(conversation, tried.name) < share else served
+            self._users[served] += 1
+            return served
 
-    def _switch(self, name: str) -> None:
+    def _write_down(self, change: Callable[[], None]) -> None:
+        """What is served already; where that cannot be, what the folder says is served again."""
+        try:
+            change()
+        except AdapterError:
+            self._switch(self.registry.active, self.registry.trial)
+            raise
+
+    def _switch(self, name: str, trial: tuple[str, float] | None = None) -> None:
         with self._asking:
             served = self._load(name)
+            tried = (self._load(trial[0]), trial[1]) if trial is not None else None
             with self._lock:
-                self._now = served
+                self._now, self._tried = served, tried
                 self._seen = self.registry.changed
             self.error = ""
             self._unload_idle()
@@ -173,7 +202,8 @@ class LiveAdapters:
             return served
 
     def _is_idle(self, served: Served) -> bool:
-        return served in self._loaded and served != self._now and not self._users[served]
+        tried = self._tried[0] if self._tried is not None else None
+        return served in self._loaded and served not in (self._now, tried) and not self._users[served]
 
     def _unload_idle(self) -> None:
         with self._asking:
@@ -185,3 +215,9 @@ class LiveAdapters:
                     self._server.unload_adapter(served.model)
                 except DialogError as error:  # it only takes room; a server that starts again begins without it
                     log.warning("an adapter could not be unloaded: %s", error)
+
+
+def _place(conversation: str, trial: str) -> float:
+    """From 0 to 1: the same for a conversation as long as a trial lasts, and another one in another trial."""
+    digest = hashlib.sha256(f"{trial} {conversation}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64

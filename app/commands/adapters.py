@@ -1,4 +1,4 @@
-"""`easel adapters list|add|activate|rollback|remove`: the dialog model's adapters, which the Improve page shows too.
+"""`easel adapters list|add|activate|rollback|try|stop|remove`: the dialog model's adapters, as on the Improve page.
 
 easel adapters list --store ~/.local/share/easel
 easel adapters add runs/lora2/adapter --store ~/.local/share/easel && easel adapters activate v1 --anyway --store …
@@ -23,9 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     add = parser.add_argument
     if what == "add":
         add("adapter", type=Path, help="a PEFT folder, as `easel finetune` writes it")
-    if what in ("activate", "remove"):
-        add("version", help=f"v1, v2, …{f', or {ORIGINAL}' if what == 'activate' else ''}")
-    if what == "activate":
+    if what in ("activate", "try", "remove"):
+        add("version", help=f"v1, v2, …{f', or {ORIGINAL}' if what != 'remove' else ''}")
+    if what == "try":
+        add("--share", type=float, default=0.5, help="of the conversations that get it (%(default)s)")
+    if what in ("activate", "try"):
         add("--anyway", action="store_true", help="though it was measured to be worse, or not at all")
     add("--store", type=Path, required=True, help="the app's data folder (`easel chat --data-dir`)")
     add("--profile", default="storybook", help="whose dialog model (%(default)s)")
@@ -39,20 +41,30 @@ def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
     match what:
         case "add":
             return {"added": adapters.add(args.adapter).name}
-        case "activate":
+        case "activate" | "try":
             try:
-                adapters.activate(args.version, args.anyway)
+                if what == "try":
+                    adapters.try_out(args.version, args.share, args.anyway)
+                else:
+                    adapters.activate(args.version, args.anyway)
             except NotConfirmed as error:
                 raise EaselError(f"{error} Add --anyway to use it all the same.") from error
         case "rollback":
             adapters.roll_back()
+        case "stop":
+            adapters.end_trial()
         case "remove":
             adapters.remove(args.version)
             return {"removed": args.version, "active": adapters.active}
         case _:
             versions = {version.name: _summary(version) for version in adapters.versions()}
-            return {"active": adapters.active, "before": adapters.before, **versions}
-    return {"active": adapters.active, "before": adapters.before}
+            return {**_state(adapters), **versions}
+    return _state(adapters)
+
+
+def _state(adapters: Adapters) -> dict[str, Any]:
+    trial = dict(zip(("tried", "share"), adapters.trial or (), strict=False))
+    return {"active": adapters.active, "before": adapters.before, **trial}
 
 
 def _summary(version: Version) -> dict[str, Any]:

@@ -37,7 +37,9 @@ class FakeDialog:
         self.asked: list[tuple[list[Message], str]] = []
         self.closed = 0
 
-    async def reply(self, messages: Sequence[Message], mode: Any = "auto") -> AsyncGenerator[Any]:
+    async def reply(
+        self, messages: Sequence[Message], mode: Any = "auto", conversation: str = ""
+    ) -> AsyncGenerator[Any]:
         self.asked.append((list(messages), mode))
         said = self.replies.pop(0) if self.replies else echo
         output = said(messages) if callable(said) else said

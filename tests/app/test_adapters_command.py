@@ -30,6 +30,18 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     listed = ask(capsys, "list", *store)
     assert listed["active"] == "v1" and isinstance(listed["v1"], dict) and listed["v1"]["worse"] is None
     assert ask(capsys, "rollback", *store) == {"active": ORIGINAL, "before": None}
+    assert easel(["adapters", "try", "v1", *store]) == 1
+    assert "has not been measured" in capsys.readouterr().err
+    tried = {"active": ORIGINAL, "before": None, "tried": "v1", "share": 0.25}
+    assert ask(capsys, "try", "v1", "--share", "0.25", "--anyway", *store) == tried
+    assert easel(["adapters", "remove", "v1", *store]) == 1
+    assert "v1 is being tried" in capsys.readouterr().err
+    assert ask(capsys, "stop", *store) == {"active": ORIGINAL, "before": None}
+    for share, message in (("1", "A share of 1 is no trial"), ("0", "A share of 0 is no trial")):
+        assert easel(["adapters", "try", "v1", "--share", share, "--anyway", *store]) == 1
+        assert message in capsys.readouterr().err
+    assert easel(["adapters", "stop", *store]) == 1
+    assert "No adapter is being tried" in capsys.readouterr().err
     assert ask(capsys, "remove", "v1", *store) == {"removed": "v1", "active": ORIGINAL}
     assert easel(["adapters", "rollback", *store]) == 1
     assert "nothing to go back to" in capsys.readouterr().err

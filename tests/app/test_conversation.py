@@ -284,7 +284,7 @@ async def test_a_malformed_reply_fails_clearly(world: World, output: str, messag
 
 async def test_what_was_shown_of_a_broken_reply_is_kept(world: World) -> None:
     class Breaking(FakeDialog):
-        async def reply(self, messages: Any, mode: Any = "auto") -> Any:
+        async def reply(self, messages: Any, mode: Any = "auto", conversation: str = "") -> Any:
             async for event in super().reply(messages, mode):
                 yield event
                 raise DialogUnavailable("vLLM was killed in mid-reply. Retry.")

@@ -88,6 +88,19 @@ async def test_who_answers(dialog: DialogModel) -> None:
     assert before.adapter == again.adapter and before.adapter
 
 
+async def test_conversations_get_what_is_tried_on_them(dialog: DialogModel) -> None:
+    live = dialog.live
+    assert live is not None
+    async with fake_server(done, *[says_hi] * 20) as fake:
+        server_of(dialog)._port = int(fake.url.split(":")[2].removesuffix("/v1"))
+        await asyncio.to_thread(live.try_out, "v1", 0.5, True)
+        for i in range(20):
+            *_, reply = [event async for event in dialog.reply(HELLO, "auto", f"conversation {i // 2}")]
+            assert reply.adapter
+    asked = [request.body["model"] for request in fake.requests[1:]]
+    assert asked[::2] == asked[1::2] and set(asked) == {"dialog", "dialog-v1"}
+
+
 async def test_what_the_server_says_of_an_adapter(dialog: DialogModel) -> None:
     live = dialog.live
     assert live is not None

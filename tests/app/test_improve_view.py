@@ -68,9 +68,13 @@ def test_before_and_after(says: str, worse: list[str], found: str) -> None:
 
 def test_versions() -> None:
     one = Version("v1", "base", "ab", ORIGINAL, 0.0, {"feedback": 7}, {"held_out": [ROW]}, ())
-    html = show_versions([one, replace(one, name="v2", scores={}, worse=None, parent="<v1>")], "v1", TEXTS)
+    two = replace(one, name="v2", scores={}, worse=None, parent="<v1>")
+    html = show_versions([one, two], "v1", None, {}, TEXTS)
     assert re.findall(r'data-version="(\w+)"', html) == ["v2", "v1", ORIGINAL]
     assert re.search(r'data-version="v1"><th scope=row>v1 <span class="improve-active">', html)
     assert html.count("improve-active") == 1
     assert "80.0% → 90.0%" in html and "7 corrections" in html and TEXTS.not_measured in html
     assert "&lt;v1&gt;" in html
+    html = show_versions([one, two], "v1", ("v2", 0.25), {"v2": {"replies": 9, "like": 2, "should_draw": 1}}, TEXTS)
+    assert re.search(r'data-version="v2"><th scope=row>v2 <span class="improve-active">tried on 25%', html)
+    assert "9 replies<br>Liked: 2<br>Should have drawn: 1" in html

@@ -83,7 +83,7 @@ def test_requests_by_route(http: TestClient) -> None:
 
 async def test_tokens_and_seconds_of_the_dialog(profile: Profile, store: Store) -> None:
     class Says(FakeDialog):
-        async def reply(self, messages, mode="auto"):  # type: ignore[no-untyped-def]
+        async def reply(self, messages, mode="auto", conversation=""):  # type: ignore[no-untyped-def]
             yield Reply("text", "hello", tokens=7, timings={"first_token": 0.1, "total": 0.5})
 
     metrics = Metrics()

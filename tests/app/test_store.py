@@ -214,6 +214,20 @@ def test_ratings_are_kept_with_their_turn(store: Store, conversation: Conversati
     assert store.ratings() == []
 
 
+def test_opinions_of_each_adapters_replies(store: Store, conversation: Conversation) -> None:
+    parent = None
+    for adapter, verdict in (("a" * 64, "like"), ("a" * 64, ""), ("b" * 64, "dislike"), ("", "")):
+        turn = store.begin_turn(conversation, parent, "draw", (), "auto", 1)
+        turn = store.update_turn(turn.id, status="done", prompt="A fox.", adapter=adapter)
+        store.rate(turn, verdict)  # type: ignore[arg-type]
+        parent = turn.id
+    store.begin_turn(conversation, parent, "draw", (), "auto", 1)  # unfinished
+    assert store.opinions() == {
+        "a" * 64: {"replies": 2, "like": 1}, "b" * 64: {"replies": 1, "dislike": 1}, "": {"replies": 1},
+    }  # fmt: skip
+    assert store.turn(parent or "").adapter == ""
+
+
 def test_ratings_that_do_not_fit_are_refused(store: Store, conversation: Conversation) -> None:
     talked = add(store, conversation, "hello")
     drawn = add(store, conversation, "a fox", talked.id, prompt="a fox")

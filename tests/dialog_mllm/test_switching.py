@@ -110,6 +110,49 @@ def test_one_is_tried_beside_the_active_one(live: LiveAdapters) -> None:
         pass
 
 
+def test_a_share_of_the_conversations_gets_another(live: LiveAdapters, registry: Adapters) -> None:
+    live.activate("v1")
+    live.try_out("v2", 0.25)
+    assert (live.trial, registry.trial, live.now.name) == (("v2", 0.25), ("v2", 0.25), "v1")
+
+    def given(conversation: str) -> str:
+        with live.lease(conversation=conversation) as served:
+            return served.name
+
+    first = [given(f"conversation {i}") for i in range(400)]
+    assert set(first) == {"v1", "v2"} and 60 < first.count("v2") < 140
+    assert first == [given(f"conversation {i}") for i in range(400)], "each stays with its own"
+    assert given("") == "v1" and loaded(live) == {"dialog-v1", "dialog-v2"}
+    again = LiveAdapters(FakeVllm(), registry)
+    again.prepare()
+    assert (again.now.name, again.trial, loaded(again)) == ("v1", ("v2", 0.25), {"dialog-v1", "dialog-v2"})
+    with live.lease(conversation=f"conversation {first.index('v2')}") as under_way:
+        live.end_trial()
+        assert (live.trial, under_way.name, loaded(live)) == (None, "v2", {"dialog-v1", "dialog-v2"})
+    assert eventually(lambda: loaded(live) == {"dialog-v1"})
+    live.try_out("v3", 0.5)
+    live.activate("v3")
+    assert (live.now.name, live.trial, registry.trial) == ("v3", None, None), "that was the decision"
+    live.try_out("v1", 0.5)
+    live.roll_back()
+    assert (live.now.name, live.trial, loaded(live)) == ("v1", None, {"dialog-v1"})
+
+
+def test_a_trial_that_cannot_be(live: LiveAdapters, registry: Adapters) -> None:
+    live.activate("v1")
+    with pytest.raises(AdapterError, match="v1 is active"):
+        live.try_out("v1", 0.5)
+    registry.record("v3", {}, ("prompt_correct",))
+    with pytest.raises(NotConfirmed):
+        live.try_out("v3", 0.5)
+    live._server.error = DialogRefused("rank too large")  # type: ignore[attr-defined]
+    with pytest.raises(DialogRefused):
+        live.try_out("v2", 0.5)
+    with pytest.raises(AdapterError, match="No adapter is being tried"):
+        live.end_trial()
+    assert (live.trial, registry.trial, live.now.name, loaded(live)) == (None, None, "v1", {"dialog-v1"})
+
+
 def test_a_change_by_another_process_is_followed(live: LiveAdapters, registry: Adapters) -> None:
     follower = threading.Thread(target=live.follow, daemon=True)
     follower.start()
@@ -120,6 +163,8 @@ def test_a_change_by_another_process_is_followed(live: LiveAdapters, registry: A
     assert eventually(lambda: "starting again" in live.error) and live.now.name == "v1"
     live._server.error = None  # type: ignore[attr-defined]
     assert eventually(lambda: live.now.name == "v2") and live.error == ""
+    Adapters(registry.folder, "org/model").try_out("v3", 0.5)
+    assert eventually(lambda: live.trial == ("v3", 0.5)) and live.now.name == "v2"
     live.stop()
     follower.join(5)
     assert not follower.is_alive()
