@@ -122,6 +122,17 @@ def test_a_run(page: Page, url: str, models: FakeModels, control: Path) -> None:
     page.wait_for_selector("tr[data-version=original] .improve-active")
     assert live.now.name == ORIGINAL
 
+    page.click("#improve-version input")
+    page.locator("ul[role=listbox] li:has-text('v1')").click()
+    page.click("#improve-try")  # it is worse: that wants a second click
+    page.locator(".improve-anyway:visible").click()
+    page.wait_for_selector("tr[data-version=v1]:has-text('tried on 50%')")
+    assert (live.trial, live.now.name) == (("v1", 0.5), ORIGINAL)
+    shoot(page, "improve-trial")
+    page.click("#improve-end")
+    page.wait_for_selector("tr[data-version=v1]:not(:has-text('tried on'))")
+    assert live.trial is None
+
     live.registry.activate("v1", anyway=True)  # as `easel adapters` does
     live.look()
     page.wait_for_selector("tr[data-version=v1] .improve-active")
