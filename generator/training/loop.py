@@ -177,7 +177,7 @@ def fit(
     save()
     for name, module in modules.items():
         module.load_state_dict(averages[name].state)
-    return {"steps": step, "minutes": minutes(), "loss": last}
+    return {"steps": step, "minutes": minutes(), "loss": sums["loss"] / seen if seen else last}
 
 
 class averaged:
