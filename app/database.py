@@ -45,6 +45,7 @@ POSTGRESQL = ("postgresql+psycopg", "postgresql", "postgres")
 USUAL = {"connect_timeout": "10", "keepalives_idle": "30", "tcp_user_timeout": "30000", "client_encoding": "utf8"}
 LOCK = "hashtext('easel {}' || current_schema())"  # the number of a lock of PostgreSQL's, one in every schema
 PATIENCE = 5  # seconds for another process that writes
+GLANCE = 5  # seconds between two looks whether the database still knows that it is ours
 FEW = 200  # statements that are kept ready
 
 sql = functools.lru_cache(FEW)(text)
@@ -60,6 +61,7 @@ class Database:
         self._reading = engine if self.is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
         self._lock = threading.Lock()
         self._claim: Connection | None = None
+        self._claimed = 0.0  # when it was last seen to hold; 0: it never did
         self._closed = False
 
     def close(self) -> None:
@@ -80,6 +82,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A transaction, while nobody else has one."""
         with self._lock, clearly("Nothing could be saved"), self._connect(writing=True) as db, db.begin():
+            self._keep_claim()
             lock = f"SELECT pg_advisory_xact_lock({LOCK.format('rows')})"
             db.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else lock)
             yield db
@@ -98,11 +101,27 @@ class Database:
         """For one process alone, until it is closed. SQLite's is the folder's."""
         if self.is_sqlite:
             return
-        self._claim = self._connect()
-        if not self._claim.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK.format('app')})").scalar():
+        claim = self._connect()
+        if not claim.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK.format('app')})").scalar():
+            claim.close()
             raise StoreError(
                 f"Another Easel is using the database {self.name}. Stop it, or choose another with --database."
             )
+        self._claim, self._claimed = claim, time.monotonic()
+
+    def _keep_claim(self) -> None:
+        """A server that was started again has forgotten it, and another app may have come first since."""
+        if not self._claimed or (self._claim is not None and time.monotonic() - self._claimed < GLANCE):
+            return
+        if self._claim is not None:
+            try:
+                self._claim.exec_driver_sql("SELECT 1")
+                self._claimed = time.monotonic()
+                return
+            except DBAPIError:
+                self._claim.close()
+                self._claim = None
+        self.claim()
 
     def fold(self, expression: str) -> str:
         """SQL for a text, so that the case of ASCII letters does not count; that of others does."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from sqlalchemy import Connection, MetaData
 
 from app import config, database
@@ -286,6 +287,33 @@ def test_a_connection_that_is_lost_while_it_writes(opened: Database, postgresql:
         postgresql.execute(f"SELECT pg_terminate_backend({db.execute(sql('SELECT pg_backend_pid()')).scalar_one()})")
         add_picture(db)
     assert opened.all("SELECT id FROM pictures") == []
+
+
+@POSTGRESQL
+def test_a_server_that_was_started_again_is_claimed_again(
+    database: str, tmp_path: Path, postgresql: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "one", database)
+    monkeypatch.setattr("app.database.GLANCE", 0.0)
+
+    def forget() -> None:
+        """As a server that starts again does."""
+        postgresql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+        )
+
+    forget()
+    store.add_picture(Image.new("RGB", (8, 8)))
+    with pytest.raises(StoreError, match="Another Easel is using"):
+        Store(tmp_path / "two", database)
+    forget()
+    other = Store(tmp_path / "two", database)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="Another Easel is using"):
+            store.add_picture(Image.new("RGB", (8, 8), "red"))
+    other.close()
+    store.add_picture(Image.new("RGB", (8, 8), "red"))
+    store.close()
 
 
 def test_without_psycopg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
