@@ -61,7 +61,8 @@ class ImprovePage:
             elem_id="improve-head",
         )
         gr.HTML(
-            f'<div id="status" role="status" data-warming="{escape(texts.warming)}" data-gone="{escape(texts.gone)}"'
+            f'<div id="status" role="status" data-warming="{escape(texts.warming)}"'
+            f' data-slower="{escape(texts.slower)}" data-gone="{escape(texts.gone)}"'
             f' data-failed="{escape(texts.failed_start)}" hidden></div>'
         )
 

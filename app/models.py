@@ -57,16 +57,19 @@ class Models:
         self.dialog.stop()
 
     def health(self) -> dict[str, str]:
-        """{"status": "ready" | "warming up" | "failed", "dialog": …, "generator": …, "error": …}"""
+        """{"status": "ready" | "warming up" | "failed", "dialog": …, "generator": …, "error": …}, and "served_by" where
+        the dialog model is not our own vLLM's."""
         states = (self.dialog.state, self.generator.state)
         status = READY if states == (READY, READY) else FAILED if FAILED in states else WARMING
         errors = [error for error in (self.dialog.error, self.generator.error) if error]
         health = {"status": status, "dialog": states[0], "generator": states[1]}
+        if self.dialog.served_by != "vllm":
+            health["served_by"] = self.dialog.served_by
         return {**health, "error": " ".join(errors)} if status == FAILED else health
 
 
 class DialogModel:
-    """The dialog model behind HTTP: a vLLM of our own, or a server that the profile names. With a folder for
+    """The dialog model behind HTTP: a server of our own, or one that the profile names. With a folder for
     `adapters`, our own changes them while it runs: see `live`, which is None elsewhere."""
 
     def __init__(self, profile: Profile, log_dir: Path, adapters: Path | None = None) -> None:
@@ -101,6 +104,11 @@ class DialogModel:
     @property
     def error(self) -> str:
         return self._wrong or (self._server.error if self._server is not None and self.state == FAILED else None) or ""
+
+    @property
+    def served_by(self) -> str:
+        """ "vllm" or "transformers", of our own; "elsewhere"."""
+        return "elsewhere" if self._server is None else "vllm" if self._server.by_vllm else "transformers"
 
     @property
     def server(self) -> tuple[str, str]:

@@ -64,6 +64,7 @@ class Texts:
     ahead: tuple[str, str]  # one picture, several
     painting: str
     warming: str
+    slower: str
     gone: str
     failed_start: str
     to_draw: str
@@ -163,6 +164,7 @@ TEXTS = {
         ahead=("One picture before yours", "{} pictures before yours"),
         painting="Painting",
         warming="Warming up: the models are starting. You can write already; the answer comes when they are ready.",
+        slower="There is no vLLM here: transformers runs the dialog model, and replies take longer.",
         gone="Easel cannot be reached. Is it still running?",
         failed_start="A model could not be started.",
         to_draw="sure to draw",
@@ -264,6 +266,7 @@ TEXTS = {
         ahead=("前面还有 1 幅画", "前面还有 {} 幅画"),
         painting="绘制中",
         warming="正在预热：模型启动中。现在就可以输入，准备好后会立即回答。",
+        slower="这里没有 vLLM，由 transformers 运行对话模型，回复会慢一些。",
         gone="无法连接 Easel，它还在运行吗？",
         failed_start="模型无法启动。",
         to_draw="决定画画",

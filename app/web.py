@@ -109,6 +109,7 @@ class Page:
         with gr.Column(elem_id="easel"):
             gr.HTML(
                 f'<div id="status" role="status" data-warming="{escape(texts.warming)}"'
+                f' data-slower="{escape(texts.slower)}"'
                 f' data-gone="{escape(texts.gone)}" data-failed="{escape(texts.failed_start)}"'
                 f' data-ended="{escape(PEOPLE[texts.language].ended)}" hidden></div>'
             )

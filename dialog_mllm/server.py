@@ -61,6 +61,7 @@ class ServerSettings:
     threads: int | None = None  # None: OMP_NUM_THREADS, else up to 4
     start_timeout: float = 600.0
     restarts: int = 4  # in a row, before giving up
+    vllm: bool = True  # where it is installed
     extra_args: tuple[str, ...] = ()
 
 
@@ -98,6 +99,11 @@ class VllmServer:
         return self._state
 
     @property
+    def by_vllm(self) -> bool:
+        """Else transformers serves the model: there is no vLLM for every machine."""
+        return self.settings.vllm and find_spec("vllm") is not None
+
+    @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self._port}/v1"
 
@@ -128,8 +134,6 @@ class VllmServer:
             if self._adapter is not None:
                 check_adapter(self._adapter)
                 adapter_rank(self._adapter)
-            if find_spec("vllm") is None:
-                raise ServerFailed("vLLM is not installed. Run `make setup`.")
             if self._fixed_port and not _port_is_free(self._fixed_port):
                 raise ServerFailed(f"Port {self._fixed_port} is in use. Choose another one for the dialog model.")
             self._open_log()
@@ -270,7 +274,8 @@ class VllmServer:
 
     def _command(self) -> list[str]:
         settings = self.settings
-        command = [sys.executable, "-P", str(Path(__file__).with_name("vllm_entry.py"))]
+        entry = "vllm_entry.py" if self.by_vllm else "plain_server.py"
+        command = [sys.executable, "-P", str(Path(__file__).with_name(entry))]
         command += ["--model", self._model, "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--served-model-name", BASE_NAME if self._adapter else MODEL_NAME]
         command += ["--dtype", settings.dtype, "--max-num-seqs", str(settings.max_sequences)]

@@ -17,6 +17,7 @@
       state = out ? "failed" : answer.status;
       text = out ? line.dataset.ended : { "warming up": line.dataset.warming, failed: line.dataset.failed }[state] || "";
       error = out ? "" : answer.error || "";
+      if (state === "warming up" && answer.served_by === "transformers") error = line.dataset.slower;
     } catch (_) { /* the server is gone */ }
     line.textContent = [text, error].filter(Boolean).join(" ");
     line.dataset.state = state;

@@ -101,6 +101,8 @@ def test_torch_and_vllm_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--mllm-url" in doctor.serving("cannot be imported: x").advice
     assert doctor.serving({"version": "1", "device": ""}).state == "fail"
     assert doctor.serving({"version": "1", "device": "cpu"}) == Check("vLLM", "ok", "1 for cpu")
+    without = doctor.serving("ModuleNotFoundError: No module named 'vllm'")
+    assert without.state == "warn" and "transformers serves the dialog model instead" in without.advice
 
 
 def test_facts_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The tiny checkpoint, and one real vLLM that serves it to all tests of the session."""
+"""The tiny checkpoint, and real servers that serve it to all tests of the session."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return TinyModel(base, build_adapter(base, folder / "adapter"))
 
 
-@pytest.fixture(scope="session")
-def vllm_server(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    """Base and adapter of the tiny model. Tests may read its state, not change it."""
-    settings = ServerSettings(threads=1, kv_cache_mb=64)
+@pytest.fixture(scope="session", params=["vllm", "transformers"])
+def served(
+    request: pytest.FixtureRequest, tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmServer]:
+    """Base and adapter of the tiny model, by either server. Tests may read its state, not change it."""
+    settings = ServerSettings(threads=1, kv_cache_mb=64, vllm=request.param == "vllm")
     with VllmServer(tiny_model.base, tiny_model.adapter, settings, tmp_path_factory.mktemp("logs")) as server:
         server.wait_ready(600)
         yield server
@@ -38,5 +40,5 @@ def vllm_server(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs vLLM, or has processes to kill, is slow."""
     for item in items:
-        if "vllm_server" in getattr(item, "fixturenames", ()) or item.path.name == "test_server.py":
+        if "served" in getattr(item, "fixturenames", ()) or item.path.name == "test_server.py":
             item.add_marker(pytest.mark.slow)

@@ -77,19 +77,17 @@ def expected(tiny_model: TinyModel) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("model", [BASE_NAME, "dialog"])
-def test_the_model_sees_what_training_sees(
-    vllm_server: VllmServer, expected: dict[str, list[float]], model: str
-) -> None:
+def test_the_model_sees_what_training_sees(served: VllmServer, expected: dict[str, list[float]], model: str) -> None:
     """Template, tokens, pictures, precision and the adapter: equal to transformers' to three decimals."""
-    client = client_of(vllm_server, model)
+    client = client_of(served, model)
     conversations = ([Message.user("hi")], WITH_PICTURES, [Message.user("", [BLUE])])
-    served = [ask(client, messages).draw_probability for messages in conversations]
-    assert served == pytest.approx(expected[model], abs=1e-3)
+    probabilities = [ask(client, messages).draw_probability for messages in conversations]
+    assert probabilities == pytest.approx(expected[model], abs=1e-3)
     assert len({round(probability, 2) for probability in (*expected["dialog"], *expected[BASE_NAME])}) > 3
 
 
-def test_modes(vllm_server: VllmServer) -> None:
-    client = client_of(vllm_server, max_tokens=50)
+def test_modes(served: VllmServer) -> None:
+    client = client_of(served, max_tokens=50)
     events = asyncio.run(collect(client, [Message.user("hi")]))
     assert events[0] == DrawStart()
     assert "".join(event.text for event in events[1:-1] if isinstance(event, PromptDelta)) == "fox"
@@ -102,27 +100,27 @@ def test_modes(vllm_server: VllmServer) -> None:
     assert talk.draw_probability == events[-1].draw_probability  # what it would have liked
 
 
-def test_the_protocol_survives_serving(vllm_server: VllmServer) -> None:
-    assert asyncio.run(client_of(vllm_server, "dialog").check_protocol()).single is not None
+def test_the_protocol_survives_serving(served: VllmServer) -> None:
+    assert asyncio.run(client_of(served, "dialog").check_protocol()).single is not None
 
 
-def test_what_vllm_refuses(vllm_server: VllmServer) -> None:
+def test_what_the_server_refuses(served: VllmServer) -> None:
     hello = [Message.user("hello")]
     with pytest.raises(DialogRefused, match="API key"):
-        ask(DialogClient(vllm_server.base_url, "guess", BASE_NAME), hello)
+        ask(DialogClient(served.base_url, "guess", BASE_NAME), hello)
     with pytest.raises(DialogRefused, match="no model 'other'"):
-        ask(client_of(vllm_server, "other"), hello)
+        ask(client_of(served, "other"), hello)
     with pytest.raises(ContextTooLong):
-        ask(client_of(vllm_server), [Message.user("x y " * CONTEXT)])
+        ask(client_of(served), [Message.user("x y " * CONTEXT)])
     with pytest.raises(DialogRefused, match="At most 4 image"):
-        ask(client_of(vllm_server, max_images=9), [Message.user("", [RED] * 5)])
+        ask(client_of(served, max_images=9), [Message.user("", [RED] * 5)])
     history = [Message.user("hi"), *[Message.assistant("A B " * 40), Message.user("and " * 20)] * 6]
-    reply = ask(client_of(vllm_server), history)
+    reply = ask(client_of(served), history)
     assert (reply.prompt, reply.forgotten % 2, 0 < reply.forgotten < len(history)) == ("fox", 0, True)
 
 
-def test_many_at_once_get_what_each_gets_alone(vllm_server: VllmServer) -> None:
-    client = client_of(vllm_server)
+def test_many_at_once_get_what_each_gets_alone(served: VllmServer) -> None:
+    client = client_of(served)
     conversations = [[Message.user(f"number {number}", [RED] * (number % 3))] for number in range(6)]
 
     async def together() -> list[list]:
@@ -294,8 +292,8 @@ def test_vllms_own_reason_is_shown(tiny_model: TinyModel, tmp_path: Path) -> Non
     assert not processes_naming(server.api_key)
 
 
-def test_a_port_in_use(tiny_model: TinyModel, vllm_server: VllmServer, tmp_path: Path) -> None:
-    port = httpx.URL(vllm_server.base_url).port
+def test_a_port_in_use(tiny_model: TinyModel, served: VllmServer, tmp_path: Path) -> None:
+    port = httpx.URL(served.base_url).port
     with pytest.raises(ServerFailed, match=f"Port {port} is in use"):
         VllmServer(tiny_model.base, log_dir=tmp_path, port=port).start()
 

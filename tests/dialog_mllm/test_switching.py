@@ -186,11 +186,12 @@ def test_a_broken_one_leaves_the_original(registry: Adapters) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_server(tiny_model: TinyModel, tmp_path: Path) -> None:
-    """Load, switch while a reply streams, roll back; and what was loaded is there after vLLM died."""
+@pytest.mark.parametrize("vllm", [True, False])
+def test_the_real_server(tiny_model: TinyModel, tmp_path: Path, vllm: bool) -> None:
+    """Load, switch while a reply streams, roll back; and what was loaded is there after the server died."""
     registry = Adapters(tmp_path / "adapters", tiny_model.base)
     registry.add(build_adapter(tiny_model.base, tmp_path / "second", seed=2))
-    settings = ServerSettings(threads=1, kv_cache_mb=64, runtime_adapters=True)
+    settings = ServerSettings(threads=1, kv_cache_mb=64, runtime_adapters=True, vllm=vllm)
     with VllmServer(tiny_model.base, tiny_model.adapter, settings, tmp_path) as server:
         live = LiveAdapters(server, registry)
         server.wait_ready(600)
