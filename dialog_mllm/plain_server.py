@@ -1,4 +1,4 @@
-"""The dialog model by transformers alone, where there is no vLLM for the machine: the same protocol, one user's speed.
+"""The dialog model by transformers alone, where there is no vLLM for the machine: the same protocol, for few users.
 
     python -P dialog_mllm/plain_server.py --model dialog_mllm/weights/base --port 8000 --served-model-name dialog
 

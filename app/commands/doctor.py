@@ -167,7 +167,7 @@ def torch_and_gpu(facts: dict[str, Any] | str, profile: Profile) -> Iterator[Che
 
 def serving(facts: dict[str, Any] | str) -> Check:
     if isinstance(facts, str) and "No module named 'vllm'" in facts:
-        advice = f"transformers serves the dialog model instead, and replies take longer. {SETUP}"
+        advice = f"transformers serves the dialog model instead: many users at once wait longer. {SETUP}"
         return Check("vLLM", "warn", "not installed", advice)
     if isinstance(facts, str):
         return Check("vLLM", "fail", facts, f"{SETUP} Or name a server with `easel chat --mllm-url`.")
