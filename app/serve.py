@@ -53,6 +53,7 @@ from app.visitor import Visitors
 from app.web import build_page, mount_pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LAST_LOOK = 0.5  # seconds until a page shows how a turn ended
 GRACE = 3  # seconds that open connections get at the end
 _ENDLESS = re.compile(r"/gradio_api/(queue/data|heartbeat/\w+)$")
 
@@ -213,7 +214,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Pages see how the turns end before they are hung up on."""
+        under_way = self._state.turns.count()
         await self._state.turns.stop_all(self._patience)
+        await asyncio.sleep(LAST_LOOK if under_way else 0)
         self._state.ending.set()
         await super().shutdown(sockets)
 
