@@ -80,6 +80,7 @@ class Model:
         ends = self.model.generation_config.eos_token_id
         self.ends = {ends} if isinstance(ends, int) else set(ends or (self.tokenizer.eos_token_id,))
         self.adapters: set[str] = set()
+        self._set = ""  # the adapter that the next step would be computed with
         self.worker = ThreadPoolExecutor(1, "easel-model")
         for name, folder in adapters.items():
             self.load(name, folder)
@@ -100,12 +101,14 @@ class Model:
             raise Refused(f"The adapter in {folder} cannot be loaded: {error}") from error
         self.model.eval().to(self.device)
         self.adapters.add(name)
+        self._set = ""
 
     def unload(self, name: str) -> None:
         if name not in self.adapters:
             raise Refused(f"The lora adapter '{name}' cannot be found.", 404)
         self.model.delete_adapter(name)
         self.adapters.discard(name)
+        self._set = ""
 
     # Requests
 
@@ -170,8 +173,9 @@ class Model:
                 "input_ids": torch.tensor([said[-1:]], device=self.device),
                 "attention_mask": torch.ones((1, length), dtype=torch.long, device=self.device),
             }
-        if adapter:
+        if adapter and adapter != self._set:
             self.model.set_adapter(adapter)
+            self._set = adapter
         if self.adapters and not adapter:
             with self.model.disable_adapter():
                 output = self.model(**arguments, past_key_values=cache, use_cache=True)
