@@ -148,8 +148,19 @@ class HangUp:
                 reading.cancel()
                 ending.cancel()
 
-        endless = scope["type"] == "http" and _ENDLESS.search(scope["path"])
-        await self.app(scope, receive_or_end if endless else receive, send)
+        if scope["type"] != "http" or not _ENDLESS.search(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        begun = done = False
+
+        async def see(message: Message) -> None:
+            nonlocal begun, done
+            begun, done = True, message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        await self.app(scope, receive_or_end, see)
+        if begun and not done and self.ending.is_set():  # cut off: for HTTP too, it shall have an end
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def serve(

@@ -68,13 +68,19 @@ def test_an_open_page_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.Lo
     port = server.servers[0].sockets[0].getsockname()[1]
     with (
         caplog.at_level(logging.WARNING),
-        httpx.stream("GET", f"http://127.0.0.1:{port}/gradio_api/heartbeat/abc", trust_env=False, timeout=20) as beats,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", trust_env=False, timeout=20) as http,
     ):
-        lines = beats.iter_lines()
-        assert next(lines) is not None
-        server.should_exit = True
-        began = time.monotonic()
-        assert list(lines) is not None  # it ends, or this times out
+        body = {"fn_index": 0, "data": [None, None], "session_hash": "abc"}  # the page has been loaded
+        http.post("/queue/join", json=body).raise_for_status()
+        with (
+            http.stream("GET", "/heartbeat/abc") as beats,
+            http.stream("GET", "/queue/data", params={"session_hash": "abc"}) as events,
+        ):
+            streams = [beats.iter_lines(), events.iter_lines()]
+            assert [bool(next(lines)) for lines in streams]
+            server.should_exit = True
+            began = time.monotonic()
+            assert [list(lines) for lines in streams]  # they end, or this times out
         thread.join(grace)
     assert not thread.is_alive()
     assert time.monotonic() - began < grace  # its patience was not used up
