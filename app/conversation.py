@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -417,7 +417,8 @@ async def draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any
     events.put_nowait(Progress(0, request.steps))
 
     def tell(event: Any) -> None:  # called by the engine's thread
-        loop.call_soon_threadsafe(events.put_nowait, event)
+        with suppress(RuntimeError):  # the app has ended: nobody listens any more
+            loop.call_soon_threadsafe(events.put_nowait, event)
 
     def look(before: int = 0) -> None:  # how the queue moves: nobody tells
         if ahead := job.position:

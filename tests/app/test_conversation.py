@@ -25,6 +25,7 @@ from app.conversation import (
     PromptDelta,
     TextDelta,
     UserMessage,
+    draw,
     take_turn,
     title_of,
 )
@@ -34,7 +35,7 @@ from app.store import Conversation, Store
 from dialog_mllm.errors import DialogUnavailable
 from generator.errors import DrawingFailed
 from generator.request import Upload
-from tests.app.fakes import FakeDialog, FakeGenerator, colour_of
+from tests.app.fakes import FakeDialog, FakeGenerator, FakeJob, colour_of
 from tests.app.test_pictures import bomb, encode
 
 
@@ -408,3 +409,22 @@ async def test_a_picture_alone_is_a_message(world: World) -> None:
 def test_titles() -> None:
     assert title_of(" draw\n a fox ") == "draw a fox"
     assert len(title_of("word " * 40)) <= 48
+
+
+def test_the_engine_may_end_after_the_app(profile: Profile, caplog: pytest.LogCaptureFixture) -> None:
+    generator = FakeGenerator()
+    request = profile.request("a fox", 1, profile.settings)
+    heard: list[Any] = []
+
+    async def begin() -> None:
+        events = draw(generator, request)
+        heard.append(await anext(events))
+        await asyncio.sleep(0.05)
+        loop_ends.append(events)  # nobody closes it
+
+    loop_ends: list[Any] = []
+    job = FakeJob()
+    generator.submit = lambda *arguments: job  # type: ignore[method-assign,assignment,return-value]
+    asyncio.run(begin())
+    job.future.set_result("drawn")
+    assert heard and not caplog.records
