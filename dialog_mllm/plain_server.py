@@ -21,7 +21,6 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -346,8 +345,6 @@ def main() -> None:
     parser.add_argument("--limit-mm-per-prompt", type=json.loads, default={})
     parser.add_argument("--lora-modules", nargs="*", default=[], metavar="NAME=FOLDER")
     args, _ = parser.parse_known_args()  # the others are vLLM's
-    if Path(args.model).is_dir():
-        os.environ["HF_HUB_OFFLINE"] = "1"
     adapters = dict(module.split("=", 1) for module in args.lora_modules)
     model = Model(args.model, adapters, int(args.limit_mm_per_prompt.get("image", 1)), args.max_model_len)
     app = build_app(model, args.served_model_name, os.environ.get("VLLM_API_KEY", ""))

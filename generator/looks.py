@@ -37,8 +37,9 @@ def consistency(before: Scene, after: Scene) -> float:
 
 def asked(prompt: str, words: Words) -> list[tuple[str, ...]]:
     """What of the inspector's world the prompt names: ("snow",), or ("red", "fox") where a colour has its thing."""
+    prompt = prompt.lower()
     by_length = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    matches = list(re.finditer(rf"(?<![a-z])(?:{by_length})(?![a-z])", prompt.lower()))
+    matches = list(re.finditer(rf"(?<![a-z])(?:{by_length})(?![a-z])", prompt))
     meant = [words[match[0]] for match in matches]
     found: list[tuple[str, ...]] = []
     colour, since = "", 0  # one that waits for its thing

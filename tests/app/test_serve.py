@@ -79,10 +79,9 @@ def test_an_open_page_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.Lo
             streams = [beats.iter_lines(), events.iter_lines()]
             assert [bool(next(lines)) for lines in streams]
             server.should_exit = True
-            began = time.monotonic()
-            assert [list(lines) for lines in streams]  # they end, or this times out
-        thread.join(grace)
+            for lines in streams:
+                list(lines)  # to its end
+        thread.join(2 * grace)
     assert not thread.is_alive()
-    assert time.monotonic() - began < grace  # its patience was not used up
-    assert not caplog.records
+    assert not caplog.records  # where its grace is used up, uvicorn complains
     store.close()
