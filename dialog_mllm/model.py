@@ -8,6 +8,7 @@ transformers and vLLM load without any code of ours.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from dataclasses import dataclass
@@ -159,6 +160,29 @@ def load_base(folder: Path | str) -> tuple[Idefics3ForConditionalGeneration, Ide
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelFolderError(f"the dialog model in {folder} cannot be read: {error}") from error
     return model, Idefics3Processor.from_pretrained(folder, local_files_only=True)
+
+
+def grow(model: Idefics3ForConditionalGeneration, added: int) -> None:
+    """Puts `added` layers into the language model, spread evenly, which change nothing of what it computes until they
+    are trained: each is its neighbour's copy with zeros where it writes (block expansion, LLaMA Pro,
+    arXiv 2401.02415, section 3.2)."""
+    text = model.model.text_model
+    old = len(text.layers)
+    if added < 0 or added > old:
+        raise ValueError(f"a model of {old} layers can be given 0 to {old} more, not {added}")
+    followed = {(number + 1) * old // added - 1 for number in range(added)}  # the layers that a new one stands behind
+    layers: list[nn.Module] = []
+    for number, layer in enumerate(text.layers):
+        layers.append(layer)
+        if number in followed:
+            layers.append(copy.deepcopy(layer))
+            with torch.no_grad():
+                layers[-1].self_attn.o_proj.weight.zero_()
+                layers[-1].mlp.down_proj.weight.zero_()
+    for number, layer in enumerate(layers):
+        layer.self_attn.layer_idx = number  # its place in the cache of keys and values
+    text.layers = nn.ModuleList(layers)
+    text.config.num_hidden_layers = len(layers)
 
 
 def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor, dropout: float = 0.0) -> Tensor:

@@ -13,8 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from dialog_mllm.data import Batches, Encoder, PictureCache, Sample, load_samples
-from dialog_mllm.fit import Dialogues, Dropout, FitConfig, add_fit_arguments, fit, fit_config, threads, write_settings
-from dialog_mllm.model import BaseConfig, build_base, load_base, parameter_count, save_base
+from dialog_mllm.fit import (
+    Dialogues,
+    Dropout,
+    FitConfig,
+    TrainingError,
+    add_fit_arguments,
+    fit,
+    fit_config,
+    threads,
+    write_settings,
+)
+from dialog_mllm.model import BaseConfig, build_base, grow, load_base, parameter_count, save_base
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.records import DataError, data_files
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer
@@ -31,6 +41,7 @@ class MllmConfig:
     model: BaseConfig
     # Go on from this model and its tokenizer; its eyes learn from `pictures` alone. `model`, `vocab_size` do not count.
     base: Path | None = None
+    add_layers: int = 0  # to that model's language model
     vocab_size: int = VOCAB_SIZE
     text_weight: float = 0.3  # what predicting users' words counts: a base from nothing learns language from them too
     validation_records: int = 200
@@ -48,6 +59,10 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     write_settings(run, config)
     if config.base is not None:
         model, processor = load_base(config.base)
+        try:
+            grow(model, config.add_layers)
+        except ValueError as error:
+            raise TrainingError(f"--add-layers: {error}.") from None
     else:
         tokenizer = train_tokenizer(texts_of(train_files), config.vocab_size)
         model, processor = build_base(tokenizer, config.model, config.fit.seed)
@@ -110,6 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", type=Path, help="go on from this model, its tokenizer and its eyes (which only --pictures teach more)"
     )
+    parser.add_argument("--add-layers", type=int, default=0, help="to that model, which change nothing until trained")
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
     parser.add_argument(
         "--pictures",
@@ -137,6 +153,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             fit=fit_config(args, FitConfig(Path())),
             model=BaseConfig(**{size.name: getattr(args, size.name) for size in fields(BaseConfig)}),
             base=args.base,
+            add_layers=args.add_layers,
             vocab_size=args.vocab_size,
             text_weight=args.text_weight,
             pictures=tuple(args.pictures),

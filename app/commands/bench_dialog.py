@@ -3,8 +3,8 @@
 easel bench dialog --json
 easel bench dialog --data runs/tt --users 1 8 32 64
 
-Dialogues of five turns and more are held turn by turn, each after its record's own history, as one user would hold
-them: seconds to the first token, to the end of a drawn reply, and which share of each turn's prompt vLLM found in its
+Dialogues of five turns and more are held turn by turn, as one user would hold them, each after what the model said
+before: seconds to the first token, to the end of a drawn reply, and which share of each turn's prompt vLLM found in its
 prefix cache. Then as many turns at once as there are users, and the tokens that are written in a second.
 """
 
@@ -96,16 +96,23 @@ def _dialogues(args: argparse.Namespace, folder: Path) -> list[list[Turn]]:
 
 async def _hold(dialogues: Sequence[Sequence[Turn]], client: DialogClient, metrics: str) -> dict[str, Any]:
     """One user, one turn at a time."""
+    from dialog_mllm.messages import Message
     from dialog_mllm.protocol import Reply
 
     first: list[float] = []
     drawn: list[float] = []
     cache: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for dialogue in dialogues:
+        said: dict[int, Message] = {}  # by the model, by place in the history
         for turn in dialogue:
             before = await asyncio.to_thread(_counters, metrics)
-            async for event in client.reply(turn.history):
+            history = [said.get(place, message) for place, message in enumerate(turn.history)]
+            async for event in client.reply(history):
                 if isinstance(event, Reply) and event.timings:
+                    # What its prompt draws here the record's picture stands for. Where it took another way, drew or
+                    # talked where the record did not, the dialogue goes on by the record's.
+                    if (event.kind == "draw") == turn.draws:
+                        said[len(history)] = Message.assistant(event.content, *turn.shown[:1])
                     first.append(event.timings["first_token"])
                     if event.kind == "draw":
                         drawn.append(event.timings["total"])

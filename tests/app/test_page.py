@@ -268,9 +268,9 @@ def test_variations_are_chosen_from_a_grid(page: Page, models: FakeModels) -> No
     grid = page.locator("#chat .easel-grid button")
     grid.nth(3).wait_for()
     assert len({request.seed for request in models.generator.requests[before:]}) == 4
-    boxes = [box for box in (grid.nth(number).bounding_box() for number in range(4)) if box]
-    assert len({box["x"] for box in boxes}) == len({box["y"] for box in boxes}) == 2, "two by two"
     wait_until_loaded(page, "#chat .easel-grid img")
+    corners = grid.evaluate_all("cells => cells.map(cell => [cell.offsetLeft, cell.offsetTop])")
+    assert len(corners) == 4 and len({x for x, _ in corners}) == len({y for _, y in corners}) == 2, "two by two"
     chosen = grid.nth(2).locator("img").get_attribute("src")
     grid.nth(2).focus()
     page.keyboard.press("Enter")

@@ -10,6 +10,7 @@ from dialog_mllm.model import (
     BaseConfig,
     ModelFolderError,
     build_base,
+    grow,
     load_base,
     parameter_count,
     save_base,
@@ -45,6 +46,29 @@ def test_lean_decoder_computes_what_transformers_computes(small, length):
     (ours_gradient,) = torch.autograd.grad(ours.square().sum(), embeddings)
     (theirs_gradient,) = torch.autograd.grad(theirs.square().sum(), embeddings)
     torch.testing.assert_close(ours_gradient, theirs_gradient, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("added", [0, 1, 2])
+def test_new_layers_change_nothing_until_they_are_trained(tokenizer, tmp_path, added):
+    model, processor = build_base(tokenizer, SMALL)
+    embeddings = torch.randn(2, 9, SMALL.hidden, generator=torch.Generator().manual_seed(0))
+    before = text_states(model, embeddings)
+    grow(model, added)
+    torch.testing.assert_close(text_states(model, embeddings), before)
+    cached = model.model.text_model(inputs_embeds=embeddings, use_cache=True)
+    torch.testing.assert_close(cached.last_hidden_state, before, atol=1e-5, rtol=1e-5)
+    assert cached.past_key_values.get_seq_length() == 9
+    save_base(model, processor, tmp_path / "base")
+    loaded, _ = load_base(tmp_path / "base")
+    assert len(loaded.model.text_model.layers) == SMALL.layers + added == loaded.config.text_config.num_hidden_layers
+    text_states(model, embeddings).square().sum().backward()
+    written = model.model.text_model.layers[1].self_attn.o_proj.weight.grad
+    assert written is not None and written.abs().sum() > 0, "a new layer learns"
+
+
+def test_no_more_layers_than_there_are(small):
+    with pytest.raises(ValueError, match="not 3"):
+        grow(small[0], 3)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
