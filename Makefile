@@ -42,7 +42,7 @@ test: .venv/ready-dev
 		|| .venv/bin/playwright install chromium
 	$(FAST)
 	.venv/bin/python -m pytest -q -m alone
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile --reruns 2 --only-rerun TimeoutError -m "(slow or browser) and not alone" --durations=40 $(ARGS)
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --reruns 2 --only-rerun TimeoutError -rR -m "(slow or browser) and not alone" --durations=40 $(ARGS)
 
 test-fast: .venv/ready-dev
 	$(FAST) $(ARGS)
