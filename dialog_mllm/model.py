@@ -166,12 +166,12 @@ def grow(model: Idefics3ForConditionalGeneration, added: int) -> None:
     """Puts `added` layers into the language model, spread evenly, which change nothing of what it computes until they
     are trained: each is its neighbour's copy with zeros where it writes (block expansion, LLaMA Pro,
     arXiv 2401.02415, section 3.2)."""
-    text = model.model.text_model
+    text: Any = model.model.text_model
     old = len(text.layers)
     if added < 0 or added > old:
         raise ValueError(f"a model of {old} layers can be given 0 to {old} more, not {added}")
     followed = {(number + 1) * old // added - 1 for number in range(added)}  # the layers that a new one stands behind
-    layers: list[nn.Module] = []
+    layers: list[Any] = []
     for number, layer in enumerate(text.layers):
         layers.append(layer)
         if number in followed:

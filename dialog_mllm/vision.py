@@ -34,6 +34,7 @@ IGNORE = -100  # the class of what is not asked
 ASKS = {"en": "Its prompt, please.", "zh": "写出它的提示词。"}  # what a picture's caption is the reply to
 BATCH = 128
 HELD_OUT = 512  # pictures at the end that the eyes are measured on
+SHIFT = 6  # pixels, the most that a picture is moved each way while the eyes learn
 WHOLE = ("background", "sky", "style", "shot")
 
 
@@ -177,8 +178,9 @@ def train_vision(
 ) -> dict[str, float]:
     """Trains the vision tower and the connector of `model` for so long; `normalised` makes floats of uint8 pixels.
 
-    Half of the pictures are seen in the mirror, for the tower can know all of some tens of thousands by heart. What it
-    learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns the accuracies on pictures held out.
+    Half of the pictures are seen in the mirror, and each batch a little moved, for the tower can know all of some tens
+    of thousands by heart. What it learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns the
+    accuracies on pictures held out.
     """
     eyes = nn.ModuleDict({"tower": model.model.vision_model, "connector": model.model.connector})
     kept = run / "vision.pt"
@@ -197,11 +199,16 @@ def train_vision(
     held_out = min(HELD_OUT, len(pictures) // 4)
     chance = np.random.default_rng(seed)
 
-    def see(rows: np.ndarray, mirrored: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """The pictures' tokens (B, 16, hidden), and the answers; `mirrored` (B,) tells which are seen in the mirror."""
+    def see(rows: np.ndarray, mirrored: np.ndarray, down: int = 0, right: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """The pictures' tokens (B, 16, hidden), and the answers; `mirrored` (B,) tells which are seen in the mirror.
+        All are moved by so many pixels; the border is repeated."""
         pixels, subjects = pictures.pixels(rows), pictures.subjects[rows]
         pixels[mirrored] = pixels[mirrored, :, ::-1]
         subjects[mirrored] = subjects[mirrored].flip(1)
+        if down or right:
+            last = pictures.size - 1
+            y, x = (np.clip(np.arange(pictures.size) - by, 0, last) for by in (down, right))
+            pixels = pixels[:, y[:, None], x]
         tokens = model.model.get_image_features(normalised(pixels).unsqueeze(1)).pooler_output
         return tokens, subjects, pictures.whole[rows]
 
@@ -214,7 +221,8 @@ def train_vision(
     for step, rows in enumerate(pictures.batches(seed, len(pictures) - held_out)):
         progress = (time.monotonic() - begun) / 60 / minutes
         with mixed_precision():
-            tokens, subjects, whole = see(rows, chance.random(len(rows)) < 0.5)
+            moved = chance.integers(-SHIFT, SHIFT, 2, endpoint=True)
+            tokens, subjects, whole = see(rows, chance.random(len(rows)) < 0.5, *moved)
             loss = read_loss(reader, tokens, subjects, whole)
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in both.parameters() if p.requires_grad], config.clip_norm)

@@ -9,18 +9,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
 import pytest
 import uvicorn
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 CONSOLE: WeakKeyDictionary[Page, list[str]] = WeakKeyDictionary()  # what each page's console said
 PATIENCE = 60_000  # milliseconds; the machine may be busy
+expect.set_options(timeout=PATIENCE)
 
 
 @contextlib.contextmanager

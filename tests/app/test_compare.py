@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 import pytest
 from PIL import Image
+from playwright.sync_api import Page, expect
 
 from app.branches import vary
 from app.compare import Comparison
@@ -22,9 +23,6 @@ from tests.app.browser import open_browser, open_page, say, serving
 from tests.app.fakes import FakeModels
 from tests.app.test_conversation import FOX, SCARF, World
 from tests.app.test_pictures import encode
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
 
 
 def shown(world: World, turn: Any) -> tuple[list[str], str, str]:
@@ -84,7 +82,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.mark.browser
 def test_the_slider(page: Page) -> None:
     say(page, "draw a red fox")
-    assert page.locator("#chat button[name=compare]").count() == 0, "there is nothing to compare it with"
+    expect(page.locator("#chat button[name=compare]")).to_have_count(0)
     say(page, "give it a scarf")
     opener = page.locator("#chat button[name=compare]").last
     opener.click()
@@ -93,12 +91,12 @@ def test_the_slider(page: Page) -> None:
     at = "document.querySelector('.easel-slide').style.getPropertyValue('--at')"
     page.wait_for_function("document.activeElement?.type === 'range'")
     page.keyboard.press("ArrowRight")
-    assert page.evaluate(at) == "51%"
+    page.wait_for_function(f"{at} === '51%'")
     page.keyboard.press("Home")
-    assert page.evaluate(at) == "0%"
+    page.wait_for_function(f"{at} === '0%'")
     left = page.locator(".easel-slide img[data-side=left]")
     before = left.get_attribute("src")
-    assert page.locator("#compare-words mark").inner_text() == ", give it a scarf"
+    expect(page.locator("#compare-words mark")).to_have_text(", give it a scarf")
     page.locator("input[data-side=left]:checked").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("src => !document.querySelector('.easel-slide img').src.endsWith(src)", arg=before)
@@ -116,7 +114,7 @@ def test_from_the_gallery(page: Page) -> None:
     page.locator(".easel-tiles button").first.click()
     page.click("#gallery-compare")
     page.locator(".easel-slide").wait_for()
-    assert page.locator(".easel-choices label").count() == 4
+    expect(page.locator(".easel-choices label")).to_have_count(4)
     page.keyboard.press("Escape")
     page.locator("#compare").wait_for(state="hidden")
-    assert page.locator("#gallery").is_visible(), "only the upper sheet is closed"
+    expect(page.locator("#gallery")).to_be_visible()

@@ -25,6 +25,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from app.profiles import PROFILES
 from tests.app.browser import open_browser, open_page, say
@@ -98,27 +99,27 @@ def test_the_dialogue(easel: str, tmp_path: Path) -> None:
             return page.locator(".easel-words").last.text_content() or ""
 
         assert say(page, "hello, who are you?").strip()
-        assert pictures.count() == 0
+        expect(pictures).to_have_count(0)
         say(page, "draw a red fox in the snow")
-        assert pictures.count() == 1
+        expect(pictures).to_have_count(1)
         assert re.search("red fox.*snow", prompt())
         page.screenshot(path=shots / "fox.png")
         say(page, "give it a blue scarf")
-        assert pictures.count() == 2
+        expect(pictures).to_have_count(2)
         assert re.search("red fox.*blue scarf.*snow", prompt())
         page.screenshot(path=shots / "scarf.png")
         assert "blue" in say(page, "what colour is its scarf?").lower()
-        assert pictures.count() == 2
+        expect(pictures).to_have_count(2)
         say(page, "now make it night")
-        assert pictures.count() == 3
+        expect(pictures).to_have_count(3)
         assert "night" in prompt()
         say(page, "换成水彩风格")
-        assert pictures.count() == 4
+        expect(pictures).to_have_count(4)
         assert re.search("watercolou?r|水彩", prompt())
         page.screenshot(path=shots / "watercolour.png")
         assert say(page, "thanks!").strip()
         refusal = say(page, "draw a photo of my boss")
-        assert pictures.count() == 4
+        expect(pictures).to_have_count(4)
         assert len(refusal) > 20
         page.screenshot(path=shots / "dialogue.png")
 

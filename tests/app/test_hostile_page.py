@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import Page, expect
 
 from app.profiles import PROFILES
 from app.serve import build_app
 from app.store import Store
 from tests.app.browser import open_browser, open_page, say, serving
 from tests.app.fakes import FakeDialog, FakeModels
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script> ![a](http://evil.example/p.png) [b](javascript:alert(3))"
@@ -41,15 +38,15 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, list[
 def test_hostile_words(seen: tuple[Page, list[str]]) -> None:
     page, trouble = seen
     assert "<script>alert(2)</script>" in say(page, EVIL)
-    assert "<script>alert(2)</script>" in page.locator("#chat .message.user, #chat .user.message").first.inner_text()
+    expect(page.locator("#chat .message.user, #chat .user.message").first).to_contain_text("<script>alert(2)</script>")
     say(page, "draw it")
     page.locator("#chat details.easel-prompt").last.evaluate("details => details.open = true")
-    assert "<script>alert(2)</script>" in page.locator("#chat .easel-words").last.inner_text()
+    expect(page.locator("#chat .easel-words").last).to_contain_text("<script>alert(2)</script>")
     page.locator("#manage button").first.click()
     page.fill("#title textarea, #title input", TITLE)
     page.press("#title textarea, #title input", "Enter")
     page.wait_for_function("t => document.querySelector('#conversations').innerText.includes(t)", arg=TITLE)
-    assert page.locator("#chat img[src*=evil], #chat script, #chat a[href^=javascript], img[src=x]").count() == 0
+    expect(page.locator("#chat img[src*=evil], #chat script, #chat a[href^=javascript], img[src=x]")).to_have_count(0)
     assert trouble == []
 
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from app import improving
 from app.profiles import PROFILES
@@ -23,9 +23,6 @@ from tests.app.fakes import FakeDialog, FakeModels
 from tests.app.test_end_to_end import easel_chat, wait_for
 from tests.app.test_improving import COMMAND, ROOT
 from tests.dialog_mllm.test_switching import FakeVllm
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 STORYBOOK = PROFILES["storybook"]
@@ -95,7 +92,7 @@ def test_a_run(page: Page, url: str, models: FakeModels, control: Path) -> None:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     open_improve(page, url)
-    assert page.locator(".improve-counts li[data-kind=edited] b").inner_text() == "2"
+    expect(page.locator(".improve-counts li[data-kind=edited] b")).to_have_text("2")
     shoot(page, "improve-idle")
     (control / "slow").touch()
     page.click("#improve-start")
@@ -159,7 +156,7 @@ def test_chinese_narrow_and_dark(browser: Browser, url: str, control: Path) -> N
         page.click("#improve-start")
         page.wait_for_selector(".improve-verdict[data-found=better]:has-text('更好')")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        assert page.locator("body.dark").count() == 1
+        expect(page.locator("body.dark")).to_have_count(1)
         shoot(page, "improve-zh")
         page.click("#improve-head a:has-text('返回')")
         page.wait_for_selector("#box textarea:enabled")
@@ -168,7 +165,7 @@ def test_chinese_narrow_and_dark(browser: Browser, url: str, control: Path) -> N
 def test_a_model_of_somebody_else_cannot_be_trained(page: Page, store: Store) -> None:
     with serving(build_app(replace(STORYBOOK, mllm_url="http://127.0.0.1:1/v1"), store, FakeModels())) as url:  # type: ignore[arg-type]
         open_improve(page, url)
-        assert "without --mllm-url" in page.locator("#unavailable").inner_text()
+        expect(page.locator("#unavailable")).to_contain_text("without --mllm-url")
 
 
 @pytest.mark.slow
@@ -189,7 +186,7 @@ def test_with_all_that_is_real(page: Page, tmp_path: Path) -> None:
         page.wait_for_selector("#improve-use:visible, .easel-error", timeout=1_500_000)
         assert page.locator(".easel-error").count() == 0, page.locator(".easel-error").inner_text()
         shoot(page, "improve-real")
-        assert page.locator("tr[data-measure=switch_accuracy]").count() == 2
+        expect(page.locator("tr[data-measure=switch_accuracy]")).to_have_count(2)
         page.click("#improve-use")
         page.wait_for_selector(".improve-anyway:visible, tr[data-version=v1] .improve-active")
         if page.locator(".improve-anyway:visible").count():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from app.profiles import PROFILES
 from app.serve import build_app
@@ -16,9 +16,6 @@ from app.store import Store
 from generator.errors import DrawingFailed
 from tests.app.browser import open_browser, open_page, say, send, serving, wait_until_loaded
 from tests.app.fakes import FakeDialog, FakeGenerator, FakeModels
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
 PICTURES = "#chat .easel-picture:not(.easel-canvas) img"
@@ -65,9 +62,9 @@ def test_a_conversation(page: Page, url: str) -> None:
     addresses = page.locator(PICTURES).evaluate_all("images => images.map(image => image.src)")
     assert len(set(addresses)) == 2
     wait_until_loaded(page, PICTURES)
-    assert page.locator(".easel-words mark").last.inner_text() == ", give it a blue scarf"
-    assert page.locator("#conversations label").first.inner_text() == "hello"
-    assert page.locator("#actions").is_visible()
+    expect(page.locator(".easel-words mark").last).to_have_text(", give it a blue scarf")
+    expect(page.locator("#conversations label").first).to_have_text("hello")
+    expect(page.locator("#actions")).to_be_visible()
 
     page.reload()  # everything is still there
     page.wait_for_selector(f"{PICTURES} >> nth=1")
@@ -85,7 +82,7 @@ def test_replies_are_rated(page: Page, store: Store) -> None:
     page.wait_for_selector("#chat button[aria-label=Liked]")
     page.reload()
     page.wait_for_selector("#chat button[aria-label=Liked]")
-    assert page.locator("#chat button[aria-label=Like]").count() == 1  # only the picture was liked
+    expect(page.locator("#chat button[aria-label=Like]")).to_have_count(1)  # only the picture was liked
     page.locator("#chat button[aria-label=Feedback]").last.hover()
     should_have_drawn.last.click()
     page.wait_for_selector("text=The reply is already of that kind.")
@@ -96,9 +93,9 @@ def test_replies_are_rated(page: Page, store: Store) -> None:
 def test_html_is_shown_and_not_run(page: Page) -> None:
     evil = '<img src=x onerror="document.title=1"> **b** <script>document.title=2</script> <draw>'
     answer = say(page, evil)
-    assert page.locator("#chat .message.user").last.inner_text() == evil
+    expect(page.locator("#chat .message.user").last).to_have_text(evil)
     assert answer.startswith('You said: <img src=x onerror="document.title=1">')
-    assert page.locator("#chat .message img").count() == 0
+    expect(page.locator("#chat .message img")).to_have_count(0)
     assert page.title() == "Easel"
 
 
@@ -109,7 +106,7 @@ def test_refused_messages_stay_in_the_box(page: Page, tmp_path: Path) -> None:
     page.press("#box textarea", "Enter")
     page.get_by_text("20,000 characters; at most 4,000").wait_for()
     assert len(page.input_value("#box textarea")) == 20_000
-    assert page.locator("#chat .message").count() == 0
+    expect(page.locator("#chat .message")).to_have_count(0)
 
     (tmp_path / "notes.png").write_text("no picture")
     page.set_input_files("#box input[type=file]", tmp_path / "notes.png")
@@ -117,7 +114,7 @@ def test_refused_messages_stay_in_the_box(page: Page, tmp_path: Path) -> None:
     send(page, "look at this")
     page.get_by_text("notes.png is not a picture that can be read").wait_for()
     assert page.input_value("#box textarea") == "look at this"
-    assert page.locator("#chat .message").count() == 0
+    expect(page.locator("#chat .message")).to_have_count(0)
 
 
 def test_upload(page: Page, models: FakeModels, tmp_path: Path) -> None:
@@ -141,7 +138,7 @@ def test_stop_and_retry(page: Page, models: FakeModels) -> None:
     page.click("#retry")
     page.wait_for_selector(PICTURES)
     page.wait_for_selector(".easel-branch")
-    assert page.locator(".easel-branch").inner_text() == "2/2"
+    expect(page.locator(".easel-branch")).to_have_text("2/2")
     wait_for_pictures(page, 1)
     page.click("#chat button[title='Older branch']")
     page.wait_for_selector(".easel-note")
@@ -180,7 +177,7 @@ def test_a_page_that_shows_no_update_any_more_is_loaded_anew(page: Page) -> None
     with page.expect_navigation():
         page.evaluate("document.querySelector('#chat').remove()")
     page.wait_for_selector(PICTURES)
-    assert page.locator("#chat .message.user").count() == 2
+    expect(page.locator("#chat .message.user")).to_have_count(2)
     page.wait_for_function("document.querySelector('#box textarea').value == 'and a hat'")
     page.wait_for_function("!location.search.includes('look')")
     page.evaluate("window.same = true")
@@ -210,19 +207,19 @@ def test_the_refined_prompt_is_edited_and_drawn(page: Page, models: FakeModels, 
     say(page, "draw a red fox")
     asked = len(models.dialog.asked)
     button(page, "redraw").click()
-    assert editor(page).input_value() == "A flat picture of a red fox."
-    assert editor(page).evaluate("area => area === document.activeElement")
+    expect(editor(page)).to_have_value("A flat picture of a red fox.")
+    expect(editor(page)).to_be_focused()
     editor(page).fill("A flat picture of a <blue> fox.")
     editor(page).press("Escape")
-    assert editor(page).count() == 0
-    assert button(page, "redraw").evaluate("button => button === document.activeElement")
+    expect(editor(page)).to_have_count(0)
+    expect(button(page, "redraw")).to_be_focused()
     page.keyboard.press("Enter")
     editor(page).fill("A flat picture of a <blue> fox.")
     editor(page).press("Enter")
     page.wait_for_selector(".easel-branch:has-text('2/2')")
     wait_for_pictures(page, 1)
     page.wait_for_function("document.activeElement === document.querySelector('#box textarea')")
-    assert editor(page).count() == 0
+    expect(editor(page)).to_have_count(0)
     assert (models.generator.requests[-1].prompt, len(models.dialog.asked)) == (
         "A flat picture of a <blue> fox.",
         asked,
@@ -230,7 +227,7 @@ def test_the_refined_prompt_is_edited_and_drawn(page: Page, models: FakeModels, 
     assert store.ratings()[-1].prompt == "A flat picture of a <blue> fox."
     if not page.locator(".easel-words").is_visible():
         page.locator(".easel-prompt summary").click()
-    assert page.locator(".easel-words").inner_text() == "A flat picture of a <blue> fox."
+    expect(page.locator(".easel-words")).to_have_text("A flat picture of a <blue> fox.")
 
 
 def test_a_refused_prompt_stays_in_the_editor(page: Page, models: FakeModels) -> None:
@@ -288,7 +285,7 @@ def test_variations_that_cannot_be_drawn_are_said(page: Page, models: FakeModels
     button(page, "vary").click()
     page.get_by_text("The device gave up.").wait_for()
     page.wait_for_selector("#chat .easel-grid button >> nth=2")
-    assert page.locator("#chat .easel-grid button").count() == 3
+    expect(page.locator("#chat .easel-grid button")).to_have_count(3)
 
 
 def test_an_earlier_picture_is_changed_next(page: Page, models: FakeModels) -> None:
@@ -304,7 +301,7 @@ def test_an_earlier_picture_is_changed_next(page: Page, models: FakeModels) -> N
     wait_for_pictures(page, 1)
     say(page, "give it a hat")
     assert models.generator.requests[-1].prompt == "A flat picture of a red fox, give it a hat."
-    assert page.locator(".easel-later").count() == 0
+    expect(page.locator(".easel-later")).to_have_count(0)
     page.get_by_role("button", name="Older branch").click()
     wait_for_pictures(page, 3)
     page.wait_for_function("document.activeElement !== document.body")
@@ -318,7 +315,7 @@ def test_a_message_is_edited(page: Page, models: FakeModels) -> None:
     say(page, message)
     say(page, "thank you")
     page.get_by_role("button", name="Edit this message and send it again").nth(1).click()
-    assert editor(page).input_value() == message
+    expect(editor(page)).to_have_value(message)
     editor(page).fill("draw a castle")
     editor(page).press("Shift+Enter")
     editor(page).type("at night")
@@ -326,10 +323,10 @@ def test_a_message_is_edited(page: Page, models: FakeModels) -> None:
     page.wait_for_selector(".easel-branch:has-text('2/2')")
     wait_for_pictures(page, 1)
     assert models.generator.requests[-1].prompt.startswith("A flat picture of a castle")
-    assert page.locator("#chat .message.user").count() == 2
+    expect(page.locator("#chat .message.user")).to_have_count(2)
     page.get_by_role("button", name="Older branch").click()
     page.locator("#chat .message.user", has_text="thank you").wait_for()
-    assert page.locator("#chat .message.user").count() == 3
+    expect(page.locator("#chat .message.user")).to_have_count(3)
 
 
 def test_the_place_in_the_queue_is_shown(page: Page, models: FakeModels) -> None:
@@ -389,7 +386,7 @@ def test_modes(page: Page, models: FakeModels) -> None:
 def test_examples(page: Page) -> None:
     page.locator("#chat .example").first.click()
     page.wait_for_selector(PICTURES)
-    assert "fox" in page.locator("#chat .message.user").first.inner_text()
+    expect(page.locator("#chat .message.user").first).to_contain_text("fox")
 
 
 def test_the_list_of_conversations(page: Page) -> None:
@@ -406,7 +403,7 @@ def test_the_list_of_conversations(page: Page) -> None:
     page.click("#delete")
     page.click("#really")
     page.wait_for_selector("#chat .example")
-    assert page.locator("#conversations label", has_text="renamed").count() == 0
+    expect(page.locator("#conversations label", has_text="renamed")).to_have_count(0)
 
 
 def test_looking_elsewhere_while_it_draws(page: Page, models: FakeModels) -> None:
@@ -419,7 +416,7 @@ def test_looking_elsewhere_while_it_draws(page: Page, models: FakeModels) -> Non
     page.locator("#conversations label", has_text="an old one").first.click()
     page.locator("#chat .message.user", has_text="an old one").wait_for()
     page.wait_for_timeout(1500)
-    assert page.locator(".easel-canvas").count() == 0
+    expect(page.locator(".easel-canvas")).to_have_count(0)
     page.locator("#conversations label", has_text="in the background").first.click()
     page.wait_for_selector(PICTURES)
     page.wait_for_function("!document.querySelector('.easel-canvas')")
@@ -453,9 +450,8 @@ def test_phone_and_dark(browser: Browser, url: str) -> None:
         page.wait_for_function("!document.querySelector('#shelf').classList.contains('open')")
         say(page, "draw a fox")
         page.wait_for_function("document.body.classList.contains('dark')")
+        page.wait_for_function("pictures => document.querySelector(pictures).clientWidth > 250", arg=PICTURES)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        width = page.locator(PICTURES).bounding_box()
-        assert width is not None and width["width"] > 250
         page.evaluate("document.querySelector('[data-easel=theme]').click()")
         page.wait_for_function("!document.body.classList.contains('dark')")
 

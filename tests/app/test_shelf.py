@@ -5,10 +5,10 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, Page, expect
 
 from app.exchange import pack
 from app.gallery import PAGE
@@ -18,9 +18,6 @@ from app.store import Store
 from app.texts import TEXTS
 from tests.app.browser import open_browser, open_page, say, serving
 from tests.app.fakes import FakeDialog, FakeGenerator, FakeModels
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 PICTURES = "#chat .easel-picture:not(.easel-canvas) img"
@@ -87,7 +84,7 @@ def test_conversations_are_searched(page: Page) -> None:
     assert listed(page, "found") == ["draw a red fox"]
     page.locator("#found label").click()
     page.wait_for_selector(PICTURES)
-    assert page.locator("#found label.selected").count() == 1
+    expect(page.locator("#found label.selected")).to_have_count(1)
     page.locator("#manage > button").click()
     page.fill("#title textarea, #title input", "Reynard the fox")
     page.get_by_role("button", name="Rename", exact=True).click()
@@ -158,12 +155,12 @@ def test_the_gallery(page: Page, store: Store) -> None:
     draw(store, [f"a <b>cat</b> ${{7*7}} {{{{value}}}} number {number}" for number in range(PAGE + 3)], "Cats")
     page.click("#gallery-open")
     page.wait_for_selector(TILES)
-    assert page.locator(TILES).count() == PAGE
-    assert page.locator(TILES).first.inner_text() == f"a <b>cat</b> ${{7*7}} {{{{value}}}} number {PAGE + 2}"
+    expect(page.locator(TILES)).to_have_count(PAGE)
+    expect(page.locator(TILES).first).to_have_text(f"a <b>cat</b> ${{7*7}} {{{{value}}}} number {PAGE + 2}")
     page.get_by_role("button", name="Older").click()
     page.wait_for_function("document.querySelectorAll('.easel-tiles button').length == 4")
-    assert "49–52 / 52" in page.locator("#gallery-range").inner_text()
-    assert page.locator(TILES).last.inner_text() == "A flat picture of a fox."
+    expect(page.locator("#gallery-range")).to_contain_text("49–52 / 52")
+    expect(page.locator(TILES).last).to_have_text("A flat picture of a fox.")
 
     page.locator(TILES).nth(1).click()
     page.wait_for_selector(".easel-large")
@@ -174,7 +171,7 @@ def test_the_gallery(page: Page, store: Store) -> None:
     page.locator(".easel-large", has_text="number 0").wait_for()
     page.keyboard.press("ArrowRight")
     page.locator(".easel-large", has_text="a fox").wait_for()
-    assert page.locator("#gallery-next").is_disabled()
+    expect(page.locator("#gallery-next")).to_be_disabled()
     page.keyboard.press("Escape")
     page.wait_for_selector(TILES)
     page.wait_for_function("document.activeElement?.dataset.place == '51'")

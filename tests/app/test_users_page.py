@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from app.accounts import Accounts
 from app.profiles import PROFILES
@@ -13,9 +13,6 @@ from app.serve import build_app
 from app.store import Store
 from tests.app.browser import PATIENCE, open_browser, say, serving, wait_until_loaded
 from tests.app.fakes import FakeModels
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 GOOD = "a long password"
@@ -75,7 +72,7 @@ def test_two_users(browser: Browser, url: str, accounts: Accounts) -> None:
         say(ben, "hello")
         ben.reload()
         wait_for_chat(ben)
-        assert ben.locator("#conversations label").all_inner_texts() == ["hello"]
+        expect(ben.locator("#conversations label")).to_have_text(["hello"])
         ben.click("#gallery-open")
         ben.get_by_text("No pictures yet").wait_for()
         response = ben.goto(url + (picture or ""))
