@@ -50,6 +50,10 @@ class ServerFailed(DialogError):
     """vLLM could not be started; the message ends with the reason from its log."""
 
 
+class TrainingError(DialogError):
+    """Training cannot start or go on; the text says what to do."""
+
+
 def server_message(text: str) -> str:
     """What an OpenAI-compatible server says in the body of a refusal."""
     try:

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from dialog_mllm.data import Batches
-from dialog_mllm.fit import Ahead, FitConfig, Objective, Optimizers, device, learn, threads
-from dialog_mllm.parallel import processes
+from dialog_mllm.fit import Ahead, FitConfig, Optimizers, learn, threads
+from dialog_mllm.objective import Objective
+from dialog_mllm.parallel import device, processes
 
 STEPS = 3  # that are timed
 GB = 1e9

@@ -21,12 +21,10 @@ from typing import Any
 
 from dialog_mllm.card import adapter_card, source
 from dialog_mllm.data import Batches
+from dialog_mllm.errors import TrainingError
 from dialog_mllm.estimate import estimate
 from dialog_mllm.fit import (
-    Dialogues,
     FitConfig,
-    Objective,
-    TrainingError,
     add_fit_arguments,
     fit,
     fit_config,
@@ -43,6 +41,7 @@ from dialog_mllm.lora import (
     require_free,
     save_adapter,
 )
+from dialog_mllm.objective import Dialogues, Objective
 from dialog_mllm.parallel import processes
 from dialog_mllm.records import DataError, data_files
 

@@ -25,9 +25,9 @@ from torch import nn
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from dialog_mllm.data import Batches, Encoder, collate, load_samples, read_samples
-from dialog_mllm.fit import TrainingError, device
+from dialog_mllm.errors import TrainingError
 from dialog_mllm.model import ModelFolderError, load_base, save_base
-from dialog_mllm.parallel import processes
+from dialog_mllm.parallel import device, processes
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.tokenizer import ASSISTANT, token_id
 from dialog_mllm.vlm import VlmEncoder, collate_vlm, load_vlm

@@ -86,3 +86,7 @@ class Processes:
 @cache
 def processes() -> Processes:
     return Processes()
+
+
+def device() -> torch.device:
+    return processes().device

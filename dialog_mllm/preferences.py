@@ -33,18 +33,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dialog_mllm.data import Batch, Batches, PictureCache, Sample, plan_batches
-from dialog_mllm.errors import MessageError
+from dialog_mllm.errors import MessageError, TrainingError
 from dialog_mllm.estimate import estimate
 from dialog_mllm.finetune import merge_best, pictures_folder, train_adapter
 from dialog_mllm.fit import (
     FitConfig,
-    TrainingError,
     add_fit_arguments,
-    device,
     fit_config,
-    measure,
-    mixed_precision,
-    token_losses,
 )
 from dialog_mllm.lora import (
     AdapterSettings,
@@ -55,7 +50,8 @@ from dialog_mllm.lora import (
     require_free,
 )
 from dialog_mllm.messages import ImageBlock
-from dialog_mllm.parallel import processes
+from dialog_mllm.objective import measure, mixed_precision, token_losses
+from dialog_mllm.parallel import device, processes
 from dialog_mllm.records import DataError, data_files
 from dialog_mllm.tokenizer import CONTEXT, IMAGE
 from dialog_mllm.vlm import VlmBatch, VlmEncoder, VlmSample

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dialog_mllm.data import Batches, Encoder, PictureCache, Sample, load_samples
+from dialog_mllm.errors import TrainingError
 from dialog_mllm.fit import (
-    Dialogues,
-    Dropout,
     FitConfig,
-    TrainingError,
     add_fit_arguments,
     fit,
     fit_config,
@@ -25,6 +23,7 @@ from dialog_mllm.fit import (
     write_settings,
 )
 from dialog_mllm.model import BaseConfig, build_base, grow, load_base, parameter_count, save_base
+from dialog_mllm.objective import Dialogues, Dropout
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.records import DataError, data_files
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from transformers import Idefics3ForConditionalGeneration
 
 from dialog_mllm.data import Encoder, Sample
-from dialog_mllm.fit import FitConfig, Optimizers, mixed_precision, schedule
+from dialog_mllm.fit import FitConfig, Optimizers, schedule
 from dialog_mllm.messages import ImageBlock, Message
+from dialog_mllm.objective import mixed_precision
 from dialog_mllm.records import DataError
 
 IGNORE = -100  # the class of what is not asked

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from dialog_mllm.client import DialogClient
-from dialog_mllm.errors import ProtocolError
+from dialog_mllm.errors import ProtocolError, TrainingError
 from dialog_mllm.evaluation import answer_offline, turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune
-from dialog_mllm.fit import FitConfig, TrainingError
+from dialog_mllm.fit import FitConfig
 from dialog_mllm.lora import load_adapted
 from dialog_mllm.model import ModelFolderError, build_base, load_base, save_base
 from dialog_mllm.protocol import Reply

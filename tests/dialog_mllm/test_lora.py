@@ -16,11 +16,13 @@ from app.cli import main as easel
 from dialog_mllm.card import source
 from dialog_mllm.client import DialogClient
 from dialog_mllm.data import Batches, PictureCache
+from dialog_mllm.errors import TrainingError
 from dialog_mllm.evaluation import answer_offline, turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune
-from dialog_mllm.fit import Dialogues, FitConfig, TrainingError, learn
+from dialog_mllm.fit import FitConfig, learn
 from dialog_mllm.lora import WEIGHTS, AdapterSettings, attach, load_adapted, merge, save_adapter
 from dialog_mllm.model import build_base, load_base, save_base
+from dialog_mllm.objective import Dialogues
 from dialog_mllm.protocol import Reply
 from dialog_mllm.records import read_records
 from dialog_mllm.server import ServerSettings, VllmServer
@@ -110,10 +112,8 @@ def test_a_dry_run_measures_and_keeps_nothing(root, base, tmp_path, capsys):
 
 
 def test_a_training_that_no_longer_improves_ends(root, base, tmp_path, monkeypatch):
-    from dialog_mllm import fit as loop
-
-    monkeypatch.setattr(loop, "measure", lambda *_: {"loss": 1.0, "switch_accuracy": 0.5, "false_draw": 0.0,
-                                                     "missed_draw": 0.0})  # fmt: skip
+    monkeypatch.setattr("dialog_mllm.objective.measure", lambda *_: {"loss": 1.0, "switch_accuracy": 0.5,
+                                                               "false_draw": 0.0, "missed_draw": 0.0})  # fmt: skip
     config = fitting(tmp_path / "run", epochs=100, evaluate_every=1e-9, patience=2)
     assert finetune(FinetuneConfig(root, config, base=base, rank=2))["steps"] == 2
     with (tmp_path / "run" / "curve.csv").open() as file:

@@ -13,7 +13,8 @@ import torch
 
 from app.cli import main as easel
 from dialog_mllm.data import Batches, PictureCache
-from dialog_mllm.fit import FitConfig, TrainingError
+from dialog_mllm.errors import TrainingError
+from dialog_mllm.fit import FitConfig
 from dialog_mllm.lora import AdapterSettings, attach
 from dialog_mllm.model import build_base, save_base
 from dialog_mllm.preferences import (

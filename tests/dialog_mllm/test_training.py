@@ -11,10 +11,12 @@ import torch
 
 from app.cli import main as easel
 from datasets_build.pictures import write_pictures
-from dialog_mllm import fit as loop
+from dialog_mllm import objective as learning
 from dialog_mllm.data import Batches, load_samples
-from dialog_mllm.fit import Dialogues, Dropout, FitConfig, TrainingError, fit, schedule
+from dialog_mllm.errors import TrainingError
+from dialog_mllm.fit import FitConfig, fit, schedule
 from dialog_mllm.model import build_base, load_base
+from dialog_mllm.objective import Dialogues, Dropout
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
 from dialog_mllm.training import MllmConfig, train_mllm
 from tests.dialog_mllm import toy
@@ -42,7 +44,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
     assert scores["steps"] > 6
 
     calls = 0
-    original = loop.token_losses
+    original = learning.token_losses
 
     def stops(model, batch, *rest):
         nonlocal calls
@@ -52,10 +54,10 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
         return original(model, batch, *rest)
 
     config = replace(config, run=tmp_path / "b")
-    monkeypatch.setattr(loop, "token_losses", stops)
+    monkeypatch.setattr(learning, "token_losses", stops)
     with pytest.raises(KeyboardInterrupt):
         fit_toy(root, config, tmp_path)
-    monkeypatch.setattr(loop, "token_losses", original)
+    monkeypatch.setattr(learning, "token_losses", original)
     resumed, again = fit_toy(root, config, tmp_path)
     assert again["steps"] == scores["steps"] and again["tokens"] == scores["tokens"]
     for name, tensor in whole.state_dict().items():
@@ -63,7 +65,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(root, tmp_path, monkeypatch, o
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(root, tmp_path, monkeypatch):
-    original = loop.token_losses
+    original = learning.token_losses
 
     def pressed(model, batch, *rest):
         if torch.is_grad_enabled():
@@ -71,7 +73,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(root, tmp_path, monkeypatch):
         return original(model, batch, *rest)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(loop, "token_losses", pressed)
+    monkeypatch.setattr(learning, "token_losses", pressed)
     with pytest.raises(KeyboardInterrupt):
         fit_toy(root, FitConfig(tmp_path / "run", epochs=2, batch_tokens=600), tmp_path)
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 1
@@ -183,7 +185,7 @@ def test_dropout_is_for_training_and_spares_what_is_learnt(root, tmp_path):
 
     def losses(dropout):
         with torch.no_grad():
-            return loop.token_losses(model, batch, dropout)[0]
+            return learning.token_losses(model, batch, dropout)[0]
 
     plain = losses(None)
     assert not torch.equal(losses(Dropout(0.2)), plain) and not torch.equal(losses(Dropout(words=0.5)), plain)

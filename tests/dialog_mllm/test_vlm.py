@@ -15,10 +15,11 @@ from tokenizers import Tokenizer
 from dialog_mllm.data import Encoder, PictureCache, collate
 from dialog_mllm.errors import MessageError
 from dialog_mllm.finetune import FinetuneConfig, finetune
-from dialog_mllm.fit import Dialogues, FitConfig, learn, token_losses
+from dialog_mllm.fit import FitConfig, learn
 from dialog_mllm.lora import AdapterSettings, attach, targets
 from dialog_mllm.messages import ImageBlock, Message
 from dialog_mllm.model import ModelFolderError, build_base, load_base, save_base
+from dialog_mllm.objective import Dialogues, token_losses
 from dialog_mllm.protocol import DRAW, SWITCH
 from dialog_mllm.records import DataError
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
