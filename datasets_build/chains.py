@@ -24,9 +24,9 @@ from datasets_build.table import Table
 from datasets_build.topics import TOPICS
 
 CHANGES = (3, 4, 5, 6)
-BROUGHT_SHARE = 0.2  # of the chains begin with a picture of the user's, to be changed
-WHOLE_SHARE = 0.7  # of first requests say everything
-TWO_SHARE = 0.6  # of those are about two subjects: to tell these apart is what goes wrong
+BROUGHT_SHARE = 0.1  # of the chains begin with a picture of the user's, to be changed
+WHOLE_SHARE = 0.85  # of first requests say everything
+TWO_SHARE = 0.9  # of those are about two subjects: to tell these apart is what goes wrong
 SECOND_SHARE = 0.3  # of the chains begin another picture on the way, and may combine the two
 DECLINED_SHARE = 0.1  # of the changes cannot be made
 # Where another thing stands between the words and the right place in the prompt, more is to be learnt.
