@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,28 +132,84 @@ def load_base(folder: Path) -> tuple[Any, Any, Any, HunyuanDiT]:
     return tokenizer, bert.train(), t5.train(), HunyuanDiT.from_pretrained(folder / "transformer")
 
 
+def new_models(config: DitConfig, shards: PictureShards, channels: int) -> tuple[Any, Any, Any, HunyuanDiT]:
+    """The same with fresh weights and a tokenizer of these pictures' texts, for latents of so many channels."""
+    some_records = shards.records[:: max(1, len(shards) // 8000)]
+    length = config.text_len
+    tokenizer = train_tokenizer((t for r in some_records for t in all_texts(r)), config.vocabulary, length)
+    bert = build_clip(config.clip_width, config.clip_layers, len(tokenizer), length)
+    t5 = build_t5(config.t5_width, config.t5_layers, len(tokenizer))
+    dit = HunyuanDiT(
+        HunyuanDiTConfig(
+            in_channels=channels, num_layers=config.layers, hidden_size=config.hidden,
+            num_attention_heads=config.heads, attention_head_dim=config.hidden // config.heads,
+            activation_fn="gelu", cross_attention_dim=config.clip_width, cross_attention_dim_t5=config.t5_width,
+            pooled_projection_dim=config.t5_width, text_len=length, text_len_t5=length,
+            sample_size=shards.size // 8, use_style_cond_and_image_meta_size=False,
+        )
+    ).initialise()  # fmt: skip
+    return tokenizer, bert, t5, dit
+
+
+class DenoiserLoss:
+    """How far a prediction is from the velocity, more where subjects and what they wear are; and the hints' loss."""
+
+    def __init__(self, config: DitConfig, sets: Sequence[Pictures], dit: HunyuanDiT, bert: Any, t5: Any) -> None:
+        self.config, self.sets, self.bert, self.t5 = config, sets, bert, t5
+        self.schedule = Schedule.from_config(SCHEDULER)
+        kept = self.schedule.alphas_cumprod
+        self.log_snr = torch.log(kept / (1 - kept)).flip(0)  # rising, for the search
+        self.reader = Heads(sets[0].shards.labels, dit.config.hidden_size, whole=False)
+        self.halfway: list[Tensor] = []  # what leaves the last block before the long skips arrive
+        dit.blocks[dit.config.num_layers // 2].register_forward_hook(
+            lambda module, args, output: self.halfway.append(output) if torch.is_grad_enabled() else None
+        )
+        self.predict: Any = torch.compile(dit) if config.compile else dit  # a set's shapes are the same at every step
+        self.rng = random.Random(config.seed)
+
+    def __call__(self, step: int) -> Losses:
+        config, rng = self.config, self.rng
+        pictures = self.sets[len(self.sets) > 1 and rng.random() < config.small_share]
+        indices = np.sort(next(pictures.batches))
+        ids = pictures.tokens.pick(indices, rng, config.refined, config.empty)
+        clean = torch.from_numpy(np.array(pictures.latents[indices])).float()  # (B, C, h, w)
+        noise = torch.randn_like(clean)
+        timesteps = self.timesteps(len(indices), pictures.middle)
+        text = self.read(ids)
+        with mixed_precision():
+            noised = self.schedule.noised(clean, noise, timesteps)
+            output = self.predict(noised, timesteps, *text)[:, : clean.shape[1]].float()
+            seeing = self.reader.loss(self.halfway.pop(), pictures.token_labels(indices))
+        errors = (output - self.schedule.target(clean, noise, timesteps)).square()  # (B, C, h, w)
+        weights = pictures.shards.importance(indices, config.subject_weight, config.accessory_weight)  # (B, 1, h, w)
+        total = (errors * weights / weights.mean()).mean() + config.hint_weight * seeing
+        return {"loss": total, "mse": errors.mean().detach(), "seeing": seeing.detach()}
+
+    def timesteps(self, n: int, middle: float) -> Tensor:
+        """(n,), log-normal in the signal-to-noise ratio around the one whose logarithm is `middle`; some uniform."""
+        steps = self.schedule.train_steps
+        informative = steps - 1 - torch.searchsorted(self.log_snr, middle + 2 * torch.randn(n))
+        uniform = torch.randint(0, steps, (n,))
+        return torch.where(torch.rand(n) < self.config.uniform, uniform, informative.clamp(min=0))
+
+    @torch.no_grad()
+    def read(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tokens (B, text_len) -> CLIP's states (B, text_len, width) and mask, then T5's."""
+        mask = (ids != 0).long()
+        with mixed_precision():
+            end = int(mask.any(0).nonzero().max()) + 1  # what stands behind is masked; T5's padding is pooled
+            clip_states = self.bert(input_ids=ids[:, :end], attention_mask=mask[:, :end]).last_hidden_state
+            clip_states = F.pad(clip_states, (0, 0, 0, self.config.text_len - end))
+            return clip_states, mask, self.t5(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+
+
 def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] | None = None) -> dict[str, float]:
     """Trains and writes `config.out/storybook`. `score` measures the averaged weights at every save, for the log."""
     torch.manual_seed(config.seed)
     shards = PictureShards(config.pictures)
     vae = load_vae(config.vae)
-    length = config.text_len
-    if config.base:
-        tokenizer, bert, t5, dit = load_base(config.base)
-    else:
-        some_records = shards.records[:: max(1, len(shards) // 8000)]
-        tokenizer = train_tokenizer((t for r in some_records for t in all_texts(r)), config.vocabulary, length)
-        bert = build_clip(config.clip_width, config.clip_layers, len(tokenizer), length)
-        t5 = build_t5(config.t5_width, config.t5_layers, len(tokenizer))
-        dit = HunyuanDiT(
-            HunyuanDiTConfig(
-                in_channels=vae.config.latent_channels, num_layers=config.layers, hidden_size=config.hidden,
-                num_attention_heads=config.heads, attention_head_dim=config.hidden // config.heads,
-                activation_fn="gelu", cross_attention_dim=config.clip_width, cross_attention_dim_t5=config.t5_width,
-                pooled_projection_dim=config.t5_width, text_len=length, text_len_t5=length,
-                sample_size=shards.size // 8, use_style_cond_and_image_meta_size=False,
-            )
-        ).initialise()  # fmt: skip
+    channels, length = vae.config.latent_channels, config.text_len
+    tokenizer, bert, t5, dit = load_base(config.base) if config.base else new_models(config, shards, channels)
     dit.config = replace(dit.config, sample_size=shards.size // 8)  # a base's own may be another
     sets = [Pictures(config, shards, vae, tokenizer, dit.config.patch_size)]
     if config.small_pictures:
@@ -168,47 +224,12 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
             try_reading(readers, encoders, PictureShards(config.validation), tokenizer, length)
     bert.eval().requires_grad_(False)
     t5.eval().requires_grad_(False)
+    loss = DenoiserLoss(config, sets, dit, bert, t5)
     text = TextEncoders(Encoder(tokenizer, bert, length), Encoder(tokenizer, t5, length))
-    schedule = Schedule.from_config(SCHEDULER)
-    kept = schedule.alphas_cumprod
-    log_snr = torch.log(kept / (1 - kept)).flip(0)  # rising, for the search
-    reader = Heads(shards.labels, dit.config.hidden_size, whole=False)
-    halfway: list[Tensor] = []  # what leaves the last block before the long skips arrive
-    dit.blocks[dit.config.num_layers // 2].register_forward_hook(
-        lambda module, args, output: halfway.append(output) if torch.is_grad_enabled() else None
-    )
-    predict: Any = torch.compile(dit) if config.compile else dit  # each set's shapes are the same at every step
-    rng = random.Random(config.seed)
-
-    def loss(step: int) -> Losses:
-        pictures = sets[len(sets) > 1 and rng.random() < config.small_share]
-        indices = np.sort(next(pictures.batches))
-        ids = pictures.tokens.pick(indices, rng, config.refined, config.empty)
-        clean = torch.from_numpy(np.array(pictures.latents[indices])).float()  # (B, C, h, w)
-        noise = torch.randn_like(clean)
-        n = len(indices)
-        informative = schedule.train_steps - 1 - torch.searchsorted(log_snr, pictures.middle + 2 * torch.randn(n))
-        uniform = torch.randint(0, schedule.train_steps, (n,))
-        timesteps = torch.where(torch.rand(n) < config.uniform, uniform, informative.clamp(min=0))
-        mask = (ids != 0).long()
-        with torch.no_grad(), mixed_precision():
-            end = int(mask.any(0).nonzero().max()) + 1  # what stands behind is masked; T5's padding is pooled
-            clip_states = bert(input_ids=ids[:, :end], attention_mask=mask[:, :end]).last_hidden_state
-            clip_states = F.pad(clip_states, (0, 0, 0, length - end))
-            t5_states = t5(input_ids=ids, attention_mask=mask).last_hidden_state
-        with mixed_precision():
-            noised = schedule.noised(clean, noise, timesteps)
-            output = predict(noised, timesteps, clip_states, mask, t5_states, mask)[:, : clean.shape[1]].float()
-            seeing = reader.loss(halfway.pop(), pictures.token_labels(indices))
-        errors = (output - schedule.target(clean, noise, timesteps)).square()  # (B, C, h, w)
-        weights = pictures.shards.importance(indices, config.subject_weight, config.accessory_weight)  # (B, 1, h, w)
-        total = (errors * weights / weights.mean()).mean() + config.hint_weight * seeing
-        return {"loss": total, "mse": errors.mean().detach(), "seeing": seeing.detach()}
-
-    decoder = preview.load(config.base, vae.config.latent_channels) if config.base else None
+    decoder = preview.load(config.base, channels) if config.base else None
 
     def sample(modules: dict[str, nn.Module], step: int) -> None:
-        pipeline = Pipeline(dit, text, vae, schedule, decoder)
+        pipeline = Pipeline(dit, text, vae, loss.schedule, decoder)
         save_folder(config, pipeline, seen)
         if score:
             print(f"step {step} " + " ".join(f"{k} {v:.3f}" for k, v in score(pipeline).items()), flush=True)
@@ -223,8 +244,8 @@ def train_dit(config: DitConfig, score: Callable[[Pipeline], dict[str, float]] |
         config.out, config.steps, config.minutes, config.learning_rate, config.matrix_rate, seed=config.seed,
         ema=0.995, save_every=300, log_every=25, warmup=100, decay_share=config.decay_share,
     )  # fmt: skip
-    result = fit(fit_config, {"dit": dit, "reader": reader}, loss, sample)
-    save_folder(config, Pipeline(dit, text, vae, schedule, decoder), seen)
+    result = fit(fit_config, {"dit": dit, "reader": loss.reader}, loss, sample)
+    save_folder(config, Pipeline(dit, text, vae, loss.schedule, decoder), seen)
     return result
 
 
