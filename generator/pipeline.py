@@ -89,7 +89,8 @@ class Canvas:
             clean = edits.blended(self.region, clean, before)
         self.past.append(self.latents)
         self.foreseen.append(clean)
-        self.unguided[self.done :] = [unguided]
+        # Copied, for it is a view of the whole batch's output, which would stay as long as the trajectory.
+        self.unguided[self.done :] = [None if unguided is None else unguided.clone()]
         self.latents, self.clean = latents, clean
         self.done += 1
 

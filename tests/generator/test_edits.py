@@ -38,6 +38,17 @@ def test_the_same_prompt_gives_the_same_picture(pipeline: Pipeline) -> None:
     assert again.region is not None and not again.region.any()
 
 
+def test_a_trajectory_keeps_nothing_of_its_neighbours(pipeline: Pipeline) -> None:
+    canvases = [pipeline.begin(replace(FOX, seed=seed)) for seed in range(3)]
+    while not canvases[0].finished:
+        pipeline.advance(canvases)
+    way = canvases[0].trajectory
+    kept = [tensor for tensor in (*way.latents, *way.clean, *way.unguided) if tensor is not None]
+    assert any(word is not None for word in way.unguided)
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    assert sum(held.values()) == way.bytes
+
+
 def test_an_edit_that_takes_nothing_over_is_a_fresh_picture(pipeline: Pipeline) -> None:
     free, fresh = drawn(pipeline, replace(SNOW, edit=FREE)), drawn(pipeline, replace(SNOW, source=None))
     torch.testing.assert_close(free.latents, fresh.latents)
