@@ -15,7 +15,7 @@ from dialog_mllm import objective as learning
 from dialog_mllm.data import Batches, load_samples
 from dialog_mllm.errors import TrainingError
 from dialog_mllm.fit import FitConfig, fit, schedule
-from dialog_mllm.model import build_base, load_base
+from dialog_mllm.model import build_base, load_base, save_base
 from dialog_mllm.objective import Dialogues, Dropout
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
 from dialog_mllm.training import MllmConfig, train_mllm
@@ -143,6 +143,15 @@ def test_a_second_stage_goes_on_from_a_base_with_its_tokenizer(root, tmp_path):
     weights = load_base(first)[0].state_dict()
     for name, tensor in load_base(second)[0].state_dict().items():
         torch.testing.assert_close(tensor, weights[name], atol=1e-3, rtol=1e-3)
+
+
+def test_layers_are_added_to_an_earlier_base(root, tmp_path, capsys):
+    save_base(*build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL), tmp_path / "base")
+    arguments = ["train", "mllm", "--data", str(root), "--validation", str(root), "--base", str(tmp_path / "base")]
+    assert easel([*arguments, "--add-layers", "3", "--out", str(tmp_path / "run")]) != 0
+    assert "can be given 0 to 2 more" in capsys.readouterr().err
+    assert easel([*arguments, "--add-layers", "1", "--epochs", "0.01", "--out", str(tmp_path / "run")]) == 0
+    assert len(load_base(tmp_path / "run" / "base")[0].model.text_model.layers) == 3
 
 
 def test_without_pictures_the_eyes_of_an_earlier_base_stay_as_they_are(root, tmp_path):
