@@ -28,9 +28,11 @@
   // On a phone the shelf covers the page: it begins closed. A click before Gradio is alive does nothing; try again.
   function tuck(tries = 60) {
     const shelf = document.getElementById("shelf");
-    if (shelf && !shelf.classList.contains("open")) return;
+    const closed = () => shelf && !shelf.classList.contains("open");
+    if (closed()) return;
     if (shelf) shelf.querySelector(".toggle-button").click();
-    if (tries) setTimeout(() => tuck(tries - 1), 350);
+    // Who opens it once it is closed wants it open: no later try may close that.
+    setTimeout(() => { if (tries && !closed()) setTimeout(() => tuck(tries - 1), 330); }, 20);
   }
 
   // The box takes input as soon as Gradio is alive; on a phone the keyboard would then hide the page.
