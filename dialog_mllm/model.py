@@ -1,4 +1,4 @@
-"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of 6.7 M parameters.
+"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of 9.1 M parameters.
 
     model, processor = build_base(tokenizer); save_base(model, processor, "weights/base")
 
@@ -51,7 +51,7 @@ class BaseConfig:
     vision_layers: int = 3
     vision_heads: int = 2
     hidden: int = 256
-    layers: int = 6
+    layers: int = 9
     heads: int = 4
     intermediate: int = 704
     positions: int = CONTEXT
