@@ -75,7 +75,7 @@ COMMANDS = {
     "finetune": Command("dialog_mllm.finetune", "LoRA on the dialog model"),
     "convert dialoggen": Command("dialog_mllm.convert", "DialogGen's released weights, as vLLM loads them"),
     "prefer": Command("dialog_mllm.preferences", "LoRA on the dialog model, from pairs of a better and a worse reply"),
-    "merge": Command("dialog_mllm.merging", "the dialog model and its LoRA as one model"),
+    "merge": Command("dialog_mllm.merging", "the dialog model and its LoRA, or two of its trainings, as one model"),
     "eval dialog": Command("app.commands.eval_dialog", "draw or talk, and the refined prompts, on held-out dialogues"),
     "eval image": Command("app.commands.eval_image", "are the things asked for in the pictures?"),
     "eval edit": Command("app.commands.eval_edit", "do edits change what was asked, and nothing else?"),
