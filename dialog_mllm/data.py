@@ -7,13 +7,14 @@ tokenizer's own chat template renders, and the processor's own expansion stands 
 conversation shows the model only its newest pictures, the record is cut into one sample per such view.
 
 A record's `learn` lists the turns whose replies count, from 0; without it all of them do. So what went wrong before a
-corrected reply stands in the history and is not learnt.
+corrected reply stands in the history and is not learnt. Small talk and refusals count less, where the record says which
+they are: the teacher drew one of many wordings, and which one it was can't be known.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,9 +31,11 @@ from dialog_mllm.records import DataError, Record, read_records, unreadable
 from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_chat, token_id
 
 CHUNK = 64  # batches that are sorted by length together
-# What the token that decides counts beside the others: on it hangs the whole reply. A picture that nobody asked for
-# costs seconds and the one before it, so not to draw counts more.
+# What it counts to decide rightly, where another token counts 1: on it hangs the whole reply. A picture that nobody
+# asked for costs seconds and the one before it, so not to draw counts more. See objective.py.
 DRAW_WEIGHT, TALK_WEIGHT = 3.0, 16.0
+WORDING_WEIGHT = 0.25  # of a reply that could as well have been worded otherwise
+FREELY_WORDED = ("talk", "refuse")  # what is asked for where replies are such
 
 S = TypeVar("S")
 
@@ -144,9 +147,9 @@ class Encoder:
         picture_row: Callable[[ImageBlock], int],
         text_weight: float,
         language: str,
-        learn: Collection[int] | None = None,
+        learn: Mapping[int, float] | None = None,
     ) -> Iterator[Sample]:
-        """`learn`: the turns whose replies count; None: all. A view that holds none of them is left out."""
+        """`learn`: the turns whose replies count, and how much; None: all, 1. A view that holds none is left out."""
         for first, last in self.views(messages):
             turns = [turn for turn in range(first, last + 1) if learn is None or turn in learn]
             if not turns:
@@ -154,15 +157,16 @@ class Encoder:
             ids, pictures = self.ids(messages[: 2 * last + 2])
             if len(ids) > CONTEXT:
                 raise DataError(f"a conversation has {len(ids)} tokens; the model reads {CONTEXT}")
-            weights, decisions = self._loss(np.array(ids, np.int32), first, turns, text_weight)
+            counts = {turn: 1.0 if learn is None else learn[turn] for turn in turns}
+            weights, decisions = self._loss(np.array(ids, np.int32), first, counts, text_weight)
             rows = tuple(picture_row(block) for block in pictures)
             yield Sample(np.array(ids, np.int32), weights, rows, decisions, language)
 
     def _loss(
-        self, ids: np.ndarray, first: int, turns: Sequence[int], text_weight: float
+        self, ids: np.ndarray, first: int, counts: Mapping[int, float], text_weight: float
     ) -> tuple[np.ndarray, tuple[Decision, ...]]:
-        """Weight 1 on what the assistant says in `turns`, its end included, more on the token that decides, and
-        `text_weight` on users' words from turn `first` on."""
+        """The weight that `counts` gives a turn on what the assistant says there, its end included, 1 on its first
+        token, DRAW_WEIGHT on <draw>, and `text_weight` on users' words from turn `first` on."""
         weights = np.zeros(len(ids), np.float32)
         starts = np.flatnonzero(ids == self.token(ASSISTANT))
         ends = np.flatnonzero(ids == self.token(END))
@@ -174,12 +178,15 @@ class Encoder:
         decisions = []
         for turn, start in enumerate(starts[first:].tolist(), first):
             end = ends[np.searchsorted(ends, start)]
-            weights[start + 1 : end + 1] = float(turn in turns)
-            if turn not in turns:
+            if turn not in counts:
+                weights[start + 1 : end + 1] = 0
                 continue
+            weights[start + 1 : end + 1] = counts[turn]
+            weights[start + 1] = 1  # whether it is <switch>
             position = start + 1 + int(ids[start + 1] == self.token(SWITCH))
             draws = bool(ids[position] == self.token(DRAW))
-            weights[position] = DRAW_WEIGHT if draws else TALK_WEIGHT
+            if draws:
+                weights[position] = DRAW_WEIGHT
             decisions.append(Decision(int(position), draws))
         return weights, tuple(decisions)
 
@@ -270,9 +277,7 @@ def load_samples(
     """Every record's samples; those of a record in which something is declined `refusals` times, for they are few."""
     encoder, pictures = Encoder(processor), PictureCache(processor)
 
-    def encode(
-        messages: Sequence[Message], learn: Collection[int] | None, language: str, record: str
-    ) -> Iterator[Sample]:
+    def encode(messages: Sequence[Message], learn: Mapping[int, float], language: str, record: str) -> Iterator[Sample]:
         return encoder.samples(messages, partial(pictures.row, record=record), text_weight, language, learn)
 
     samples = read_samples(files, encode, limit, refusals)
@@ -282,7 +287,7 @@ def load_samples(
 
 def read_samples(
     files: Iterable[Path | str],
-    encode: Callable[[Sequence[Message], Collection[int] | None, str, str], Iterable[S]],
+    encode: Callable[[Sequence[Message], Mapping[int, float], str, str], Iterable[S]],
     limit: int | None = None,
     refusals: int = 1,
 ) -> list[S]:
@@ -302,17 +307,24 @@ def read_samples(
     return samples
 
 
-def _learnt(record: Record, turns: int) -> list[int] | None:
-    learn = record.get("learn")
-    if learn is None:
-        return None
+def _learnt(record: Record, turns: int) -> dict[int, float]:
+    """The turns whose replies count, and how much."""
+    learn = record.get("learn", list(range(turns)))
     if not isinstance(learn, list) or not learn or not all(type(n) is int and 0 <= n < turns for n in learn):
         raise DataError(f"`learn` must list turns from 0 to {turns - 1}; got {learn!r}")
-    return learn
+    freely = {turn for turn, request in enumerate(_requests(record)) if request in FREELY_WORDED}
+    return {turn: WORDING_WEIGHT if turn in freely else 1.0 for turn in learn}
+
+
+def _requests(record: Record) -> list[str | None]:
+    """What each turn asks for; None where the record does not say it."""
+    return [
+        (turn["request"] or {}).get("op", "talk") if "request" in turn else None for turn in record.get("turns", ())
+    ]
 
 
 def _declines(record: Record) -> bool:
-    return any((turn.get("request") or {}).get("op") == "refuse" for turn in record.get("turns", ()))
+    return "refuse" in _requests(record)
 
 
 def plan_batches(lengths: Sequence[int], budget: int, seed: int, epoch: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Idefics3ForConditionalGeneration
 
-from dialog_mllm.data import Batch, Batches
+from dialog_mllm.data import TALK_WEIGHT, Batch, Batches
 from dialog_mllm.errors import TrainingError
 from dialog_mllm.model import text_states
 from dialog_mllm.parallel import device, processes
@@ -60,6 +60,21 @@ def hidden_states(model: Idefics3ForConditionalGeneration, batch: Batch, dropout
     return text_states(model, embeddings, drop.states)
 
 
+def decided_at(batch: Batch | VlmBatch) -> Tensor:
+    """int64 (D,): where the batch's decisions stand among the N tokens that count."""
+    counts = batch.weights[:, 1:] > 0
+    place = (counts.flatten().cumsum(0) - 1).view_as(counts)  # (B, T - 1)
+    at = torch.tensor([(row, decision.position - 1) for row, decision in batch.decisions], device=place.device)
+    return place[*at.view(-1, 2).long().T]
+
+
+def not_drawing_losses(logits: Tensor, draw: int) -> Tensor:
+    """(D, vocabulary) -> -log(1 - p(draw)) (D,): what it costs not to be sure to talk, however the reply begins."""
+    every = logits.float()
+    others = every.index_fill(-1, torch.tensor(draw, device=logits.device), float("-inf"))
+    return every.logsumexp(-1) - others.logsumexp(-1)
+
+
 def token_losses(model: Any, batch: Batch | VlmBatch, dropout: Dropout | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Cross entropies (N,) and weights (N,) of the N tokens that count, row by row, and the logits (N, vocabulary) that
     predict them. Only those tokens pay for logits."""
@@ -73,6 +88,14 @@ def token_losses(model: Any, batch: Batch | VlmBatch, dropout: Dropout | None = 
         logits = model.lm_head(hidden_states(model, batch, dropout)[:, :-1][counts])
     losses = F.cross_entropy(logits.float(), batch.ids[:, 1:][counts], reduction="none")
     return losses, weights[counts], logits
+
+
+def batch_loss(model: Any, batch: Batch | VlmBatch, draw: int, dropout: Dropout | None = None) -> tuple[Tensor, Tensor]:
+    """The sum of all that `Dialogues` counts, and the logits (N, vocabulary) of the N tokens that count."""
+    losses, weights, logits = token_losses(model, batch, dropout)
+    talks = torch.tensor([not decision.draws for _, decision in batch.decisions], dtype=torch.bool)
+    not_drawing = not_drawing_losses(logits[decided_at(batch)[talks.to(logits.device)]], draw)
+    return (losses * weights).sum() + TALK_WEIGHT * not_drawing.sum(), logits
 
 
 class Objective(Protocol):
@@ -104,7 +127,11 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Dialogues:
-    """Say what the records say: cross entropy, weighted by token."""
+    """Say what the records say: cross entropy, weighted by token; and where a reply talks, that it does not draw.
+
+    That counts TALK_WEIGHT by itself. Were it put on the token with which the reply begins, most of the gradient would
+    go into guessing whether small talk begins with "How" or with "I".
+    """
 
     core: Any
     draw: int  # the draw token's id; where it is several tokens, the first one's
@@ -119,8 +146,7 @@ class Dialogues:
 
     def loss(self, batch: Batch | VlmBatch) -> tuple[Tensor, dict[str, float]]:
         with mixed_precision(self.precision):
-            losses, weights, _ = token_losses(self.core, batch, self.dropout)
-            return (losses * weights).sum(), {}
+            return batch_loss(self.core, batch, self.draw, self.dropout)[0], {}
 
     def measure(self, batches: Batches) -> dict[str, float]:
         return measure(self.core, batches, self.draw, self.precision)
@@ -141,15 +167,12 @@ def measure(model: Any, batches: Batches, draw: int, precision: str = "auto") ->
     for batch in batches.once(group.rank, group.count):
         batch = batch.to(device())
         with mixed_precision(precision):
-            losses, weights, logits = token_losses(model, batch)
-        loss += float((losses * weights).sum())
-        weight += float(weights.sum())
-        counts = batch.weights[:, 1:] > 0
-        place = (counts.flatten().cumsum(0) - 1).view_as(counts).cpu()  # (B, T - 1): of a token among those that count
+            total, logits = batch_loss(model, batch, draw)
+        loss += float(total)
+        weight += float(batch.weights[:, 1:].sum())
         likeliest = logits.argmax(-1).cpu()  # (N,)
-        wanted = batch.ids[:, 1:][counts].cpu()
-        for row, decision in batch.decisions:
-            first = int(place[row, decision.position - 1])
+        wanted = batch.ids[:, 1:][batch.weights[:, 1:] > 0].cpu()
+        for first, (_, decision) in zip(decided_at(batch).tolist(), batch.decisions, strict=True):
             span = slice(first, first + decision.width)
             said = bool((likeliest[span] == wanted[span]).all() if decision.draws else likeliest[first] == draw)
             tally[decision.draws, said] += 1

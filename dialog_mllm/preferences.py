@@ -235,7 +235,7 @@ def _pair(row: dict[str, Any], root: Path, name: str, trainee: Trainee, pictures
     key = hashlib.sha256(json.dumps([row["prompt"], list(map(str, row.get("images") or ()))]).encode()).hexdigest()
     if isinstance(trainee.encoder, VlmEncoder):
         turn = sum(message["role"] == "assistant" for message in prompt)
-        better, worse = (trainee.encoder.sample(chat, blocks, [turn], name) for chat in chats)
+        better, worse = (trainee.encoder.sample(chat, blocks, {turn: 1.0}, name) for chat in chats)
         return Pair(better, worse, key)
     assert pictures is not None
     rows = tuple(pictures.row(block, name) for block in blocks)

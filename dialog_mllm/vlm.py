@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from dialog_mllm.data import DRAW_WEIGHT, TALK_WEIGHT, Decision, views
+from dialog_mllm.data import DRAW_WEIGHT, Decision, views
 from dialog_mllm.errors import MessageError
 from dialog_mllm.messages import MAX_IMAGE_EDGE, MAX_IMAGES, ImageBlock, Message, TextBlock, arrange, shown
 from dialog_mllm.model import ModelFolderError
@@ -36,6 +36,7 @@ class Said:
     end: int
     decides: int
     draws: bool
+    weight: float = 1.0  # of its words
 
 
 @dataclass(frozen=True)
@@ -188,21 +189,22 @@ class VlmEncoder:
         return cls(processor, context, int(batch.ids[0, decision.position]), max_images)
 
     def samples(
-        self, messages: Sequence[Message], learn: Collection[int] | None, language: str, record: str
+        self, messages: Sequence[Message], learn: Mapping[int, float] | None, language: str, record: str
     ) -> Iterator[VlmSample]:
-        """One sample for each view of the pictures, as in data.py; `learn`: the turns whose replies count."""
+        """One sample for each view of the pictures, as in data.py, and `learn` as there."""
         for first, last in views(messages, self.max_images):
             turns = [turn for turn in range(first, last + 1) if learn is None or turn in learn]
             if turns:
                 chat, pictures = blocks(messages[: 2 * last + 2], self.max_images)
-                yield self.sample(chat, pictures, turns, record)
+                counts = {turn: 1.0 if learn is None else learn[turn] for turn in turns}
+                yield self.sample(chat, pictures, counts, record)
 
     def sample(
-        self, chat: Sequence[dict], pictures: Sequence[ImageBlock], turns: Sequence[int], record: str
+        self, chat: Sequence[dict], pictures: Sequence[ImageBlock], counts: Mapping[int, float], record: str
     ) -> VlmSample:
-        """A chat that `blocks` made, or that is as it makes them, as a sample of the replies in `turns`."""
+        """A chat that `blocks` made, or that is as it makes them, as a sample of the turns' replies that count."""
         text = self._render(chat)
-        replies = tuple(self._said(chat, text, turn) for turn in turns)
+        replies = tuple(replace(self._said(chat, text, turn), weight=weight) for turn, weight in counts.items())
         length = len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
         length += sum(self._tokens_of(_size(block, record)) - 1 for block in pictures)
         if length > self.context:
@@ -276,11 +278,13 @@ def collate_vlm(samples: Sequence[VlmSample], encoder: VlmEncoder) -> VlmBatch:
             tokens = (real & (starts < end) & (stops > start)).nonzero().squeeze(1)
             last = int(tokens[-1])
             stop = _end_of_turn(inputs["input_ids"][row], last, ends)
-            weights[row, int(tokens[0]) : stop + 1] = 1.0
+            weights[row, int(tokens[0]) : stop + 1] = said.weight
+            weights[row, int(tokens[0])] = 1  # whether it is <switch>
             until = decides + (len(DRAW) if said.draws else 1)
             deciding = (real & (starts < until) & (stops > decides)).nonzero().squeeze(1)
             # A token may hold the white space before the reply, or its first word: where it begins, the reply decides.
-            weights[row, deciding] = DRAW_WEIGHT if said.draws else TALK_WEIGHT
+            if said.draws:
+                weights[row, deciding] = DRAW_WEIGHT
             decisions.append((row, Decision(int(deciding[0]), said.draws, len(deciding) if said.draws else 1)))
     return VlmBatch(inputs, weights, tuple(decisions))
 

@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from dialog_mllm.data import Batches, Encoder, PictureCache, collate, load_samples, plan_batches
+from dialog_mllm.data import (
+    DRAW_WEIGHT,
+    WORDING_WEIGHT,
+    Batches,
+    Encoder,
+    PictureCache,
+    collate,
+    load_samples,
+    plan_batches,
+)
 from dialog_mllm.messages import ImageBlock, Message, to_chat
 from dialog_mllm.model import build_base
 from dialog_mllm.records import DataError, data_files, read_manifest, read_records, run_file
@@ -59,6 +68,25 @@ def test_only_what_the_assistant_says_counts(root, processor):
     assert [decision.draws for decision in sample.decisions] == [False, True, True, False]
     draw = processor.tokenizer.convert_tokens_to_ids("<draw>")
     assert [sample.ids[d.position] == draw for d in sample.decisions] == [False, True, True, False]
+
+
+def test_replies_with_many_wordings_count_less(root, processor, tmp_path):
+    record = toy.record(root, 0)
+    asked = [turn["request"] for turn in record["turns"]]
+    assert asked[0] is None and all(asked[1:])  # small talk, then what has one right reply
+    path = root / "wordings.jsonl"
+
+    def weights(record) -> list[float]:
+        path.write_text(json.dumps(record) + "\n")
+        (sample,), _ = load_samples([path], processor, tmp_path)
+        return sample.weights[sample.weights > 0].tolist()
+
+    told = weights(record)
+    hello = told.index(1.0, 1)  # behind the first reply; its first token counts 1: it might be <switch>
+    assert hello > 2 and told[1:hello] == [WORDING_WEIGHT] * (hello - 1)
+    assert set(told[hello:]) == {1.0, DRAW_WEIGHT} and told.count(DRAW_WEIGHT) == 2
+    untold = weights({**record, "turns": [{"type": turn["type"]} for turn in record["turns"]]})
+    assert set(untold) == {1.0, DRAW_WEIGHT}, "a record that does not say what was asked for counts whole"
 
 
 def test_text_weight_counts_users_words_and_no_placeholders(root, processor):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 from dataclasses import asdict, replace
@@ -12,12 +13,13 @@ import torch
 from app.cli import main as easel
 from datasets_build.pictures import write_pictures
 from dialog_mllm import objective as learning
-from dialog_mllm.data import Batches, load_samples
+from dialog_mllm.data import TALK_WEIGHT, Batches, load_samples
 from dialog_mllm.errors import TrainingError
 from dialog_mllm.fit import FitConfig, fit, schedule
 from dialog_mllm.model import build_base, load_base, save_base
 from dialog_mllm.objective import Dialogues, Dropout
-from dialog_mllm.tokenizer import texts_of, train_tokenizer
+from dialog_mllm.protocol import DRAW
+from dialog_mllm.tokenizer import texts_of, token_id, train_tokenizer
 from dialog_mllm.training import MllmConfig, train_mllm
 from tests.dialog_mllm import toy
 
@@ -205,6 +207,25 @@ def test_dropout_is_for_training_and_spares_what_is_learnt(root, tmp_path):
     assert torch.equal(losses(Dropout(0.2, 0.5)), losses(None))
     with pytest.raises(TrainingError, match="below 1"):
         Dropout(1.0)
+
+
+def test_to_talk_is_learnt_apart_from_how_the_reply_begins(root, tmp_path):
+    model, processor = build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL)
+    batch = Batches(*load_samples([root / "train.jsonl"], processor, tmp_path), 600).next()
+    draw = token_id(processor.tokenizer, DRAW)
+    with torch.no_grad():
+        losses, weights, logits = learning.token_losses(model, batch)
+        total, _ = learning.batch_loss(model, batch, draw)
+    at = learning.decided_at(batch)
+    wanted = batch.ids[:, 1:][batch.weights[:, 1:] > 0]
+    draws = torch.tensor([decision.draws for _, decision in batch.decisions])
+    assert draws.any() and not draws.all() and torch.equal(wanted[at] == draw, draws)
+    drawn = logits[at[~draws]].softmax(-1)[:, draw]
+    expected = (losses * weights).sum() - TALK_WEIGHT * (1 - drawn).log().sum()
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
+    sure = torch.zeros(1, 8).index_fill(1, torch.tensor(3), -200.0)
+    assert learning.not_drawing_losses(sure, 3).item() == pytest.approx(0.0, abs=1e-6)
+    assert learning.not_drawing_losses(-sure, 3).item() == pytest.approx(200.0 - math.log(7), rel=1e-4)
 
 
 def test_schedule_warms_up_holds_and_decays():

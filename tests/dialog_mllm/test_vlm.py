@@ -186,7 +186,7 @@ def test_replies_and_their_ends_count_and_nothing_else(family, root, tmp_path):
     end = "<|im_end|>"
     assert runs == [SWITCH + DRAW + "a fox" + end, DRAW + "a red fox" + end, "a red fox, 一只" + end]
     assert deciding[:2] == [DRAW, DRAW] and "a red fox".startswith(deciding[2])
-    assert told(encoder, messages, [1])[0] == [DRAW + "a red fox" + end]
+    assert told(encoder, messages, dict.fromkeys([1], 1.0))[0] == [DRAW + "a red fox" + end]
     (sample,) = encoder.samples(messages, None, "en", "r")
     assert sample.length == collate_vlm([sample], encoder).tokens
 
