@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -43,9 +44,11 @@ class Cluster:
     def stop(self) -> None:
         self.run("pg_ctl", "stop", "-w", "-s", "-D", self.folder / "data", "-m", "immediate")
 
-    def execute(self, statement: str) -> None:
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """-> the rows, of a statement that gives some"""
         with psycopg.connect(self.address().replace("+psycopg", ""), autocommit=True) as db:
-            db.execute(statement.encode())
+            cursor = db.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
     def address(self, database: str = "postgres", user: str = "easel", more: str = "") -> str:
         return f"postgresql+psycopg://{user}@/{database}?host={self.folder}{more}"

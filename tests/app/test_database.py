@@ -31,10 +31,12 @@ from app.running import RunningTurns
 from app.store import Conversation, Store
 from tests.app.fakes import FakeDialog, FakeGenerator
 from tests.app.postgresql import GUARDED, PASSWORD, Cluster
+from tests.waiting import wait_until
 
 BOTH = pytest.mark.parametrize("database", [SQLITE, "postgresql"], indirect=True)
 POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 SECRET = "s3cret-w0rd"
+CLAIMS = "FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
 
 
 @pytest.fixture
@@ -298,9 +300,7 @@ def test_a_server_that_was_started_again_is_claimed_again(
 
     def forget() -> None:
         """As a server that starts again does."""
-        postgresql.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
-        )
+        postgresql.execute(f"SELECT pg_terminate_backend(pid) {CLAIMS}")
 
     forget()
     store.add_picture(Image.new("RGB", (8, 8)))
@@ -312,6 +312,9 @@ def test_a_server_that_was_started_again_is_claimed_again(
         with pytest.raises(StoreError, match="Another Easel is using"):
             store.add_picture(Image.new("RGB", (8, 8), "red"))
     other.close()
+    wait_until(
+        lambda: not postgresql.execute(f"SELECT pid {CLAIMS}")
+    )  # the server does not see at once that the other has left
     store.add_picture(Image.new("RGB", (8, 8), "red"))
     store.close()
 

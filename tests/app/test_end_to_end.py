@@ -30,6 +30,7 @@ from playwright.sync_api import expect
 from app.profiles import PROFILES
 from tests.app.browser import open_browser, open_page, say
 from tests.generator.tiny import make_folder
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 STORYBOOK = PROFILES["storybook"]
@@ -173,10 +174,7 @@ def test_stopping_leaves_no_process(easel: str, tmp_path: Path, number: signal.S
         assert children  # vLLM is starting
         process.send_signal(number)
         assert process.wait(60) == 0
-        deadline = time.monotonic() + 20
-        while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 20, children)
 
 
 def test_a_profile_of_one_s_own_with_a_generator_in_the_official_layout(tmp_path: Path) -> None:

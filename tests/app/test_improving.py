@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dialog_mllm.adapters import ORIGINAL, Adapters, NotConfirmed
 from dialog_mllm.switching import LiveAdapters
 from tests.app import easel_in_words
 from tests.dialog_mllm.test_switching import FakeVllm
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(easel_in_words.__file__)]
@@ -69,18 +69,10 @@ def improver(
 
 
 def wait(improver: Improver, *states: str) -> Run:
-    deadline = time.monotonic() + 60
-    while (run := improver.look()) is None or run.state not in states:
-        assert time.monotonic() < deadline, run
-        time.sleep(0.02)
+    wait_until(lambda: (run := improver.look()) is not None and run.state in states, told=states)
+    run = improver.look()
+    assert run is not None
     return run
-
-
-def eventually(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def given(control: Path) -> list[list[str]]:
@@ -138,7 +130,7 @@ def test_a_run_that_is_stopped_goes_on(improver: Improver, control: Path) -> Non
     (control / "slow").touch()
     improver.start(RunSize(minutes=2))
     run = wait(improver, "running")
-    eventually(lambda: improver.curve(run).steps == 10)
+    wait_until(lambda: improver.curve(run).steps == 10)
     assert (run.stage, improver.progress(run)) == ("finetune", 0.5)
     improver.stop()
     assert run.state == "stopped"
@@ -155,7 +147,7 @@ def test_a_run_survives_the_app(
 ) -> None:
     (control / "slow").touch()
     run = improver.start(RunSize())
-    eventually(lambda: improver.curve(run).steps == 10)
+    wait_until(lambda: improver.curve(run).steps == 10)
     file = improver.path(run) / "run.json"
     killed = file.read_text()
     improver.close()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +16,7 @@ from app.cli import main
 from app.models import FAILED, READY, DialogModel, GeneratorModel
 from app.profiles import load_profile
 from tests.generator.tiny_backbones import make_folder
+from tests.waiting import wait_until
 
 PROFILE = """
 generator = "./model"
@@ -107,10 +106,3 @@ def test_a_dialog_model_elsewhere_may_come_later(monkeypatch: pytest.MonkeyPatch
         assert model.error == ""
     finally:
         model.stop()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import httpx
@@ -24,6 +23,7 @@ from dialog_mllm.protocol import DRAW, DrawStart, PromptDelta, Reply
 from dialog_mllm.server import BASE_NAME, ServerSettings, VllmServer, explain_log
 from tests.dialog_mllm.conftest import TinyModel
 from tests.dialog_mllm.tiny import CONTEXT, TALK
+from tests.waiting import wait_until
 
 RED, BLUE = (ImageBlock.from_picture(Image.new("RGB", (200, 100), colour)) for colour in ("red", "blue"))
 WITH_PICTURES = [
@@ -142,13 +142,6 @@ def processes_naming(text: str) -> dict[int, str]:
         except OSError:
             continue
     return found
-
-
-def wait_until(true, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
 
 
 def test_killed_in_mid_reply_it_comes_back(tiny_model: TinyModel, tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -20,6 +19,7 @@ from dialog_mllm.server import MODEL_NAME, ServerSettings, VllmServer
 from dialog_mllm.switching import LiveAdapters
 from tests.dialog_mllm.conftest import TinyModel
 from tests.dialog_mllm.tiny import build_adapter, write_adapter
+from tests.waiting import wait_until
 
 
 class FakeVllm:
@@ -64,13 +64,6 @@ def loaded(live: LiveAdapters) -> set[str]:
     return set(live._server.loaded)  # type: ignore[attr-defined]
 
 
-def eventually(what: Callable[[], bool], patience: float = 10.0) -> bool:
-    deadline = time.monotonic() + patience
-    while not what() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return what()
-
-
 def test_a_reply_in_flight_keeps_its_adapter(live: LiveAdapters, registry: Adapters) -> None:
     with live.lease() as first:
         assert (first.name, first.model, first.sha256) == (ORIGINAL, MODEL_NAME, "0" * 64)
@@ -80,7 +73,7 @@ def test_a_reply_in_flight_keeps_its_adapter(live: LiveAdapters, registry: Adapt
             assert second.sha256 == registry.version("v1").sha256
             live.activate("v2")
             assert loaded(live) == {"dialog-v1", "dialog-v2"}
-        assert eventually(lambda: loaded(live) == {"dialog-v2"}), "nobody uses v1 any more"
+        wait_until(lambda: loaded(live) == {"dialog-v2"}, told="nobody uses v1 any more")
     assert live.roll_back() == "v1"
     assert (registry.active, live.now.name, loaded(live)) == ("v1", "v1", {"dialog-v1"})
     assert live.roll_back() == ORIGINAL
@@ -105,7 +98,7 @@ def test_what_the_server_refuses_changes_nothing(live: LiveAdapters, registry: A
 def test_one_is_tried_beside_the_active_one(live: LiveAdapters) -> None:
     with live.lease("v2") as tried:
         assert tried.model == "dialog-v2" and live.now.name == ORIGINAL
-    assert eventually(lambda: loaded(live) == set())
+    wait_until(lambda: loaded(live) == set())
     with pytest.raises(AdapterError, match="no adapter 'v9'"), live.lease("v9"):
         pass
 
@@ -129,7 +122,7 @@ def test_a_share_of_the_conversations_gets_another(live: LiveAdapters, registry:
     with live.lease(conversation=f"conversation {first.index('v2')}") as under_way:
         live.end_trial()
         assert (live.trial, under_way.name, loaded(live)) == (None, "v2", {"dialog-v1", "dialog-v2"})
-    assert eventually(lambda: loaded(live) == {"dialog-v1"})
+    wait_until(lambda: loaded(live) == {"dialog-v1"})
     live.try_out("v3", 0.5)
     live.activate("v3")
     assert (live.now.name, live.trial, registry.trial) == ("v3", None, None), "that was the decision"
@@ -157,14 +150,17 @@ def test_a_change_by_another_process_is_followed(live: LiveAdapters, registry: A
     follower = threading.Thread(target=live.follow, daemon=True)
     follower.start()
     Adapters(registry.folder, "org/model").activate("v1")
-    assert eventually(lambda: live.now.name == "v1")
+    wait_until(lambda: live.now.name == "v1")
     live._server.error = DialogUnavailable("it is starting again")  # type: ignore[attr-defined]
     Adapters(registry.folder, "org/model").activate("v2")
-    assert eventually(lambda: "starting again" in live.error) and live.now.name == "v1"
+    wait_until(lambda: "starting again" in live.error)
+    assert live.now.name == "v1"
     live._server.error = None  # type: ignore[attr-defined]
-    assert eventually(lambda: live.now.name == "v2") and live.error == ""
+    wait_until(lambda: live.now.name == "v2")
+    assert live.error == ""
     Adapters(registry.folder, "org/model").try_out("v3", 0.5)
-    assert eventually(lambda: live.trial == ("v3", 0.5)) and live.now.name == "v2"
+    wait_until(lambda: live.trial == ("v3", 0.5))
+    assert live.now.name == "v2"
     live.stop()
     follower.join(5)
     assert not follower.is_alive()
@@ -223,7 +219,7 @@ def test_the_real_server(tiny_model: TinyModel, tmp_path: Path, vllm: bool) -> N
             second = asyncio.run(ask(tried.model)).draw_probability
         assert first is not None and second is not None and abs(first - second) > 0.005, "two adapters that differ"
         alone = asyncio.run(ask(MODEL_NAME, "talk"))
-        assert eventually(lambda: asyncio.run(models()) == {"base", MODEL_NAME}), "the one that was tried is unloaded"
+        wait_until(lambda: asyncio.run(models()) == {"base", MODEL_NAME}, told="the one that was tried is unloaded")
 
         reply, served = asyncio.run(switch_in_mid_reply())
         assert (reply.text, reply.tokens) == (alone.text, alone.tokens), "not a token is missing, nor another model's"
@@ -238,7 +234,7 @@ def test_the_real_server(tiny_model: TinyModel, tmp_path: Path, vllm: bool) -> N
         assert process is not None
         process.terminate()  # as if it had crashed
         process.wait(60)
-        assert eventually(lambda: server._process is not process and server.state == "ready", 300)
+        wait_until(lambda: server._process is not process and server.state == "ready", 300)
         assert asyncio.run(models()) == served
         assert asyncio.run(ask(live.now.model)).draw_probability == pytest.approx(second, abs=1e-3)
 
