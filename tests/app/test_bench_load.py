@@ -19,6 +19,8 @@ from app.store import Store
 from tests.app.fakes import FakeDialog, FakeGenerator, FakeModels
 from tests.app.test_api import serving
 
+SECONDS = 1.2  # of a load
+
 
 def loaded(
     profile: Profile, store: Store, generator: FakeGenerator, dialog: FakeDialog | None = None, users: int = 4
@@ -26,7 +28,7 @@ def loaded(
     app, metrics = FastAPI(), Metrics()
     add_api(app, profile, store, Metered(FakeModels(dialog, generator), metrics), metrics)
     with serving(app) as url:
-        return asyncio.run(measure(Load(url, "", users, seed=3), 2.5, None, seed=3))
+        return asyncio.run(measure(Load(url, "", users, seed=3), SECONDS, None, seed=3))
 
 
 def test_a_sound_server(profile: Profile, store: Store) -> None:
@@ -64,7 +66,7 @@ def test_what_is_left_behind_is_noticed(profile: Profile, store: Store, monkeypa
     add_api(app, profile, store, Metered(FakeModels(), metrics), metrics)
     metrics.unfinished.inc()  # a drawing that nobody waits for
     with serving(app) as url:
-        result = asyncio.run(measure(Load(url, "", 2, seed=3), 2.5, None, seed=3))
+        result = asyncio.run(measure(Load(url, "", 2, seed=3), SECONDS, None, seed=3))
     assert not result["queue_empty"]
 
 

@@ -45,6 +45,7 @@ def tuned(root, base, tmp_path_factory) -> tuple[FinetuneConfig, dict[str, float
     return config, finetune(config)
 
 
+@pytest.mark.slow
 def test_the_adapter_learns_and_the_run_is_complete(tuned):
     config, scores = tuned
     run = config.fit.run
@@ -54,6 +55,7 @@ def test_the_adapter_learns_and_the_run_is_complete(tuned):
         assert (run / name).exists()
 
 
+@pytest.mark.slow
 def test_a_plain_peft_folder_of_language_linears(tuned):
     config, _ = tuned
     folder = config.fit.run / "adapter"
@@ -65,6 +67,7 @@ def test_a_plain_peft_folder_of_language_linears(tuned):
     assert len(names) == 2 * 7 * toy.SMALL.layers
 
 
+@pytest.mark.slow
 def test_the_base_stays_as_it_was(tuned, base):
     config, _ = tuned
     adapted, _ = load_adapted(base, config.fit.run / "adapter")
@@ -73,6 +76,7 @@ def test_the_base_stays_as_it_was(tuned, base):
     assert changed and all(".layers." in name and "text_model" in name for name in changed)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_adapter_over_several_data_sets(tuned, root, tmp_path):
     config, scores = tuned
     (tmp_path / "more").mkdir()

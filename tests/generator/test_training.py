@@ -54,6 +54,7 @@ def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_trained_folder_draws(runs: Path) -> None:
     pipeline = load_pipeline(runs / "dit" / "storybook")
     canvas = pipeline.begin(DrawRequest("a red fox in the snow", seed=1, steps=4))
@@ -63,6 +64,7 @@ def test_the_trained_folder_draws(runs: Path) -> None:
     assert list((runs / "dit").glob("sheet-*.png"))
 
 
+@pytest.mark.slow
 def test_a_decoder_trained_alone_keeps_the_latents(runs: Path, pictures: Path) -> None:
     base = runs / "vae" / "vae"
     train_vae(VaeConfig(pictures, runs / "decoder", steps=2, batch=2, base=base, decoder_only=True))
@@ -75,6 +77,7 @@ def test_a_decoder_trained_alone_keeps_the_latents(runs: Path, pictures: Path) -
         train_vae(VaeConfig(pictures, runs / "nothing", decoder_only=True))
 
 
+@pytest.mark.slow
 def test_a_preview_decoder_becomes_a_part_of_the_model_folder(runs: Path, pictures: Path) -> None:
     train_preview(PreviewConfig(pictures, runs / "vae" / "vae", runs / "preview", steps=2, batch=4))
     decoder = preview.load(runs / "preview", 4)
@@ -120,6 +123,7 @@ def test_pictures_of_two_sizes_are_mixed_and_the_model_is_then_made_for_the_larg
         assert pipeline.draw(DrawRequest("a red fox", size=(side, side), steps=2)).size == (side, side)
 
 
+@pytest.mark.slow
 def test_clip_fits_an_image_tower(runs: Path, pictures: Path) -> None:
     config = ClipConfig(pictures, runs / "dit" / "storybook", runs / "clip", steps=1, batch=8, image_width=64)
     train_clip(config)
