@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,74 +169,89 @@ def read_accuracy(reader: Reader, tokens: Tensor, subjects: Tensor, whole: Tenso
     return {name: round(values.float().mean().item(), 4) for name, values in shares.items()}
 
 
+@dataclass(frozen=True)
+class Eyes:
+    """The vision tower and the connector of `model`, looking at pictures; `normalised` makes floats of uint8 pixels."""
+
+    model: Idefics3ForConditionalGeneration
+    pictures: Pictures
+    normalised: Callable[[np.ndarray], Tensor]
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"tower": self.model.model.vision_model, "connector": self.model.model.connector})
+
+    def see(
+        self, rows: np.ndarray, mirrored: np.ndarray | None = None, down: int = 0, right: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The tokens (B, 16, hidden) of the pictures in `rows` (B,), and their classes as in `Pictures`.
+
+        `mirrored` (B,) tells which are seen in the mirror. All are moved by so many pixels; the border is repeated.
+        """
+        pixels, subjects = self.pictures.pixels(rows), self.pictures.subjects[rows]
+        if mirrored is not None:
+            pixels[mirrored] = pixels[mirrored, :, ::-1]
+            subjects[mirrored] = subjects[mirrored].flip(1)
+        if down or right:
+            last = self.pictures.size - 1
+            y, x = (np.clip(np.arange(self.pictures.size) - by, 0, last) for by in (down, right))
+            pixels = pixels[:, y[:, None], x]
+        tokens = self.model.model.get_image_features(self.normalised(pixels).unsqueeze(1)).pooler_output
+        return tokens, subjects, self.pictures.whole[rows]
+
+    @torch.no_grad()
+    def shares(self, reader: Reader, rows: np.ndarray) -> dict[str, float]:
+        with mixed_precision():
+            tokens, subjects, whole = self.see(rows)
+        return read_accuracy(reader, tokens.float(), subjects, whole)
+
+
 def train_vision(
     model: Idefics3ForConditionalGeneration,
-    normalised: Any,
+    normalised: Callable[[np.ndarray], Tensor],
     pictures: Pictures,
     run: Path,
     minutes: float,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Trains the vision tower and the connector of `model` for so long; `normalised` makes floats of uint8 pixels.
+    """Trains the vision tower and the connector of `model` for so long.
 
     Half of the pictures are seen in the mirror, and each batch a little moved, for the tower can know all of some tens
     of thousands by heart. What it learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns the
     accuracies on pictures held out.
     """
-    eyes = nn.ModuleDict({"tower": model.model.vision_model, "connector": model.model.connector})
-    kept = run / "vision.pt"
+    eyes, kept = Eyes(model, pictures, normalised), run / "vision.pt"
     if kept.is_file():
-        eyes.load_state_dict(torch.load(kept, weights_only=True))
+        eyes.modules.load_state_dict(torch.load(kept, weights_only=True))
         return {}
     torch.manual_seed(seed)
     model.model.vision_model.set_attn_implementation("eager")
     reader = Reader(pictures.labels, model.config.text_config.hidden_size)
-    both = nn.ModuleDict({"eyes": eyes, "reader": reader})
+    trained = nn.ModuleDict({"eyes": eyes.modules, "reader": reader})
     config = FitConfig(run, minutes=minutes, learning_rate=2e-3, decay_share=0.6)
-    optimizers = Optimizers(both, config)
-    begun = time.monotonic()
-    losses: list[float] = []
-    shares: dict[str, float] = {}
-    held_out = min(HELD_OUT, len(pictures) // 4)
+    optimizers = Optimizers(trained, config)
     chance = np.random.default_rng(seed)
-
-    def see(rows: np.ndarray, mirrored: np.ndarray, down: int = 0, right: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """The pictures' tokens (B, 16, hidden), and the answers; `mirrored` (B,) tells which are seen in the mirror.
-        All are moved by so many pixels; the border is repeated."""
-        pixels, subjects = pictures.pixels(rows), pictures.subjects[rows]
-        pixels[mirrored] = pixels[mirrored, :, ::-1]
-        subjects[mirrored] = subjects[mirrored].flip(1)
-        if down or right:
-            last = pictures.size - 1
-            y, x = (np.clip(np.arange(pictures.size) - by, 0, last) for by in (down, right))
-            pixels = pixels[:, y[:, None], x]
-        tokens = model.model.get_image_features(normalised(pixels).unsqueeze(1)).pooler_output
-        return tokens, subjects, pictures.whole[rows]
-
-    def held_out_shares() -> dict[str, float]:
-        rows = np.arange(len(pictures) - held_out, len(pictures))
-        with torch.no_grad(), mixed_precision():
-            tokens, subjects, whole = see(rows, np.zeros(held_out, bool))
-        return read_accuracy(reader, tokens.float(), subjects, whole)
-
-    for step, rows in enumerate(pictures.batches(seed, len(pictures) - held_out)):
-        progress = (time.monotonic() - begun) / 60 / minutes
+    learnt = len(pictures) - min(HELD_OUT, len(pictures) // 4)
+    held_out = np.arange(learnt, len(pictures))
+    begun, losses, shares = time.monotonic(), [], {}
+    for step, rows in enumerate(pictures.batches(seed, learnt), 1):
+        progress = min(1.0, (time.monotonic() - begun) / 60 / minutes)
         with mixed_precision():
             moved = chance.integers(-SHIFT, SHIFT, 2, endpoint=True)
-            tokens, subjects, whole = see(rows, chance.random(len(rows)) < 0.5, *moved)
+            tokens, subjects, whole = eyes.see(rows, chance.random(len(rows)) < 0.5, *moved)
             loss = read_loss(reader, tokens, subjects, whole)
         loss.backward()
-        nn.utils.clip_grad_norm_([p for p in both.parameters() if p.requires_grad], config.clip_norm)
-        optimizers.step(config.learning_rate * schedule(min(1.0, progress), step, config))
+        nn.utils.clip_grad_norm_([p for p in trained.parameters() if p.requires_grad], config.clip_norm)
+        optimizers.step(config.learning_rate * schedule(progress, step - 1, config))
         losses.append(loss.item())
-        if (step + 1) % 100 == 0 or progress >= 1:
-            shares = held_out_shares()
-            mean = sum(losses) / len(losses)
-            print(f"vision step {step + 1}, {60 * progress * minutes:.0f} s: loss {mean:.3f} {shares}", flush=True)
+        if step % 100 == 0 or progress == 1:
+            shares = eyes.shares(reader, held_out)
+            told = f"loss {np.mean(losses):.3f} {shares}"
+            print(f"vision step {step}, {60 * progress * minutes:.0f} s: {told}", flush=True)
             losses.clear()
-        if progress >= 1:
+        if progress == 1:
             break
     run.mkdir(parents=True, exist_ok=True)
-    torch.save(eyes.state_dict(), kept.with_suffix(".partial"))
+    torch.save(eyes.modules.state_dict(), kept.with_suffix(".partial"))
     kept.with_suffix(".partial").rename(kept)
     return shares
