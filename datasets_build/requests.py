@@ -211,12 +211,12 @@ def _spoken(part: str, value: str, speaker: Speaker) -> dict[str, str]:
 
 
 def wear_phrase(accessory: Mapping[str, Any], language: str, rng: random.Random) -> str:
-    """ "wear a blue hat", "hold a red balloon" / 戴上一顶蓝色帽子."""
+    """ "wear a blue hat", "hold a red balloon" / 戴上一顶蓝色帽子、戴着一顶蓝色帽子."""
     held = accessory["kind"] in HELD
     if language == "en":
         return ("hold " if held else "wear ") + accessory_phrase(accessory, language, rng)
-    verbs = {"scarf": ("围上", "戴上"), "balloon": ("拿着", "拿上"), "umbrella": ("打着", "撑着", "撑上")}
-    return rng.choice(verbs.get(accessory["kind"], ("戴上",))) + accessory_phrase(accessory, language, rng)
+    verbs = {"scarf": ("围上", "戴上", "围着"), "balloon": ("拿着", "拿上"), "umbrella": ("打着", "撑着", "撑上")}
+    return rng.choice(verbs.get(accessory["kind"], ("戴上", "戴着"))) + accessory_phrase(accessory, language, rng)
 
 
 def keywords(asked: Partial, speaker: Speaker) -> str:
