@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from generator import precision
+from generator.errors import GeneratorError
 from generator.training.muon import Muon, is_inner
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is only logged
@@ -45,7 +46,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes <= 0:
-            raise ValueError("steps and minutes must be positive")
+            raise GeneratorError("steps and minutes must be positive")
 
 
 def mixed_precision() -> AbstractContextManager[object]:
@@ -93,6 +94,110 @@ def optimizers(modules: Iterable[nn.Module], config: FitConfig) -> list[torch.op
     return [muon, adamw]
 
 
+class Training:
+    """A run under way: modules that learn, their optimisers and averages, and how far they have come."""
+
+    def __init__(
+        self,
+        config: FitConfig,
+        modules: dict[str, nn.Module],
+        loss: Callable[[int], Losses],
+        sample: Callable[[dict[str, nn.Module], int], None] | None,
+    ) -> None:
+        """Goes on from the run's checkpoint, if it has one."""
+        config.run.mkdir(parents=True, exist_ok=True)
+        (config.run / "config.json").write_text(json.dumps({**asdict(config), "run": str(config.run)}, indent=1))
+        self.config, self.modules, self.loss, self.sample = config, modules, loss, sample
+        self.optimizers = optimizers(modules.values(), config)
+        self.averages = {name: Average(module, config.ema) for name, module in modules.items()}
+        self.trained = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+        self.checkpoint = config.run / "checkpoint.pt"
+        self.step, self.spent = 0, 0.0  # minutes of the sessions before this one
+        if self.checkpoint.is_file():
+            self._resume()
+        self.begun = time.monotonic()
+        self.log = (config.run / "loss.csv").open("a", newline="")
+        self.sums: dict[str, float] = {}  # of the losses since the log's last line
+        self.seen = 0  # steps since then
+        self.last = math.nan  # the last line's loss
+
+    @property
+    def minutes(self) -> float:
+        return self.spent + (time.monotonic() - self.begun) / 60
+
+    @property
+    def progress(self) -> float:
+        """1 at the end."""
+        return max(self.step / self.config.steps, self.minutes / self.config.minutes)
+
+    def advance(self, progress: float) -> None:
+        """One step, with the learning rates of `progress`. GeneratorError where the loss is no number."""
+        factor = schedule(progress, self.step, self.config)
+        for optimizer, rate in zip(self.optimizers, (self.config.matrix_rate, self.config.learning_rate), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor * group.get("share", 1.0)
+        losses = self.loss(self.step)
+        losses["loss"].backward()
+        told = {name: value.item() for name, value in losses.items()}
+        if not math.isfinite(told["loss"]):
+            raise GeneratorError(f"the loss is {told['loss']} at step {self.step}: use smaller learning rates.")
+        nn.utils.clip_grad_norm_(self.trained, self.config.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for name, module in self.modules.items():
+            self.averages[name].update(module, self.step)
+        self.step, self.seen = self.step + 1, self.seen + 1
+        for name, value in told.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if self.step % self.config.log_every == 0:
+            self._tell(factor)
+
+    def save(self) -> None:
+        """Writes the checkpoint, by rename, and draws samples with the averaged weights."""
+        state = {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "averages": {name: average.state for name, average in self.averages.items()},
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step, "minutes": self.minutes,
+        }  # fmt: skip
+        torch.save(state, self.checkpoint.with_suffix(".tmp"))
+        self.checkpoint.with_suffix(".tmp").rename(self.checkpoint)
+        if self.sample:
+            with averaged(self.modules, self.averages):
+                self.sample(self.modules, self.step)
+
+    def finish(self) -> dict[str, float]:
+        if self.step % self.config.save_every or not self.checkpoint.is_file():
+            self.save()
+        for name, module in self.modules.items():
+            module.load_state_dict(self.averages[name].state)
+        loss = self.sums["loss"] / self.seen if self.seen else self.last
+        return {"steps": self.step, "minutes": self.minutes, "loss": loss}
+
+    def _resume(self) -> None:
+        saved = torch.load(self.checkpoint, weights_only=True)
+        for name, module in self.modules.items():
+            module.load_state_dict(saved["modules"][name])
+            self.averages[name].state = saved["averages"][name]
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.step, self.spent = saved["step"], saved["minutes"]
+        print(f"resumed at step {self.step} after {self.spent:.1f} minutes", flush=True)
+
+    def _tell(self, factor: float) -> None:
+        means = {name: total / self.seen for name, total in self.sums.items()}
+        self.last = means["loss"]
+        minutes = self.minutes
+        line = [self.step, f"{minutes:.2f}", *(f"{name}={value:.5f}" for name, value in means.items())]
+        csv.writer(self.log).writerow(line)
+        self.log.flush()
+        text = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+        rate = factor * self.config.learning_rate
+        print(f"step {self.step} {minutes:.1f} min lr {rate:.1e} {text}", flush=True)
+        self.sums, self.seen = {}, 0
+
+
 def fit(
     config: FitConfig,
     modules: dict[str, nn.Module],
@@ -106,78 +211,15 @@ def fit(
     weights at every save: it draws what a person looks at. `on_progress` hears the share that is done.
     Returns {"steps", "minutes", "loss"}.
     """
-    config.run.mkdir(parents=True, exist_ok=True)
-    (config.run / "config.json").write_text(json.dumps({**asdict(config), "run": str(config.run)}, indent=1))
-    both = optimizers(modules.values(), config)
-    averages = {name: Average(module, config.ema) for name, module in modules.items()}
-    step, spent = 0, 0.0
-    checkpoint = config.run / "checkpoint.pt"
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True)
-        for name, module in modules.items():
-            module.load_state_dict(saved["modules"][name])
-            averages[name].state = saved["averages"][name]
-        for optimizer, state in zip(both, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        step, spent = saved["step"], saved["minutes"]
-        print(f"resumed at step {step} after {spent:.1f} minutes", flush=True)
-
-    trained = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    begun = time.monotonic()
-    sums: dict[str, float] = {}
-    seen = 0
-    last = float("nan")
-
-    def minutes() -> float:
-        return spent + (time.monotonic() - begun) / 60
-
-    def save() -> None:
-        state = {
-            "modules": {name: module.state_dict() for name, module in modules.items()},
-            "averages": {name: average.state for name, average in averages.items()},
-            "optimizers": [optimizer.state_dict() for optimizer in both], "step": step, "minutes": minutes(),
-        }  # fmt: skip
-        torch.save(state, checkpoint.with_suffix(".tmp"))
-        checkpoint.with_suffix(".tmp").rename(checkpoint)
-        if sample:
-            with averaged(modules, averages):
-                sample(modules, step)
-
-    with (config.run / "loss.csv").open("a", newline="") as file:
-        log = csv.writer(file)
-        while step < config.steps and minutes() < config.minutes:
-            progress = max(step / config.steps, minutes() / config.minutes)
+    training = Training(config, modules, loss, sample)
+    with training.log:
+        while (progress := training.progress) < 1:
             if on_progress:
                 on_progress(progress)
-            factor = schedule(progress, step, config)
-            for optimizer, rate in zip(both, (config.matrix_rate, config.learning_rate), strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * factor * group.get("share", 1.0)
-            losses = loss(step)
-            losses["loss"].backward()
-            torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
-            for optimizer in both:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            for name, module in modules.items():
-                averages[name].update(module, step)
-            step, seen = step + 1, seen + 1
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-            if step % config.log_every == 0:
-                means = {name: total / seen for name, total in sums.items()}
-                last = means["loss"]
-                log.writerow([step, f"{minutes():.2f}", *(f"{name}={value:.5f}" for name, value in means.items())])
-                file.flush()
-                text = " ".join(f"{name} {value:.4f}" for name, value in means.items())
-                print(f"step {step} {minutes():.1f} min lr {factor * config.learning_rate:.1e} {text}", flush=True)
-                sums, seen = {}, 0
-            if step % config.save_every == 0:
-                save()
-    save()
-    for name, module in modules.items():
-        module.load_state_dict(averages[name].state)
-    return {"steps": step, "minutes": minutes(), "loss": sums["loss"] / seen if seen else last}
+            training.advance(progress)
+            if training.step % config.save_every == 0:
+                training.save()
+        return training.finish()
 
 
 class averaged:
