@@ -101,6 +101,68 @@ def distance(difference: Tensor, weights: Tensor, edge_weight: float, scales: in
     return absolute + squared + edge_weight * edges / scales, absolute, squared
 
 
+class VaeLoss:
+    """How far a restored picture is from the one that was given, what its latents cost, and the critic's word."""
+
+    def __init__(self, config: VaeConfig, shards: PictureShards, vae: Any) -> None:
+        self.config, self.shards, self.vae, self.critic = config, shards, vae, Critic()
+        self.rng = random.Random(config.seed)
+        self.many = epochs(len(shards), config.batch, config.seed)  # rows of crops
+        self.few = epochs(len(shards), max(1, config.batch // 2), config.seed + 1)  # of whole pictures
+        self.share = 0.0  # of the training that is done
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What is trained."""
+        return {"vae": self.vae, "critic": self.critic} if self.config.critic_weight else {"vae": self.vae}
+
+    def __call__(self, step: int) -> Losses:
+        config = self.config
+        pixels, weights = self.pick()
+        with mixed_precision():
+            latents = self.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
+            sampled = latents.sample()
+            restored = self.vae.decode(sampled).sample.float()
+        total, absolute, squared = distance(restored - pixels, weights, config.edge_weight)
+        shown = {"l1": absolute, "mse": squared}
+        if not config.decoder_only:
+            with mixed_precision():
+                half = self.vae.decode(F.avg_pool2d(sampled, 2)).sample.float()
+            shown["half"], *_ = distance(half - F.avg_pool2d(pixels, 2), F.avg_pool2d(weights, 2), config.edge_weight)
+            shown["kl"] = latents.kl().float().mean() / latents.mean[0].numel()
+            total = total + config.half_weight * shown["half"] + config.kl_weight * shown["kl"]
+        if config.critic_weight:
+            with mixed_precision():
+                words = self.critic.losses(pixels, restored)
+            total = total + config.critic_weight * (words["adversarial"] + FEATURES * words["features"])
+            total = total + words["critic"]
+            shown |= words
+        return {"loss": total, **{name: value.detach() for name, value in shown.items()}}
+
+    def pick(self) -> tuple[Tensor, Tensor]:
+        """Pixels (B, 3, H, W) and their weights (B, 1, H, W), of crops that lie on the latents' grid."""
+        config, shards = self.config, self.shards
+        crops = self.share < 1 - WHOLE_SHARE
+        indices = next(self.many if crops else self.few)
+        importance = shards.importance(indices, config.subject_weight, config.accessory_weight)
+        pixels, weights = shards.pixels(indices), F.interpolate(importance, scale_factor=CELL)
+        if not crops:
+            return pixels, weights
+        y, x = (CELL * self.rng.randint(0, (shards.size - CROP) // CELL) for _ in range(2))
+        return pixels[..., y : y + CROP, x : x + CROP], weights[..., y : y + CROP, x : x + CROP]
+
+    def told(self, share: float) -> None:
+        self.share = share
+
+    @torch.no_grad()
+    def sample(self, modules: dict[str, nn.Module], step: int) -> None:
+        """Draws a sheet of pictures above what becomes of them."""
+        pixels = self.shards.pixels(range(24))
+        restored = self.vae.decode(self.vae.encode(pixels).latent_dist.mode()).sample
+        pictures = [to_image(picture[None]) for picture in torch.cat([pixels, restored])]
+        contact_sheet(pictures, columns=12).save(self.config.out / f"sheet-{step:06d}.png")
+
+
 def train_vae(config: VaeConfig) -> dict[str, float]:
     """Trains and writes a diffusers AutoencoderKL folder, `config.out/vae`, with the latents' scale in its config."""
     if config.decoder_only and not config.base:
@@ -115,59 +177,12 @@ def train_vae(config: VaeConfig) -> dict[str, float]:
     if config.decoder_only:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    vae.to(memory_format=torch.channels_last)
-    critic = Critic()
-    rng = random.Random(config.seed)
-    small = epochs(len(shards), config.batch, config.seed)
-    whole = epochs(len(shards), max(1, config.batch // 2), config.seed + 1)
-    progress = {"share": 0.0}
-
-    def pick() -> tuple[Tensor, Tensor]:
-        """Pixels (B, 3, H, W) and their weights (B, 1, H, W), of crops that lie on the latents' grid."""
-        crops = progress["share"] < 1 - WHOLE_SHARE
-        indices = next(small if crops else whole)
-        importance = shards.importance(indices, config.subject_weight, config.accessory_weight)
-        pixels, weights = shards.pixels(indices), F.interpolate(importance, scale_factor=CELL)
-        if not crops:
-            return pixels, weights
-        y, x = (CELL * rng.randint(0, (shards.size - CROP) // CELL) for _ in range(2))
-        return pixels[..., y : y + CROP, x : x + CROP], weights[..., y : y + CROP, x : x + CROP]
-
-    def loss(step: int) -> Losses:
-        pixels, weights = pick()
-        with mixed_precision():
-            latents = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
-            sampled = latents.sample()
-            restored = vae.decode(sampled).sample.float()
-        total, absolute, squared = distance(restored - pixels, weights, config.edge_weight)
-        shown = {"l1": absolute, "mse": squared}
-        if not config.decoder_only:
-            with mixed_precision():
-                half = vae.decode(F.avg_pool2d(sampled, 2)).sample.float()
-            shown["half"], *_ = distance(half - F.avg_pool2d(pixels, 2), F.avg_pool2d(weights, 2), config.edge_weight)
-            shown["kl"] = latents.kl().float().mean() / latents.mean[0].numel()
-            total = total + config.half_weight * shown["half"] + config.kl_weight * shown["kl"]
-        if config.critic_weight:
-            with mixed_precision():
-                words = critic.losses(pixels, restored)
-            total = total + config.critic_weight * (words["adversarial"] + FEATURES * words["features"])
-            total = total + words["critic"]
-            shown |= words
-        return {"loss": total, **{name: value.detach() for name, value in shown.items()}}
-
-    def sample(modules: dict[str, nn.Module], step: int) -> None:
-        with torch.no_grad():
-            pixels = shards.pixels(range(24))
-            restored = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        pictures = [to_image(picture[None]) for picture in torch.cat([pixels, restored])]
-        contact_sheet(pictures, columns=12).save(config.out / f"sheet-{step:06d}.png")
-
+    loss = VaeLoss(config, shards, vae.to(memory_format=torch.channels_last))
     fit_config = FitConfig(
         config.out, config.steps, config.minutes, config.learning_rate, config.matrix_rate,
         seed=config.seed, weight_decay=0.0, save_every=500, log_every=100, warmup=50,
     )  # fmt: skip
-    modules = {"vae": vae, "critic": critic} if config.critic_weight else {"vae": vae}
-    result = fit(fit_config, modules, loss, sample, lambda share: progress.update(share=share))
+    result = fit(fit_config, loss.modules, loss, loss.sample, loss.told)
     if not config.decoder_only:
         with torch.no_grad():
             latents = vae.encode(shards.pixels(range(min(256, len(shards))))).latent_dist.mode()
