@@ -15,7 +15,6 @@ change is made under a lock and by rename, and a running app follows.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -29,16 +28,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dialog_mllm.errors import DialogError, ServerFailed
+from dialog_mllm.bases import FILE, fingerprint, require_base, sha256
+from dialog_mllm.errors import AdapterError, ServerFailed
 from dialog_mllm.server import check_adapter
 
 ORIGINAL = "original"
 TRAINABLE = ("idefics3",)  # types of model
 _VERSION = re.compile(r"v([1-9]\d*)")
-
-
-class AdapterError(DialogError):
-    """An adapter cannot be used, or what was asked of the versions is impossible; the text says what to do."""
 
 
 class NotConfirmed(AdapterError):
@@ -115,6 +111,7 @@ class Adapters:
             check_adapter(str(adapter))
         except ServerFailed as error:
             raise AdapterError(str(error)) from error
+        require_base(adapter, self._model)
         with self._locked() as state:
             number = 1 + max([state["made"], *(_number(version) for version in self._all())])
             state["made"] = number
@@ -122,10 +119,11 @@ class Adapters:
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             (partial / "adapter").mkdir(parents=True)
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
-                shutil.copyfile(adapter / name, partial / "adapter" / name)
+            for name in ("adapter_config.json", "adapter_model.safetensors", FILE):
+                if (adapter / name).is_file():  # adapters that others made have no FILE
+                    shutil.copyfile(adapter / name, partial / "adapter" / name)
             version = Version(
-                folder.name, self.base, _sha256(partial / "adapter" / "adapter_model.safetensors"), parent, time.time(),
+                folder.name, self.base, sha256(partial / "adapter" / "adapter_model.safetensors"), parent, time.time(),
                 dict(settings or {}),
             )  # fmt: skip
             _write(partial / "version.json", asdict(version))
@@ -254,25 +252,6 @@ def takes_adapters(model: Path | str) -> bool:
         return json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))["model_type"] in TRAINABLE
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def fingerprint(model: str) -> str:
-    """The same for the same weights, wherever they lie; a hub's name stands for itself."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return model
-    whole = hashlib.sha256()
-    for file in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        whole.update(f"{file.name} {_sha256(file)}\n".encode())
-    return whole.hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise AdapterError(f"{file} cannot be read: {error.strerror or error}.") from error
 
 
 def _number(version: Version) -> int:

@@ -50,6 +50,10 @@ class ServerFailed(DialogError):
     """vLLM could not be started; the message ends with the reason from its log."""
 
 
+class AdapterError(DialogError):
+    """An adapter cannot be used, or what was asked of the versions is impossible; the text says what to do."""
+
+
 class TrainingError(DialogError):
     """Training cannot start or go on; the text says what to do."""
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dialog_mllm.bases import Base
 from dialog_mllm.card import adapter_card, source
 from dialog_mllm.data import Batches
 from dialog_mllm.errors import TrainingError
@@ -36,7 +37,6 @@ from dialog_mllm.lora import (
     adapter_settings,
     add_adapter_arguments,
     attach,
-    base_name,
     merge,
     require_free,
     save_adapter,
@@ -107,15 +107,15 @@ def train_adapter(
     better: Callable[[dict[str, float]], Any],
 ) -> dict[str, float]:
     """The training itself, alike for dialogues and for preferences; the best adapter and its card in `run/adapter`."""
-    name = base_name(config.base)
     if processes().main:
+        base = Base.of(config.base)
         write_settings(settings.run, config)
         made_of = [source(Path(place)) for place in sources]
         trained = sum(parameter.numel() for parameter in trainee.model.parameters() if parameter.requires_grad)
         print(f"{trained / 1e6:.2f} M parameters to train, {len(train.samples)} samples")
 
     def save(scores: dict[str, float]) -> None:
-        save_adapter(trainee.model, settings.run / "adapter", name, adapter_card(name, made_of, config, scores))
+        save_adapter(trainee.model, settings.run / "adapter", base, adapter_card(base.name, made_of, config, scores))
 
     return fit(settings, trainee.model, objective, train, held_out, save, better)
 

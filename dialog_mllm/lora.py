@@ -1,7 +1,7 @@
 """LoRA adapters of the dialog model: put on, saved as PEFT's plain folders, merged.
 
     trainee = attach(AdapterSettings(base=Path("weights/base"), rank=32, alpha=32))
-    save_adapter(trainee.model, Path("run/adapter"), "base"); model, processor = load_adapted(base, adapter)
+    save_adapter(trainee.model, Path("run/adapter"), Base.of(base)); model, processor = load_adapted(base, adapter)
 
 Only the language model's linear layers are adapted: vLLM ignores the rest and takes no new vocabulary from an adapter.
 The bundled base, and others that `easel train mllm` made, are trained by the faster path of data.py and model.py; every
@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
+from dialog_mllm.bases import Base, require_base
 from dialog_mllm.data import Batches, Encoder, collate, load_samples, read_samples
 from dialog_mllm.errors import TrainingError
 from dialog_mllm.model import ModelFolderError, load_base, save_base
@@ -119,7 +120,7 @@ def attach(settings: AdapterSettings, seed: int = 0, precision: str = "auto") ->
         core.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     torch.manual_seed(seed)
     if settings.adapter is not None:
-        model = _with_adapter(core, settings.adapter, trainable=True)
+        model = _with_adapter(core, settings.base, settings.adapter, trainable=True)
     else:
         lora = LoraConfig(
             r=settings.rank,
@@ -146,7 +147,7 @@ def targets(core: Any) -> str:
     return rf".*{re.escape(name.rsplit('.', 1)[-1])}.*\.({'|'.join(sorted(inside))})"
 
 
-def save_adapter(model: Any, folder: Path, base_name: str, card: str = "") -> None:
+def save_adapter(model: Any, folder: Path, base: Base, card: str = "") -> None:
     """A PEFT folder, complete when it has its name. It names its base, not where that lay on this machine."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -155,23 +156,19 @@ def save_adapter(model: Any, folder: Path, base_name: str, card: str = "") -> No
     if card:
         (partial / "README.md").write_text(card, encoding="utf-8")
     file = partial / "adapter_config.json"
-    settings = json.loads(file.read_text()) | {"base_model_name_or_path": base_name}
+    settings = json.loads(file.read_text()) | {"base_model_name_or_path": base.name}
     file.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    base.write(partial)
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(partial, folder)
-
-
-def base_name(base: Path) -> str:
-    """What an adapter calls its base: a hub's name whole, a folder's without the way to it."""
-    return base.name if base.is_dir() else base.as_posix()
 
 
 def load_adapted(base: Path, adapter: Path | None) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
     """Base and adapter merged into one model, with the processor: for offline evaluation and for merged releases."""
     model, processor = load_base(base)
     if adapter is not None:
-        model = _with_adapter(model, adapter).merge_and_unload()
+        model = _with_adapter(model, base, adapter).merge_and_unload()
     return model.eval(), processor
 
 
@@ -183,7 +180,7 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
         save_base(*load_adapted(base, adapter), out)
         return
     model, processor = load_vlm(base)
-    merged = _with_adapter(model, adapter).merge_and_unload(safe_merge=True)
+    merged = _with_adapter(model, base, adapter).merge_and_unload(safe_merge=True)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     merged.save_pretrained(partial)
@@ -199,9 +196,11 @@ def require_free(out: Path) -> None:
         raise TrainingError(f"{out} is there already: name another folder for the merged model.")
 
 
-def _with_adapter(model: Any, adapter: Path, trainable: bool = False) -> Any:
+def _with_adapter(model: Any, base: Path, adapter: Path, trainable: bool = False) -> Any:
+    """`model`, which was loaded from `base`, with the adapter."""
     from peft import PeftModel
 
+    require_base(adapter, base)
     try:
         return PeftModel.from_pretrained(model, _adapter_folder(adapter), is_trainable=trainable)
     except (RuntimeError, ValueError, KeyError) as error:

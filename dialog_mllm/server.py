@@ -27,7 +27,8 @@ from typing import Literal
 
 import httpx
 
-from dialog_mllm.errors import DialogRefused, DialogUnavailable, ServerFailed, server_message
+from dialog_mllm.bases import require_base
+from dialog_mllm.errors import AdapterError, DialogRefused, DialogUnavailable, ServerFailed, server_message
 from dialog_mllm.launcher import take_down
 from dialog_mllm.messages import MAX_IMAGES
 
@@ -133,11 +134,12 @@ class VllmServer:
             check_model(self._model)
             if self._adapter is not None:
                 check_adapter(self._adapter)
+                require_base(Path(self._adapter), self._model)
                 adapter_rank(self._adapter)
             if self._fixed_port and not _port_is_free(self._fixed_port):
                 raise ServerFailed(f"Port {self._fixed_port} is in use. Choose another one for the dialog model.")
             self._open_log()
-        except ServerFailed as error:
+        except (ServerFailed, AdapterError) as error:
             self._set("failed", str(error))
             raise
         self._stopping.clear()

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dialog_mllm.adapters import ORIGINAL, AdapterError, Adapters
-from dialog_mllm.errors import DialogError, DialogUnavailable
+from dialog_mllm.adapters import ORIGINAL, Adapters
+from dialog_mllm.errors import AdapterError, DialogError, DialogUnavailable
 from dialog_mllm.server import MODEL_NAME
 
 GLANCE = 1.0  # seconds between two looks at the folder

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dialog_mllm.adapters import ORIGINAL, AdapterError, Adapters, NotConfirmed, fingerprint
+from dialog_mllm.adapters import ORIGINAL, Adapters, NotConfirmed
+from dialog_mllm.bases import fingerprint
+from dialog_mllm.errors import AdapterError
 from tests.dialog_mllm.tiny import write_adapter
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import pytest
 import torch
 
 from app.cli import main as easel
+from dialog_mllm.adapters import Adapters
+from dialog_mllm.bases import FILE, Base
 from dialog_mllm.card import source
 from dialog_mllm.client import DialogClient
 from dialog_mllm.data import Batches, PictureCache
-from dialog_mllm.errors import TrainingError
+from dialog_mllm.errors import AdapterError, TrainingError
 from dialog_mllm.evaluation import answer_offline, turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune
 from dialog_mllm.fit import FitConfig, learn
@@ -52,7 +55,7 @@ def adapter(base, tmp_path_factory) -> Path:
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     folder = tmp_path_factory.mktemp("run") / "adapter"
-    save_adapter(trainee.model, folder, "base")
+    save_adapter(trainee.model, folder, Base.of(base))
     return folder
 
 
@@ -75,8 +78,36 @@ def test_a_merged_model_is_base_and_adapter(base, adapter, tmp_path, capsys):
         merge(base, base, tmp_path / "other")
     larger = replace(toy.SMALL, hidden=128, heads=2)
     save_base(*build_base(load_base(base)[1].tokenizer, larger), tmp_path / "larger")
+    foreign = Path(shutil.copytree(adapter, tmp_path / "foreign"))
+    (foreign / FILE).unlink()  # as PEFT alone writes it
     with pytest.raises(TrainingError, match="no adapter of this base"):
-        merge(tmp_path / "larger", adapter, tmp_path / "other")
+        merge(tmp_path / "larger", foreign, tmp_path / "other")
+
+
+def test_an_adapter_is_not_put_on_another_base_of_its_size(base, adapter, tmp_path, capsys):
+    model, processor = load_base(base)
+    with torch.no_grad():
+        model.lm_head.weight.add_(0.01)
+    other = tmp_path / "base"
+    save_base(model, processor, other)
+    out = str(tmp_path / "out")
+    assert easel(["merge", "--base", str(other), "--adapter", str(adapter), "--out", out]) == 1
+    assert "was made for another base than" in capsys.readouterr().err
+    with pytest.raises(AdapterError, match="Name the base that it was trained on"):
+        attach(AdapterSettings(base=other, adapter=adapter))
+    with pytest.raises(AdapterError, match="another base"):
+        Adapters(tmp_path / "adapters", other).add(adapter)
+    server = VllmServer(other, adapter, ServerSettings(threads=1), tmp_path)
+    with pytest.raises(AdapterError, match="another base"):
+        server.start()
+    assert server.state == "failed" and "another base" in server.error
+    moved = Path(shutil.copytree(base, tmp_path / "moved"))
+    assert Adapters(tmp_path / "adapters", moved).add(adapter).name == "v1"
+    assert (tmp_path / "adapters" / "v1" / "adapter" / FILE).read_text() == (adapter / FILE).read_text()
+    damaged = Path(shutil.copytree(adapter, tmp_path / "damaged"))
+    (damaged / FILE).write_text("{")
+    with pytest.raises(AdapterError, match="cannot be read"):
+        attach(AdapterSettings(base=base, adapter=damaged))
 
 
 def test_an_open_model_is_merged_too(tmp_path):
@@ -84,7 +115,7 @@ def test_an_open_model_is_merged_too(tmp_path):
 
     folder = llava_next(tmp_path / "base")
     trainee = attach(AdapterSettings(base=folder, rank=2))
-    save_adapter(trainee.model, tmp_path / "adapter", "base")
+    save_adapter(trainee.model, tmp_path / "adapter", Base.of(folder))
     merge(folder, tmp_path / "adapter", tmp_path / "merged")
     assert (tmp_path / "merged" / "config.json").is_file() and not list(tmp_path.glob("*.partial"))
     attach(AdapterSettings(base=tmp_path / "merged", rank=2))  # with its processor
@@ -175,7 +206,7 @@ async def test_vllm_serves_the_merged_model(root, tmp_path):
         for name, value in trainee.model.named_parameters():
             if "lora_B" in name:
                 value.normal_(std=0.01)
-    save_adapter(trainee.model, tmp_path / "adapter", "base")
+    save_adapter(trainee.model, tmp_path / "adapter", Base.of(WEIGHTS / "base"))
     merge(WEIGHTS / "base", tmp_path / "adapter", tmp_path / "merged")
     turns = list(turns_of(read_records([root / "test.jsonl"], 1)))
     expected = answer_offline(turns, *load_base(tmp_path / "merged"), max_tokens=40)

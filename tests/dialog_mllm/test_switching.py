@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dialog_mllm.adapters import ORIGINAL, AdapterError, Adapters, NotConfirmed
+from dialog_mllm.adapters import ORIGINAL, Adapters, NotConfirmed
 from dialog_mllm.client import DialogClient
-from dialog_mllm.errors import DialogError, DialogRefused, DialogUnavailable
+from dialog_mllm.errors import AdapterError, DialogError, DialogRefused, DialogUnavailable
 from dialog_mllm.messages import Message
 from dialog_mllm.protocol import Reply
 from dialog_mllm.server import MODEL_NAME, ServerSettings, VllmServer
