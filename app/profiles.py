@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import InputRefused, ProfileError
+from dialog_mllm.bases import is_bundled_kind
 from dialog_mllm.instructions import INSTRUCTIONS
 from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES
 from generator.errors import RequestError
@@ -256,7 +257,6 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
     values.setdefault("name", path.stem)
     if "dialog" in values:
         values.setdefault("adapter", "")  # an adapter belongs to its base
-        values.setdefault("max_images", MAX_IMAGES)  # as it is fine-tuned; the bundled one reads pictures in few tokens
     if values.get("adapter"):
         values.setdefault("prompt_only", False)  # it was trained on the protocol, and without instructions
     if "generator" in values:
@@ -264,6 +264,9 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
     for name in ("generator", "dialog", "adapter", "lora", "inspector"):
         if isinstance(values.get(name), str) and (path.parent / values[name]).exists() and values[name]:
             values[name] = str((path.parent / values[name]).resolve())
+    if "dialog" in values:  # as it was trained; one of the bundled kind reads a picture in few tokens
+        bundled = isinstance(values["dialog"], str) and is_bundled_kind(Path(values["dialog"]))
+        values.setdefault("max_images", BUNDLED_IMAGES if bundled else MAX_IMAGES)
     if "sizes" in values:
         values["sizes"] = tuple(values["sizes"]) if isinstance(values["sizes"], list) else (values["sizes"],)
     elif {"width", "height"} & set(values):

@@ -1,4 +1,4 @@
-"""Which model an adapter was made for.
+"""Which model an adapter was made for, and of which kind that is.
 
     Base.of("weights/base").write(Path("run/adapter")); require_base(Path("run/adapter"), "weights/base")
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dialog_mllm.errors import AdapterError
+from dialog_mllm.protocol import ASSISTANT
 
 FILE = "easel.json"
 
@@ -45,6 +46,15 @@ def require_base(adapter: Path, model: Path | str) -> None:
             f"{adapter} was made for another base than {model}. Name the base that it was trained on"
             " (--base, or `dialog` in the profile), or train it again on this one."
         )
+
+
+def is_bundled_kind(base: Path) -> bool:
+    """Whether `easel train mllm` made the model."""
+    try:
+        kind = json.loads((base / "config.json").read_text(encoding="utf-8")).get("model_type")
+        return kind == "idefics3" and ASSISTANT in (base / "tokenizer.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def fingerprint(model: str) -> str:

@@ -24,13 +24,13 @@ import torch
 from torch import nn
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
-from dialog_mllm.bases import Base, require_base
+from dialog_mllm.bases import Base, is_bundled_kind, require_base
 from dialog_mllm.data import Batches, Encoder, collate, load_samples, read_samples
 from dialog_mllm.errors import TrainingError
 from dialog_mllm.model import ModelFolderError, load_base, save_base
 from dialog_mllm.parallel import device, processes
 from dialog_mllm.protocol import DRAW
-from dialog_mllm.tokenizer import ASSISTANT, token_id
+from dialog_mllm.tokenizer import token_id
 from dialog_mllm.vlm import VlmEncoder, collate_vlm, load_vlm
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -86,15 +86,6 @@ class Trainee:
         with processes().main_first():
             samples, pictures = load_samples(files, self.processor, cache, limit=limit, refusals=refusals)
         return Batches(samples, pictures, budget, seed)
-
-
-def is_bundled_kind(base: Path) -> bool:
-    """Whether `easel train mllm` made the model."""
-    try:
-        kind = json.loads((base / "config.json").read_text(encoding="utf-8")).get("model_type")
-        return kind == "idefics3" and ASSISTANT in (base / "tokenizer.json").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
 
 
 def attach(settings: AdapterSettings, seed: int = 0, precision: str = "auto") -> Trainee:

@@ -26,6 +26,7 @@ from dialog_mllm.errors import EmptyPrompt, EmptyReply
 
 DRAW = "<draw>"
 SWITCH = "<switch>"
+ASSISTANT = "<|assistant|>"  # before each reply of the bundled kind of model
 JOINER = "\u2060"  # WORD JOINER: invisible, no width; breaks "<draw>" so that no tokenizer makes the token of it
 
 DRAW_SYNONYMS = ("<画图>",)  # the plain text that DialogGen's released weights write for it

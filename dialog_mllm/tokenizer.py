@@ -15,13 +15,12 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from dialog_mllm.protocol import DRAW, SWITCH
+from dialog_mllm.protocol import ASSISTANT, DRAW, SWITCH
 from dialog_mllm.records import read_records
 
 PAD = "<pad>"
 END = "<end_of_utterance>"
 USER = "<|user|>"
-ASSISTANT = "<|assistant|>"
 IMAGE = "<image>"
 # The spelling of the last three and of END is Idefics3Processor's.
 SPECIAL_TOKENS = (PAD, END, USER, ASSISTANT, DRAW, SWITCH, "<fake_token_around_image>", "<global-img>", IMAGE)

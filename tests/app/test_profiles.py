@@ -103,3 +103,5 @@ def test_a_dialog_model_of_one_s_own_sees_as_many_pictures_as_in_its_training(tm
     assert load_profile(write(tmp_path, 'dialog = "some/vlm"')).max_images == MAX_IMAGES
     assert load_profile(write(tmp_path, 'dialog = "some/vlm"\nmax_images = 2')).max_images == 2
     assert load_profile(write(tmp_path, "steps = 9")).max_images == BUNDLED_IMAGES
+    own = f'dialog = "{PROFILES["storybook"].dialog}"'  # what `easel train mllm` makes
+    assert load_profile(write(tmp_path, own)).max_images == BUNDLED_IMAGES
