@@ -221,6 +221,9 @@ class ChatReply:
         self.model = body.model or "easel"
         self.mode: core.Mode = body.easel.mode
         settings = api.profile.read_settings(body.easel.settings())
+        if settings.style and settings.style not in api.profile.styles:
+            known = ", ".join(api.profile.styles) or "none"
+            raise InputRefused(f"There is no style {settings.style!r}. There are: {known}.")
         self.past = fmt.read_messages(body.messages, api.store, settings, body.seed, caller)
         self.events: AsyncGenerator[core.Event]
 

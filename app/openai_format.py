@@ -37,16 +37,18 @@ _DATA_URL = re.compile(r"data:image/(?:png|jpe?g|webp)(?:;[\w.=-]+)*;base64,", r
 
 
 class EaselOptions(BaseModel):
-    """Ours, beside OpenAI's fields: "easel": {"mode": "draw", "size": "128x128", "steps": 20}"""
+    """Ours, beside OpenAI's fields: "easel": {"mode": "draw", "size": "128x128", "steps": 20, "style": "pencil"}"""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["auto", "draw", "talk"] = "auto"
     size: str | None = None
     steps: int | None = None
     guidance: float | None = None
+    style: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        values = {"steps": self.steps, "guidance": self.guidance, **(parse_size(self.size) if self.size else {})}
+        values = {"steps": self.steps, "guidance": self.guidance, "style": self.style}
+        values |= parse_size(self.size) if self.size else {}
         return {name: value for name, value in values.items() if value is not None}
 
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from app.errors import InputRefused, ProfileError
+from app.styles import HUNYUAN, LONGEST, STORYBOOK, Style, check_styles, in_style
 from dialog_mllm.bases import is_bundled_kind
 from dialog_mllm.instructions import INSTRUCTIONS
 from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES
@@ -43,6 +44,7 @@ class Settings:
     height: int
     steps: int
     guidance: float
+    style: str = ""  # one of the profile's; "": as the dialog model says
 
     def __post_init__(self) -> None:
         for name in ("width", "height", "steps"):
@@ -61,6 +63,8 @@ class Settings:
             side = getattr(self, name)
             if not 16 <= side <= 4096 or side % 16:
                 raise InputRefused(f"{name.capitalize()} must be a multiple of 16 from 16 to 4096; got {side}.")
+        if not isinstance(self.style, str) or len(self.style) > LONGEST:
+            raise InputRefused(f"A style is named by at most {LONGEST} characters; got {self.style!r}.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,6 +84,7 @@ class Profile:
     steps: int = 10
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
+    styles: Mapping[str, Style] = field(default_factory=dict)  # offered in the interface; see styles.py
     # See generator.request.EditSettings; with both 0, every turn draws from nothing.
     edit_reuse: float = EditSettings.reuse
     edit_threshold: float = EditSettings.threshold
@@ -97,14 +102,14 @@ class Profile:
     prompt_only: bool = False  # whether it was not taught to draw, and is told by a system prompt with examples
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, default = getattr(self, field.name), field.default
-            if field.name in ("name", "generator", "dialog") and not (isinstance(value, str) and value):
-                raise ProfileError(f"Profile: {field.name} must be a text that is not empty.")
+        for entry in fields(self):
+            value, default = getattr(self, entry.name), entry.default
+            if entry.name in ("name", "generator", "dialog") and not (isinstance(value, str) and value):
+                raise ProfileError(f"Profile: {entry.name} must be a text that is not empty.")
             if isinstance(default, bool | str) and not isinstance(value, type(default)):
-                raise ProfileError(f"Profile: {field.name} must be a {type(default).__name__}; got {value!r}.")
+                raise ProfileError(f"Profile: {entry.name} must be a {type(default).__name__}; got {value!r}.")
             if type(default) is int and (type(value) is not int or value < 1):
-                raise ProfileError(f"Profile: {field.name} must be a whole number above 0; got {value!r}.")
+                raise ProfileError(f"Profile: {entry.name} must be a whole number above 0; got {value!r}.")
         if not isinstance(self.guidance, int | float) or isinstance(self.guidance, bool):
             raise ProfileError(f"Profile: guidance must be a number; got {self.guidance!r}.")
         if not isinstance(self.lora_scale, int | float) or isinstance(self.lora_scale, bool):
@@ -112,6 +117,10 @@ class Profile:
         if self.precision not in ("", *PRECISIONS):
             known = ", ".join(PRECISIONS)
             raise ProfileError(f"Profile: precision must be one of {known}, or empty; got {self.precision!r}.")
+        try:
+            check_styles(self.styles)
+        except ValueError as error:
+            raise ProfileError(f"Profile {self.name}: {error}.") from error
         try:
             _ = self.adapted
         except RequestError as error:
@@ -174,7 +183,7 @@ class Profile:
     def request(self, prompt: str, seed: int, settings: Settings, owner: str = "") -> DrawRequest:
         """Raises RequestError."""
         return DrawRequest(
-            prompt=prompt,
+            prompt=self.in_style(prompt, settings.style),
             negative_prompt=self.negative_prompt,
             seed=seed,
             size=(settings.width, settings.height),
@@ -186,15 +195,19 @@ class Profile:
             lora=self.adapted,
         )
 
+    def in_style(self, prompt: str, style: str) -> str:
+        """The prompt as it is drawn; one of another profile's styles changes nothing."""
+        return in_style(prompt, self.styles[style]) if style in self.styles else prompt
+
     def read_settings(self, values: Mapping[str, Any]) -> Settings:
         """Settings from what was stored or asked; what is not named is the profile's."""
-        known = {field.name for field in fields(Settings)}
+        known = {entry.name for entry in fields(Settings)}
         if unknown := sorted(set(values) - known):
             raise InputRefused(f"Unknown settings {', '.join(unknown)}. There are {', '.join(sorted(known))}.")
         return replace(self.settings, **values)
 
 
-def parse_size(text: str) -> dict[str, int]:
+def parse_size(text: str) -> dict[str, Any]:
     """ "128x96" -> {"width": 128, "height": 96}"""
     width, _, height = str(text).lower().replace("×", "x").partition("x")
     if not (width.strip().isdecimal() and height.strip().isdecimal()):
@@ -209,6 +222,7 @@ PROFILES = {
         dialog=str(_BASE),
         inspector=str(_INSPECTOR),
         max_images=BUNDLED_IMAGES,
+        styles=STORYBOOK,
     ),
     "hunyuan": Profile(
         name="hunyuan",
@@ -225,6 +239,7 @@ PROFILES = {
         max_model_len=8192,
         system_messages=True,
         prompt_only=True,
+        styles=HUNYUAN,
     ),
 }
 
@@ -251,7 +266,7 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
         raise ProfileError(
             f"{path}: there is no built-in profile {base!r} to start from. Choose {' or '.join(PROFILES)}."
         )
-    known = [field.name for field in fields(Profile)]
+    known = [entry.name for entry in fields(Profile)]
     if unknown := sorted(set(values) - set(known)):
         raise ProfileError(f"{path}: unknown keys {', '.join(unknown)}. A profile has base, {', '.join(known)}.")
     values.setdefault("name", path.stem)
@@ -261,6 +276,7 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
         values.setdefault("prompt_only", False)  # it was trained on the protocol, and without instructions
     if "generator" in values:
         values.setdefault("inspector", "")  # it knows one generator's world
+        values.setdefault("styles", HUNYUAN)  # in words that any model of pictures may know
     for name in ("generator", "dialog", "adapter", "lora", "inspector"):
         if isinstance(values.get(name), str) and (path.parent / values[name]).exists() and values[name]:
             values[name] = str((path.parent / values[name]).resolve())

@@ -5,6 +5,7 @@ from app.texts import TEXTS; TEXTS["zh"].new
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -38,6 +39,10 @@ class Texts:
     steps: str
     guidance: str
     guidance_info: str
+    style: str
+    style_info: str
+    as_said: str
+    style_names: Mapping[str, str]  # of the built-in profiles; others are called as in theirs
     retry: str
     undo: str
     reword: str
@@ -138,6 +143,19 @@ TEXTS = {
         steps="Steps",
         guidance="Guidance",
         guidance_info="How closely the picture follows the prompt",
+        style="Style",
+        style_info="Of the pictures from here on, unless you ask for another",
+        as_said="As you say",
+        style_names={
+            "watercolour": "Watercolour",
+            "pencil": "Pencil",
+            "pixel art": "Pixel art",
+            "paper cut": "Paper cut",
+            "photo": "Photo",
+            "ink wash": "Ink wash",
+            "oil": "Oil",
+            "anime": "Anime",
+        },
         retry="Retry",
         undo="Undo",
         reword="Edit this message and send it again",
@@ -240,6 +258,19 @@ TEXTS = {
         steps="步数",
         guidance="引导强度",
         guidance_info="画面遵循提示词的程度",
+        style="风格",
+        style_info="之后的画都用它，除非你另外说明",
+        as_said="按你说的",
+        style_names={
+            "watercolour": "水彩",
+            "pencil": "铅笔",
+            "pixel art": "像素",
+            "paper cut": "剪纸",
+            "photo": "照片",
+            "ink wash": "水墨",
+            "oil": "油画",
+            "anime": "动漫",
+        },
         retry="重试",
         undo="撤销",
         reword="修改这条消息并重新发送",

@@ -163,6 +163,8 @@ def _picture(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
     facts = [f"{texts.seed} {turn.seed}"]
     if turn.draw_probability is not None:
         facts.append(f"{turn.draw_probability:.0%} {texts.to_draw}")
+    if style := str(turn.settings.get("style") or ""):
+        facts.append(f"{texts.style} {texts.style_names.get(style, style)}")
     if turn.timings and "drawing" in turn.timings:
         facts.append(f"{turn.timings.get('dialog', 0.0) + turn.timings['drawing']:.1f} s")
     return (

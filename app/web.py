@@ -9,7 +9,6 @@ away, come back, or look at another conversation; the turn goes on in `RunningTu
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import replace
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -181,9 +180,14 @@ class Page:
                         self.guidance = gr.Slider(
                             1, 15, step=0.5, label=texts.guidance, info=texts.guidance_info, min_width=160
                         )
+                    names = [(texts.style_names.get(style, style), style) for style in profile.styles]
+                    self.style = gr.Dropdown(
+                        [(texts.as_said, ""), *names], value="", label=texts.style, info=texts.style_info,
+                        elem_id="style", visible=bool(names), min_width=160,
+                    )  # fmt: skip
 
     def _connect(self) -> None:
-        panel = [self.seed, self.seeds, self.size, self.steps, self.guidance]
+        panel = [self.seed, self.seeds, self.size, self.steps, self.guidance, self.style]
         shown = [
             self.chat, self.box, self.current, self.saved, self.list, self.manage, self.title, self.confirm,
             self.actions, self.retry, self.undo, *panel, self.scored, self.pulse, *self.comparison.outputs,
@@ -505,6 +509,7 @@ class Page:
             self.size: self._sizes(f"{settings.width}x{settings.height}"),
             self.steps: settings.steps,
             self.guidance: settings.guidance,
+            self.style: settings.style if settings.style in self.profile.styles else "",
         }
 
     def _chat(self, conversation: Conversation | None, messages: list[dict[str, Any]], **more: Any) -> Update:
@@ -537,10 +542,13 @@ class Page:
         chosen = conversation.id if conversation is not None else None
         return gr.Radio(choices=choices, value=chosen if chosen in [entry[1] for entry in choices] else None)
 
-    def _read_panel(self, seed: Any, seeds: Seeds, size: str, steps: float, guidance: float) -> dict[str, Any]:
+    def _read_panel(
+        self, seed: Any, seeds: Seeds, size: str, steps: float, guidance: float, style: str | None
+    ) -> dict[str, Any]:
         if seed is None or not 0 <= seed < 2**53:
             raise InputRefused("The seed must be a whole number from 0 to 9007199254740991.")
-        settings = replace(self.profile.settings, **parse_size(size), steps=int(steps), guidance=float(guidance))
+        drawing = {"steps": int(steps), "guidance": float(guidance), "style": style or ""}
+        settings = self.profile.read_settings({**parse_size(size), **drawing})
         return {"seed": int(seed), "seeds": seeds, "settings": settings.to_json()}
 
     def _find(self, request: gr.Request, conversation_id: str | None) -> Conversation:

@@ -242,6 +242,8 @@ def test_bad_messages(http: TestClient, models: FakeModels, messages: list[Json]
         ({"easel": {"steps": 0}}, 400, "Steps must be from 1"),
         ({"easel": {"colour": "red"}}, 400, "easel.colour"),
         ({"easel": {"size": "big"}}, 400, "WIDTHxHEIGHT"),
+        ({"easel": {"style": "cubist"}}, 400, "There are: watercolour, pencil, pixel art, paper cut"),
+        ({"easel": {"style": "x" * 99}}, 400, "at most 40 characters"),
         ({"easel": {"mode": "sing"}}, 400, "easel.mode"),
         ({"easel": {"guidance": float("nan")}}, 400, "Guidance must be a number from 1 to 30; got nan"),
         ({"model": "\ud800"}, 404, "no model"),

@@ -98,6 +98,26 @@ async def test_a_drawn_turn(world: World) -> None:
     assert set(done.turn.timings or {}) >= {"dialog", "drawing", "denoise"}
 
 
+async def test_pictures_in_the_style_that_was_chosen(world: World) -> None:
+    def choose(style: str) -> None:
+        settings = replace(world.profile.settings, style=style).to_json()
+        world.store.change_conversation(world.conversation, settings=settings)
+
+    await world.say("draw a red fox")
+    choose("watercolour")
+    await world.say("draw a red fox at night")
+    first, second = world.generator.requests
+    assert first.prompt == "A flat picture of a red fox."
+    assert second.prompt == "A watercolour picture of a red fox at night."
+    assert second.source == first, "another style is a change of the picture, too"
+    turn = world.store.path(world.conversation.leaf)[-1]
+    assert turn.prompt == "A flat picture of a red fox at night.", "what the dialog model reads is what it said"
+    assert turn.picture and world.store.picture_info(turn.picture)["prompt"] == second.prompt
+    choose("a style of another profile's")
+    await world.say("draw a red fox at night in the rain")
+    assert world.generator.requests[-1].prompt == "A flat picture of a red fox at night in the rain."
+
+
 async def test_a_picture_says_where_it_comes_from(world: World) -> None:
     await world.say("hello")
     await world.say("draw a red fox")

@@ -377,6 +377,21 @@ def test_seed_and_settings(page: Page, models: FakeModels) -> None:
     assert models.generator.requests[-1].seed == rolled
 
 
+def test_a_style_for_the_pictures(page: Page, models: FakeModels, store: Store) -> None:
+    page.click("#settings button")
+    page.click("#style input")
+    page.click("#style [role=option]:has-text('Watercolour')")
+    page.wait_for_timeout(500)
+    say(page, "draw a red fox")
+    assert models.generator.requests[-1].prompt == "A watercolour picture of a red fox."
+    expect(page.locator(".easel-prompt .easel-facts").last).to_contain_text("Style Watercolour")
+    expect(page.locator(".easel-words").last).to_have_text("A flat picture of a red fox.")
+    page.reload()  # the conversation keeps it
+    page.wait_for_selector(PICTURES)
+    page.click("#settings button")
+    expect(page.locator("#style input")).to_have_value("Watercolour")
+
+
 def test_modes(page: Page, models: FakeModels) -> None:
     page.locator("#mode label", has_text="Talk").click()
     say(page, "hello")
