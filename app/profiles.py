@@ -84,7 +84,7 @@ class Profile:
     steps: int = 10
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
-    styles: Mapping[str, Style] = field(default_factory=dict)  # offered in the interface; see styles.py
+    styles: Mapping[str, Style] = field(default_factory=dict, hash=False)  # offered in the interface; see styles.py
     # See generator.request.EditSettings; with both 0, every turn draws from nothing.
     edit_reuse: float = EditSettings.reuse
     edit_threshold: float = EditSettings.threshold

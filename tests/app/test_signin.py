@@ -405,7 +405,7 @@ def test_what_the_browser_remembers_may_be_the_others(world: World) -> None:
 
 
 Act = Callable[[Page, gr.Request, str, str], Any]
-PANEL = (1, "inherit", STORYBOOK.sizes[0], 5, 4.0)
+PANEL = (1, "inherit", STORYBOOK.sizes[0], 5, 4.0, "")
 ACTS: dict[str, Act] = {
     "open": lambda page, me, one, turn: page.open(Gaze(), one, me),
     "open a turn": lambda page, me, one, turn: page.open_turn(Gaze(), turn, me),
