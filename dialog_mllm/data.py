@@ -113,6 +113,12 @@ def views(messages: Sequence[Message], max_images: int) -> Iterator[tuple[int, i
     yield first, turns - 1
 
 
+def counted(first: int, last: int, learn: Mapping[int, float] | None) -> dict[int, float]:
+    """Of the turns from `first` to `last`, those whose replies count, and how much; None: all, 1."""
+    turns = range(first, last + 1)
+    return dict.fromkeys(turns, 1.0) if learn is None else {turn: learn[turn] for turn in turns if turn in learn}
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Text and ids for one tokenizer, in training and in offline evaluation."""
@@ -151,13 +157,12 @@ class Encoder:
     ) -> Iterator[Sample]:
         """`learn`: the turns whose replies count, and how much; None: all, 1. A view that holds none is left out."""
         for first, last in self.views(messages):
-            turns = [turn for turn in range(first, last + 1) if learn is None or turn in learn]
-            if not turns:
+            counts = counted(first, last, learn)
+            if not counts:
                 continue
             ids, pictures = self.ids(messages[: 2 * last + 2])
             if len(ids) > CONTEXT:
                 raise DataError(f"a conversation has {len(ids)} tokens; the model reads {CONTEXT}")
-            counts = {turn: 1.0 if learn is None else learn[turn] for turn in turns}
             weights, decisions = self._loss(np.array(ids, np.int32), first, counts, text_weight)
             rows = tuple(picture_row(block) for block in pictures)
             yield Sample(np.array(ids, np.int32), weights, rows, decisions, language)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from dialog_mllm.data import DRAW_WEIGHT, Decision, views
+from dialog_mllm.data import DRAW_WEIGHT, Decision, counted, views
 from dialog_mllm.errors import MessageError
 from dialog_mllm.messages import MAX_IMAGE_EDGE, MAX_IMAGES, ImageBlock, Message, TextBlock, arrange, shown
 from dialog_mllm.model import ModelFolderError
@@ -193,10 +193,8 @@ class VlmEncoder:
     ) -> Iterator[VlmSample]:
         """One sample for each view of the pictures, as in data.py, and `learn` as there."""
         for first, last in views(messages, self.max_images):
-            turns = [turn for turn in range(first, last + 1) if learn is None or turn in learn]
-            if turns:
+            if counts := counted(first, last, learn):
                 chat, pictures = blocks(messages[: 2 * last + 2], self.max_images)
-                counts = {turn: 1.0 if learn is None else learn[turn] for turn in turns}
                 yield self.sample(chat, pictures, counts, record)
 
     def sample(
