@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ class Adapters:
         self._model = str(model)
         self._state = self.folder / "adapters.json"
 
-    @cached_property
+    @property
     def base(self) -> str:
         return fingerprint(self._model)
 

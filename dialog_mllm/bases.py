@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from dialog_mllm.errors import AdapterError
@@ -62,8 +63,17 @@ def fingerprint(model: str) -> str:
     folder = Path(model)
     if not folder.is_dir():
         return model
+    try:
+        files = sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")])
+        return _fingerprint(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    except OSError as error:
+        raise AdapterError(f"The model in {folder} cannot be read: {error.strerror or error}.") from error
+
+
+@cache  # a large model takes seconds
+def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
     whole = hashlib.sha256()
-    for file in sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+    for file, *_ in files:
         whole.update(f"{file.name} {sha256(file)}\n".encode())
     return whole.hexdigest()
 

@@ -134,12 +134,11 @@ class VllmServer:
             check_model(self._model)
             if self._adapter is not None:
                 check_adapter(self._adapter)
-                require_base(Path(self._adapter), self._model)
                 adapter_rank(self._adapter)
             if self._fixed_port and not _port_is_free(self._fixed_port):
                 raise ServerFailed(f"Port {self._fixed_port} is in use. Choose another one for the dialog model.")
             self._open_log()
-        except (ServerFailed, AdapterError) as error:
+        except ServerFailed as error:
             self._set("failed", str(error))
             raise
         self._stopping.clear()
@@ -190,6 +189,12 @@ class VllmServer:
         raise DialogRefused(f"The dialog model's server refused the adapter {name!r}: {reason}")
 
     def _watch(self) -> None:
+        try:  # not in `start`: a large base takes seconds to read, and whoever starts us has a page to show
+            if self._adapter is not None:
+                require_base(Path(self._adapter), self._model)
+        except AdapterError as error:
+            self._set("failed", str(error))
+            return
         failures = 0
         while not self._stopping.is_set():
             reason = self._run_once()

@@ -19,7 +19,7 @@ from dialog_mllm.bases import FILE, Base
 from dialog_mllm.card import source
 from dialog_mllm.client import DialogClient
 from dialog_mllm.data import Batches, PictureCache
-from dialog_mllm.errors import AdapterError, TrainingError
+from dialog_mllm.errors import AdapterError, ServerFailed, TrainingError
 from dialog_mllm.evaluation import answer_offline, turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune
 from dialog_mllm.fit import FitConfig, learn
@@ -97,10 +97,11 @@ def test_an_adapter_is_not_put_on_another_base_of_its_size(base, adapter, tmp_pa
         attach(AdapterSettings(base=other, adapter=adapter))
     with pytest.raises(AdapterError, match="another base"):
         Adapters(tmp_path / "adapters", other).add(adapter)
-    server = VllmServer(other, adapter, ServerSettings(threads=1), tmp_path)
-    with pytest.raises(AdapterError, match="another base"):
-        server.start()
-    assert server.state == "failed" and "another base" in server.error
+    with (
+        VllmServer(other, adapter, ServerSettings(threads=1), tmp_path) as server,
+        pytest.raises(ServerFailed, match="another base"),
+    ):
+        server.wait_ready(60)
     moved = Path(shutil.copytree(base, tmp_path / "moved"))
     assert Adapters(tmp_path / "adapters", moved).add(adapter).name == "v1"
     assert (tmp_path / "adapters" / "v1" / "adapter" / FILE).read_text() == (adapter / FILE).read_text()
