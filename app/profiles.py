@@ -199,6 +199,11 @@ class Profile:
         """The prompt as it is drawn; one of another profile's styles changes nothing."""
         return in_style(prompt, self.styles[style]) if style in self.styles else prompt
 
+    def style_of(self, prompt: str, settings: Mapping[str, Any]) -> str:
+        """The style of a turn's settings, where its prompt takes it; "" where the prompt names another."""
+        style = str(settings.get("style") or "")
+        return style if self.in_style(prompt, style) != prompt else ""
+
     def read_settings(self, values: Mapping[str, Any]) -> Settings:
         """Settings from what was stored or asked; what is not named is the profile's."""
         known = {entry.name for entry in fields(Settings)}

@@ -62,7 +62,7 @@ class Scorer:
         base = base_of(path, conversation, self._profile, self._store)
         pictures = [self._store.picture_path(name).read_bytes() for name in (turn.picture, base) if name]
         after, *before = self._inspector.read([Image.open(io.BytesIO(data)) for data in pictures])
-        drawn = self._profile.in_style(turn.prompt, self._profile.read_settings(turn.settings).style)
+        drawn = self._profile.in_style(turn.prompt, self._profile.style_of(turn.prompt, turn.settings))
         named = asked(drawn, self._inspector.words)
         return Score(
             turn.id, base, consistency(before[0], after) if before else None, len(named),

@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from app.branches import alternatives
+from app.profiles import Profile
 from app.running import Canvas, Run
 from app.store import IN_FLIGHT, INTERRUPTED, Score, Turn
 from app.texts import Texts
@@ -36,8 +37,10 @@ def show_turns(
     texts: Texts,
     siblings: Mapping[str, Sequence[Turn]] | None = None,
     later: bool = False,
+    profile: Profile | None = None,
 ) -> list[dict[str, Any]]:
     """The turns of a path. `siblings`: of each turn, by its id; `later`: whether others come after the last one.
+    `profile`: whose styles are named.
 
     Buttons carry what they do in `name` and the turn in `value`: the chatbot lets no other attribute through.
     easel.js hears them.
@@ -55,7 +58,8 @@ def show_turns(
             variations = mine.variations if mine is not None else []
             # Decided before a later picture is there: what changes a turn takes away an editor that is open in it.
             comparable = len(turns) > 1 or len(beside) > 1 or bool(turn.uploads)
-            place = _Place(beside, last, variations, comparable)
+            style = profile.style_of(turn.prompt, turn.settings) if profile is not None else ""
+            place = _Place(beside, last, variations, comparable, style)
             content = _reply(turn, previous, texts, place)
         if last and later:
             show = _button("branch", turn, texts.show_later)
@@ -106,6 +110,7 @@ class _Place:
     last: bool
     under_way: Sequence[Canvas]  # its variations
     comparable: bool  # there may be others to compare it with
+    style: str  # that was chosen, and that it was drawn in
 
 
 def _button(name: str, turn: Turn, label: str, title: str = "", more: str = "") -> str:
@@ -163,8 +168,8 @@ def _picture(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
     facts = [f"{texts.seed} {turn.seed}"]
     if turn.draw_probability is not None:
         facts.append(f"{turn.draw_probability:.0%} {texts.to_draw}")
-    if style := str(turn.settings.get("style") or ""):
-        facts.append(f"{texts.style} {texts.style_names.get(style, style)}")
+    if place.style:
+        facts.append(f"{texts.style} {texts.style_names.get(place.style, place.style)}")
     if turn.timings and "drawing" in turn.timings:
         facts.append(f"{turn.timings.get('dialog', 0.0) + turn.timings['drawing']:.1f} s")
     return (

@@ -474,7 +474,7 @@ class Page:
             if gaze.turned != look:  # this page looks elsewhere now; the turn goes on
                 break
             with gaze.giving():
-                yield self._chat(conversation, show_turns(path, run, self.texts, siblings))
+                yield self._chat(conversation, show_turns(path, run, self.texts, siblings, profile=self.profile))
         if gaze.turned == look:
             if run.variations and run.problem not in ("", STOPPED):  # of others, the turn itself tells
                 gr.Warning(escape(run.problem), duration=12)
@@ -488,7 +488,7 @@ class Page:
         run = self.turns.of(conversation) if conversation is not None else None
         path = self.store.path(conversation.leaf) if conversation is not None else []
         later = bool(path) and run is None and self.store.newest_leaf(path[-1]) != path[-1].id
-        shown = show_turns(path, run, self.texts, self._siblings(path), later)
+        shown = show_turns(path, run, self.texts, self._siblings(path), later, self.profile)
         settings = self.profile.settings
         if conversation is not None:
             settings = self.profile.read_settings(conversation.settings)

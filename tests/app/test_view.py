@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 
 import pytest
 
+from app.profiles import PROFILES
 from app.running import Canvas, Run
 from app.store import Conversation, Store, Turn
 from app.texts import TEXTS, Texts
@@ -148,6 +149,16 @@ def test_a_turn_under_way(store: Store, conversation: Conversation) -> None:
     assert "width:50%" in content
     assert "Painting 3/6" in content
     assert "a fox" in content
+
+
+def test_a_chosen_style_is_named_where_it_was_drawn_in(store: Store, conversation: Conversation) -> None:
+    def shown(prompt: str) -> str:
+        drawn = turn(store, conversation, prompt=prompt, picture="0" * 32, status="done")
+        drawn = replace(drawn, settings={**drawn.settings, "style": "pencil"})
+        return show_turns([drawn], None, EN, profile=PROFILES["storybook"])[1]["content"]
+
+    assert "Style Pencil" in shown("A flat picture of a fox.")
+    assert "Style" not in shown("A pixel art picture of a fox.")
 
 
 def test_both_languages_say_everything() -> None:
