@@ -15,13 +15,13 @@ from typing import Any
 
 from dialog_mllm.errors import TrainingError
 from dialog_mllm.lora import WEIGHTS, merge, require_free
-from dialog_mllm.model import grow, load_base, save_base
+from dialog_mllm.model import EYES, grow, load_base, save_base
 
 
 def between(base: Path, trained: Path, share: float, out: Path) -> None:
-    """Writes the weights that lie `share` of the way from a bundled kind of base to a model that was trained from it,
-    also with layers added: often better than both on what the training did not show (WiSE-FT, arXiv 2109.01903,
-    section 3)."""
+    """Writes the weights that lie `share` of the way from a bundled kind of base to a model that was trained from it:
+    often better than both on what the training did not show (WiSE-FT, arXiv 2109.01903, section 3). Layers may have
+    been added on the way; eyes that were made wider are taken as they are."""
     require_free(out)
     if not 0 <= share <= 1:
         raise TrainingError(f"--share must be from 0 (the base) to 1 (the trained model); got {share}")
@@ -32,6 +32,8 @@ def between(base: Path, trained: Path, share: float, out: Path) -> None:
     except ValueError:
         raise unlike from None
     ours, theirs = start.state_dict(), end.state_dict()
+    if start.config.vision_config.to_dict() != end.config.vision_config.to_dict():  # wider: nothing lies between
+        ours |= {name: theirs[name] for name in theirs if name.startswith(EYES)}
     if {name: value.shape for name, value in ours.items()} != {name: value.shape for name, value in theirs.items()}:
         raise unlike
     end.load_state_dict({name: (1 - share) * ours[name] + share * theirs[name] for name in theirs})

@@ -18,7 +18,7 @@ from transformers import Idefics3ForConditionalGeneration
 
 from dialog_mllm.data import TALK_WEIGHT, Batch, Batches
 from dialog_mllm.errors import TrainingError
-from dialog_mllm.model import text_states
+from dialog_mllm.model import Eyes, text_states
 from dialog_mllm.parallel import device, processes
 from dialog_mllm.vlm import VlmBatch
 
@@ -55,7 +55,7 @@ def hidden_states(model: Idefics3ForConditionalGeneration, batch: Batch, dropout
     if batch.pixels is not None:
         learn = any(parameter.requires_grad for parameter in model.model.vision_model.parameters())
         with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
-            features = model.model.get_image_features(batch.pixels.unsqueeze(1)).pooler_output  # (P, 16, hidden)
+            features = Eyes.of(model).tokens(batch.pixels)  # (P, 16, hidden)
         embeddings = model.model.inputs_merger(batch.ids, embeddings, features)
     return text_states(model, embeddings, drop.states)
 

@@ -22,7 +22,7 @@ from dialog_mllm.fit import (
     threads,
     write_settings,
 )
-from dialog_mllm.model import BaseConfig, build_base, grow, load_base, parameter_count, save_base
+from dialog_mllm.model import BaseConfig, Eyes, build_base, grow, load_base, parameter_count, save_base, widen_eyes
 from dialog_mllm.objective import Dialogues, Dropout
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.records import DataError, data_files
@@ -40,6 +40,7 @@ class MllmConfig:
     model: BaseConfig
     # Go on from this model and its tokenizer; its eyes learn from `pictures` alone. `model`, `vocab_size` do not count.
     base: Path | None = None
+    widen_eyes: int = 1  # so many times that model's
     add_layers: int = 0  # to that model's language model
     vocab_size: int = VOCAB_SIZE
     text_weight: float = 0.3  # what predicting users' words counts: a base from nothing learns language from them too
@@ -62,6 +63,10 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
             grow(model, config.add_layers)
         except ValueError as error:
             raise TrainingError(f"--add-layers: {error}.") from None
+        try:
+            widen_eyes(model, config.widen_eyes, config.fit.seed)
+        except ValueError as error:
+            raise TrainingError(f"--widen-eyes: {error}.") from None
     else:
         tokenizer = train_tokenizer(texts_of(train_files), config.vocab_size)
         model, processor = build_base(tokenizer, config.model, config.fit.seed)
@@ -77,16 +82,15 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
                     f"{config.pictures[0]} holds pictures of {shards.size} pixels, and the model sees {pictures.size}. "
                     f"Make others with `easel data pictures --size {pictures.size}`."
                 )
-            train_vision(model, pictures.normalised, shards, run, config.vision_minutes, config.fit.seed)
+            normalised, taught = pictures.normalised, config.base is not None
+            train_vision(Eyes.of(model), normalised, shards, run, config.vision_minutes, config.fit.seed, taught)
         pictures.more = shards
         captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))
         _train_captions(config, model, captions, pictures, token_id(processor.tokenizer, DRAW))
         train += captions[: config.captions]
-    model.model.vision_model.set_attn_implementation("eager")  # fused attention's backward pass is slow on CPUs
     if config.pictures or config.base is not None:
-        for eyes in (model.model.vision_model, model.model.connector):
-            # Once taught they see better than dialogues teach, which spoil them; and steps are a fifth faster.
-            eyes.requires_grad_(False)
+        # Once taught they see better than dialogues teach, which spoil them; and steps are a fifth faster.
+        Eyes.of(model).modules.requires_grad_(False)
     size = parameter_count(model) / 1e6
     print(f"{size:.1f} M parameters, {len(processor.tokenizer)} tokens, {len(train)} conversations")
     return fit(
@@ -124,6 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", type=Path, help="go on from this model, its tokenizer and its eyes (which only --pictures teach more)"
     )
+    parser.add_argument("--widen-eyes", type=int, default=1, help="so many times; they see the same until trained")
     parser.add_argument("--add-layers", type=int, default=0, help="to that model, which change nothing until trained")
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
     parser.add_argument(
@@ -152,6 +157,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             fit=fit_config(args, FitConfig(Path())),
             model=BaseConfig(**{size.name: getattr(args, size.name) for size in fields(BaseConfig)}),
             base=args.base,
+            widen_eyes=args.widen_eyes,
             add_layers=args.add_layers,
             vocab_size=args.vocab_size,
             text_weight=args.text_weight,

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Idefics3ForConditionalGeneration
 
 from dialog_mllm.data import Encoder, Sample
 from dialog_mllm.fit import FitConfig, Optimizers, schedule
 from dialog_mllm.messages import ImageBlock, Message
+from dialog_mllm.model import Eyes
 from dialog_mllm.objective import mixed_precision
 from dialog_mllm.records import DataError
 
@@ -35,6 +35,7 @@ IGNORE = -100  # the class of what is not asked
 ASKS = {"en": "Its prompt, please.", "zh": "写出它的提示词。"}  # what a picture's caption is the reply to
 BATCH = 128
 HELD_OUT = 512  # pictures at the end that the eyes are measured on
+READER_STEPS = 150  # in which the reader learns alone, where the eyes were taught before
 SHIFT = 6  # pixels, the most that a picture is moved each way while the eyes learn
 WHOLE = ("background", "sky", "style", "shot")
 
@@ -86,6 +87,22 @@ class Pictures:
     def pixels(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         shards = np.searchsorted(self.starts, rows, side="right") - 1
         return np.stack([self.arrays[s][row - self.starts[s]] for s, row in zip(shards, rows, strict=True)])
+
+    def look(
+        self, rows: np.ndarray, mirrored: np.ndarray | None = None, down: int = 0, right: int = 0
+    ) -> tuple[np.ndarray, Tensor, Tensor]:
+        """The pixels uint8 (B, H, W, 3) of the pictures in `rows` (B,), and their classes.
+
+        `mirrored` (B,) tells which are seen in the mirror. All are moved by so many pixels; the border is repeated.
+        """
+        pixels, subjects = self.pixels(rows), self.subjects[rows]
+        if mirrored is not None:
+            pixels[mirrored] = pixels[mirrored, :, ::-1]
+            subjects[mirrored] = subjects[mirrored].flip(1)
+        if down or right:
+            y, x = (np.clip(np.arange(self.size) - by, 0, self.size - 1) for by in (down, right))
+            pixels = pixels[:, y[:, None], x]
+        return pixels, subjects, self.whole[rows]
 
     def batches(self, seed: int, count: int) -> Iterator[np.ndarray]:
         """Rows of the first `count` pictures, epoch after epoch in another order."""
@@ -169,84 +186,59 @@ def read_accuracy(reader: Reader, tokens: Tensor, subjects: Tensor, whole: Tenso
     return {name: round(values.float().mean().item(), 4) for name, values in shares.items()}
 
 
-@dataclass(frozen=True)
-class Eyes:
-    """The vision tower and the connector of `model`, looking at pictures; `normalised` makes floats of uint8 pixels."""
-
-    model: Idefics3ForConditionalGeneration
-    pictures: Pictures
-    normalised: Callable[[np.ndarray], Tensor]
-
-    @property
-    def modules(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"tower": self.model.model.vision_model, "connector": self.model.model.connector})
-
-    def see(
-        self, rows: np.ndarray, mirrored: np.ndarray | None = None, down: int = 0, right: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The tokens (B, 16, hidden) of the pictures in `rows` (B,), and their classes as in `Pictures`.
-
-        `mirrored` (B,) tells which are seen in the mirror. All are moved by so many pixels; the border is repeated.
-        """
-        pixels, subjects = self.pictures.pixels(rows), self.pictures.subjects[rows]
-        if mirrored is not None:
-            pixels[mirrored] = pixels[mirrored, :, ::-1]
-            subjects[mirrored] = subjects[mirrored].flip(1)
-        if down or right:
-            last = self.pictures.size - 1
-            y, x = (np.clip(np.arange(self.pictures.size) - by, 0, last) for by in (down, right))
-            pixels = pixels[:, y[:, None], x]
-        tokens = self.model.model.get_image_features(self.normalised(pixels).unsqueeze(1)).pooler_output
-        return tokens, subjects, self.pictures.whole[rows]
-
-    @torch.no_grad()
-    def shares(self, reader: Reader, rows: np.ndarray) -> dict[str, float]:
-        with mixed_precision():
-            tokens, subjects, whole = self.see(rows)
-        return read_accuracy(reader, tokens.float(), subjects, whole)
+@torch.no_grad()
+def shares(eyes: Eyes, reader: Reader, pixels: Tensor, subjects: Tensor, whole: Tensor) -> dict[str, float]:
+    with mixed_precision():
+        tokens = eyes.tokens(pixels)
+    return read_accuracy(reader, tokens.float(), subjects, whole)
 
 
 def train_vision(
-    model: Idefics3ForConditionalGeneration,
+    eyes: Eyes,
     normalised: Callable[[np.ndarray], Tensor],
     pictures: Pictures,
     run: Path,
     minutes: float,
     seed: int = 0,
+    taught: bool = False,
 ) -> dict[str, float]:
-    """Trains the vision tower and the connector of `model` for so long.
+    """Trains `eyes` for so long; `normalised` makes floats (B, 3, H, W) of uint8 pixels.
+
+    Eyes that were `taught` before wait until the reader has learnt to read what they see, for at first it would teach
+    them at random (linear probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054, section 3.4).
 
     Half of the pictures are seen in the mirror, and each batch a little moved, for the tower can know all of some tens
-    of thousands by heart. What it learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns the
-    accuracies on pictures held out.
+    of thousands by heart. What they learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns
+    the accuracies on pictures held out.
     """
-    eyes, kept = Eyes(model, pictures, normalised), run / "vision.pt"
+    kept = run / "vision.pt"
     if kept.is_file():
         eyes.modules.load_state_dict(torch.load(kept, weights_only=True))
         return {}
     torch.manual_seed(seed)
-    model.model.vision_model.set_attn_implementation("eager")
-    reader = Reader(pictures.labels, model.config.text_config.hidden_size)
+    reader = Reader(pictures.labels, eyes.width)
     trained = nn.ModuleDict({"eyes": eyes.modules, "reader": reader})
     config = FitConfig(run, minutes=minutes, learning_rate=2e-3, decay_share=0.6)
     optimizers = Optimizers(trained, config)
     chance = np.random.default_rng(seed)
     learnt = len(pictures) - min(HELD_OUT, len(pictures) // 4)
-    held_out = np.arange(learnt, len(pictures))
-    begun, losses, shares = time.monotonic(), [], {}
+    held_out = pictures.look(np.arange(learnt, len(pictures)))
+    begun, losses, right = time.monotonic(), [], {}
     for step, rows in enumerate(pictures.batches(seed, learnt), 1):
         progress = min(1.0, (time.monotonic() - begun) / 60 / minutes)
+        moved = chance.integers(-SHIFT, SHIFT, 2, endpoint=True)
+        pixels, subjects, whole = pictures.look(rows, chance.random(len(rows)) < 0.5, *moved)
         with mixed_precision():
-            moved = chance.integers(-SHIFT, SHIFT, 2, endpoint=True)
-            tokens, subjects, whole = eyes.see(rows, chance.random(len(rows)) < 0.5, *moved)
+            with torch.set_grad_enabled(not taught or step > READER_STEPS):
+                tokens = eyes.tokens(normalised(pixels))
             loss = read_loss(reader, tokens, subjects, whole)
         loss.backward()
-        nn.utils.clip_grad_norm_([p for p in trained.parameters() if p.requires_grad], config.clip_norm)
+        nn.utils.clip_grad_norm_(trained.parameters(), config.clip_norm)
         optimizers.step(config.learning_rate * schedule(progress, step - 1, config))
         losses.append(loss.item())
         if step % 100 == 0 or progress == 1:
-            shares = eyes.shares(reader, held_out)
-            told = f"loss {np.mean(losses):.3f} {shares}"
+            right = shares(eyes, reader, normalised(held_out[0]), *held_out[1:])
+            told = f"loss {np.mean(losses):.3f} {right}"
             print(f"vision step {step}, {60 * progress * minutes:.0f} s: {told}", flush=True)
             losses.clear()
         if progress == 1:
@@ -254,4 +246,4 @@ def train_vision(
     run.mkdir(parents=True, exist_ok=True)
     torch.save(eyes.modules.state_dict(), kept.with_suffix(".partial"))
     kept.with_suffix(".partial").rename(kept)
-    return shares
+    return right

@@ -24,13 +24,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 from PIL import Image
 
 from app.errors import EaselError
@@ -223,17 +223,33 @@ def _same(one: bytes, two: bytes) -> bool:
 # ------------------------------------------------------------------------------------------------------ the server
 
 
-def memory(pid: int) -> int:
-    """Bytes that a process and all that it started hold; shared pages are counted once. Linux alone tells it."""
-    total, todo = 0, [pid]
-    while todo:
-        process = Path("/proc") / str(todo.pop())
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            total += 1024 * int(re.findall(r"^Pss:\s+(\d+)", (process / "smaps_rollup").read_text(), re.M)[0])
-            todo += [
-                int(child) for task in (process / "task").iterdir() for child in (task / "children").read_text().split()
-            ]
-    return total
+def memory(pid: int) -> Counter[str]:
+    """Bytes that a process and all that it started hold, by their names; on Linux shared pages are counted once."""
+    held: Counter[str] = Counter()
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                told = process.memory_full_info()
+                held[process.name()] += getattr(told, "pss", told.uss)
+    return held
+
+
+def growth(samples: Sequence[Counter[str]]) -> dict[str, Any]:
+    """The medians of the samples' first and last quarters, MiB, in all and by the processes' names; their ratio."""
+    quarter = len(samples) // 4
+    ends = samples[:quarter], samples[-quarter:]
+
+    def held(name: str) -> list[float]:
+        return [statistics.median(sample[name] if name else sample.total() for sample in end) for end in ends]
+
+    names = sorted(set().union(*samples))
+    early, late = held("")
+    return {
+        "memory_mb": [round(early / 2**20), round(late / 2**20)],
+        "memory_ratio": round(late / early, 3),
+        "memory_mb_of": {name: [round(bytes / 2**20) for bytes in held(name)] for name in names},
+    }
 
 
 @contextlib.contextmanager
@@ -271,7 +287,7 @@ def wait_ready(url: str, patience: float = 600.0) -> None:
 
 
 async def measure(load: Load, seconds: float, pid: int | None, seed: int) -> dict[str, Any]:
-    samples: list[tuple[float, int]] = []
+    samples: list[tuple[float, Counter[str]]] = []
 
     async def watch() -> None:
         begun = time.monotonic()
@@ -287,10 +303,7 @@ async def measure(load: Load, seconds: float, pid: int | None, seed: int) -> dic
     result["repeated"] = await load.repeat(REPEATED, seed)
     warm = [held for at, held in samples if at >= WARM_UP * seconds]
     if len(warm) >= 4:
-        quarter = len(warm) // 4
-        early, late = statistics.median(warm[:quarter]), statistics.median(warm[-quarter:])
-        result["memory_mb"] = [round(early / 2**20), round(late / 2**20)]
-        result["memory_ratio"] = round(late / early, 3)
+        result |= growth(warm)
     return result
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +15,7 @@ from fastapi import FastAPI
 
 from app.api import add_api
 from app.cli import main
-from app.commands.bench_load import Load, measure
+from app.commands.bench_load import Load, growth, measure, memory
 from app.metrics import Metered, Metrics
 from app.profiles import Profile
 from app.store import Store
@@ -68,6 +71,25 @@ def test_what_is_left_behind_is_noticed(profile: Profile, store: Store, monkeypa
     with serving(app) as url:
         result = asyncio.run(measure(Load(url, "", 2, seed=3), SECONDS, None, seed=3))
     assert not result["queue_empty"]
+
+
+def test_memory_is_told_by_process() -> None:
+    waits = "print(flush=True); input()"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {waits!r}])"
+    with subprocess.Popen([sys.executable, "-c", starts], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the child of the child runs
+        alone = memory(process.pid)
+        process.communicate(b"\n")
+    assert len(alone) == 1 and alone.total() > 2 * 2**20  # two of one name
+    assert memory(process.pid) == Counter()  # they have ended
+
+
+def test_what_grows_is_named() -> None:
+    samples = [Counter(app=100 * 2**20, engine=(100 + 10 * second) * 2**20) for second in range(8)]
+    told = growth(samples)
+    assert told["memory_mb_of"] == {"app": [100, 100], "engine": [105, 165]}
+    assert (told["memory_mb"], told["memory_ratio"]) == ([205, 265], 1.293)
 
 
 @pytest.mark.parametrize(

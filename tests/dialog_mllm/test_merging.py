@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.cli import main as easel
-from dialog_mllm.model import build_base, grow, load_base, save_base
+from dialog_mllm.model import Eyes, build_base, grow, load_base, save_base, widen_eyes
 from dialog_mllm.tokenizer import train_tokenizer
 from tests.dialog_mllm.toy import SMALL
 
@@ -36,6 +36,22 @@ def test_weights_between_two_models(models, tmp_path):
     for name, value in load_base(tmp_path / "out")[0].state_dict().items():
         expected = 0.6 * start.state_dict()[name] + 0.4 * ends[name]
         torch.testing.assert_close(value, expected, atol=1e-3, rtol=1e-3)  # kept as fp16
+
+
+def test_wider_eyes_are_taken_as_they_are(models, tmp_path):
+    model, processor = load_base(models / "trained")
+    widen_eyes(model, 2)
+    save_base(model, processor, tmp_path / "seeing")
+    arguments = ["merge", "--base", str(models / "base"), "--trained", str(tmp_path / "seeing"), "--share", "0.4"]
+    assert easel([*arguments, "--out", str(tmp_path / "out")]) == 0
+    (start, _), (end, _), (out, _) = (
+        load_base(folder) for folder in (models / "base", tmp_path / "seeing", tmp_path / "out")
+    )
+    for name, value in Eyes.of(out).modules.state_dict().items():
+        assert torch.equal(value, Eyes.of(end).modules.state_dict()[name])
+    head = "model.text_model.embed_tokens.weight"
+    expected = 0.6 * start.state_dict()[head] + 0.4 * end.state_dict()[head]
+    torch.testing.assert_close(out.state_dict()[head], expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from dialog_mllm.lora import targets
 from dialog_mllm.model import (
     BaseConfig,
+    Eyes,
     ModelFolderError,
     build_base,
     grow,
@@ -15,6 +16,7 @@ from dialog_mllm.model import (
     parameter_count,
     save_base,
     text_states,
+    widen_eyes,
 )
 from dialog_mllm.tokenizer import train_tokenizer
 from tests.dialog_mllm.toy import SMALL
@@ -46,6 +48,39 @@ def test_lean_decoder_computes_what_transformers_computes(small, length):
     (ours_gradient,) = torch.autograd.grad(ours.square().sum(), embeddings)
     (theirs_gradient,) = torch.autograd.grad(theirs.square().sum(), embeddings)
     torch.testing.assert_close(ours_gradient, theirs_gradient, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("patch", [8, 16])
+def test_lean_eyes_see_what_transformers_sees(tokenizer, patch):
+    model, _ = build_base(tokenizer, replace(SMALL, patch_size=patch, pixel_shuffle=32 // patch))
+    pixels = torch.randn(3, 3, 128, 128, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    ours, theirs = Eyes.of(model).tokens(pixels), model.model.get_image_features(pixels.unsqueeze(1)).pooler_output
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad(tokens.square().sum(), pixels)[0] for tokens in (ours, theirs)]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_wider_eyes_see_the_same_until_they_are_trained(tokenizer, tmp_path, times):
+    model, processor = build_base(tokenizer, replace(SMALL, vision_heads=2, vision_layers=2))
+    pixels = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    before = Eyes.of(model).tokens(pixels)
+    widen_eyes(model, times)
+    torch.testing.assert_close(Eyes.of(model).tokens(pixels), before, atol=1e-5, rtol=1e-4)
+    save_base(model, processor, tmp_path / "base")
+    loaded, _ = load_base(tmp_path / "base")
+    theirs = loaded.model.get_image_features(pixels.unsqueeze(1)).pooler_output
+    torch.testing.assert_close(theirs, before, atol=1e-2, rtol=1e-2)  # kept as fp16
+    assert loaded.config.vision_config.hidden_size == times * SMALL.vision_hidden
+    Eyes.of(model).tokens(pixels).square().sum().backward()
+    read = model.model.vision_model.encoder.layers[0].mlp.fc1.weight.grad
+    copies = read.chunk(times)
+    assert all(not torch.allclose(copies[0], copy) for copy in copies[1:]), "the copies learn to differ"
+
+
+def test_eyes_grow_wider_by_whole_times(small):
+    with pytest.raises(ValueError, match="not 0"):
+        widen_eyes(small[0], 0)
 
 
 @pytest.mark.parametrize("added", [0, 1, 2])

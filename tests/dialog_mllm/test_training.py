@@ -156,6 +156,16 @@ def test_layers_are_added_to_an_earlier_base(root, tmp_path, capsys):
     assert len(load_base(tmp_path / "run" / "base")[0].model.text_model.layers) == 3
 
 
+def test_the_eyes_of_an_earlier_base_are_made_wider(root, tmp_path, capsys):
+    save_base(*build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL), tmp_path / "base")
+    arguments = ["train", "mllm", "--data", str(root), "--validation", str(root), "--base", str(tmp_path / "base")]
+    assert easel([*arguments, "--widen-eyes", "0", "--out", str(tmp_path / "run")]) != 0
+    assert "1, 2, 3 ... times wider, not 0" in capsys.readouterr().err
+    assert easel([*arguments, "--widen-eyes", "2", "--epochs", "0.01", "--out", str(tmp_path / "run")]) == 0
+    seeing = load_base(tmp_path / "run" / "base")[0].config.vision_config
+    assert seeing.hidden_size == 2 * toy.SMALL.vision_hidden
+
+
 def test_without_pictures_the_eyes_of_an_earlier_base_stay_as_they_are(root, tmp_path):
     common = {"data": (root / "train.jsonl",), "validation": (root / "validation.jsonl",), "model": toy.SMALL,
               "vocab_size": 400}  # fmt: skip

@@ -11,10 +11,18 @@ import torch
 
 from datasets_build.pictures import write_pictures
 from dialog_mllm.data import Encoder, PictureCache, collate
-from dialog_mllm.model import build_base
+from dialog_mllm.model import Eyes, build_base
 from dialog_mllm.records import DataError
 from dialog_mllm.tokenizer import train_tokenizer
-from dialog_mllm.vision import IGNORE, Pictures, Reader, caption_samples, read_accuracy, read_loss, train_vision
+from dialog_mllm.vision import (
+    IGNORE,
+    Pictures,
+    Reader,
+    caption_samples,
+    read_accuracy,
+    read_loss,
+    train_vision,
+)
 from tests.dialog_mllm import toy
 
 
@@ -68,14 +76,23 @@ def test_the_tower_is_trained_once(folder: Path, tmp_path: Path) -> None:
     model, processor = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
     cache = PictureCache(processor)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert train_vision(model, cache.normalised, Pictures.open(folder), tmp_path, minutes=0.001)["whole"] >= 0
+    assert train_vision(Eyes.of(model), cache.normalised, Pictures.open(folder), tmp_path, minutes=0.001)["whole"] >= 0
     changed = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
     assert changed and all("vision_model" in name or "connector" in name for name in changed)
 
     again, _ = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
-    assert train_vision(again, cache.normalised, Pictures.open(folder), tmp_path, minutes=0.001) == {}
+    assert train_vision(Eyes.of(again), cache.normalised, Pictures.open(folder), tmp_path, minutes=0.001) == {}
     for name in changed:
         assert torch.equal(again.state_dict()[name], model.state_dict()[name])
+
+
+def test_eyes_that_were_taught_wait_for_the_reader(folder: Path, tmp_path: Path) -> None:
+    model, processor = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_vision(
+        Eyes.of(model), PictureCache(processor).normalised, Pictures.open(folder), tmp_path, 0.001, taught=True
+    )
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_caption_is_a_reply_to_its_own_picture(folder: Path) -> None:
