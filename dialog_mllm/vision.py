@@ -35,7 +35,7 @@ IGNORE = -100  # the class of what is not asked
 ASKS = {"en": "Its prompt, please.", "zh": "写出它的提示词。"}  # what a picture's caption is the reply to
 BATCH = 128
 HELD_OUT = 512  # pictures at the end that the eyes are measured on
-READER_STEPS = 150  # in which the reader learns alone, where the eyes were taught before
+READER_STEPS = 250  # in which the reader learns alone, where the eyes were taught before
 SHIFT = 6  # pixels, the most that a picture is moved each way while the eyes learn
 WHOLE = ("background", "sky", "style", "shot")
 
@@ -218,7 +218,7 @@ def train_vision(
     torch.manual_seed(seed)
     reader = Reader(pictures.labels, eyes.width)
     trained = nn.ModuleDict({"eyes": eyes.modules, "reader": reader})
-    config = FitConfig(run, minutes=minutes, learning_rate=2e-3, decay_share=0.6)
+    config = FitConfig(run, minutes=minutes, learning_rate=2e-3, decay_share=0.9 if taught else 0.6)
     optimizers = Optimizers(trained, config)
     chance = np.random.default_rng(seed)
     learnt = len(pictures) - min(HELD_OUT, len(pictures) // 4)
@@ -226,15 +226,18 @@ def train_vision(
     begun, losses, right = time.monotonic(), [], {}
     for step, rows in enumerate(pictures.batches(seed, learnt), 1):
         progress = min(1.0, (time.monotonic() - begun) / 60 / minutes)
+        alone = taught and step <= READER_STEPS
         moved = chance.integers(-SHIFT, SHIFT, 2, endpoint=True)
         pixels, subjects, whole = pictures.look(rows, chance.random(len(rows)) < 0.5, *moved)
         with mixed_precision():
-            with torch.set_grad_enabled(not taught or step > READER_STEPS):
+            with torch.set_grad_enabled(not alone):
                 tokens = eyes.tokens(normalised(pixels))
             loss = read_loss(reader, tokens, subjects, whole)
         loss.backward()
         nn.utils.clip_grad_norm_(trained.parameters(), config.clip_norm)
-        optimizers.step(config.learning_rate * schedule(progress, step - 1, config))
+        # At the whole rate, eyes that were taught would unlearn at first.
+        rate = config.learning_rate * (0.5 if taught and not alone else 1.0)
+        optimizers.step(rate * schedule(progress, step - 1, config))
         losses.append(loss.item())
         if step % 100 == 0 or progress == 1:
             right = shares(eyes, reader, normalised(held_out[0]), *held_out[1:])
