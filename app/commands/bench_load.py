@@ -224,14 +224,15 @@ def _same(one: bytes, two: bytes) -> bool:
 
 
 def memory(pid: int) -> Counter[str]:
-    """Bytes that a process and all that it started hold, by their names; on Linux shared pages are counted once."""
+    """Bytes that a process ("easel") and all that it started (by their names) hold; on Linux shared pages are counted
+    once."""
     held: Counter[str] = Counter()
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)
         for process in [root, *root.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):  # it has just ended
                 told = process.memory_full_info()
-                held[process.name()] += getattr(told, "pss", told.uss)
+                held["easel" if process == root else process.name()] += getattr(told, "pss", told.uss)
     return held
 
 
