@@ -240,16 +240,15 @@ def growth(samples: Sequence[Counter[str]]) -> dict[str, Any]:
     """The medians of the samples' first and last quarters, MiB, in all and by the processes' names; their ratio."""
     quarter = len(samples) // 4
     ends = samples[:quarter], samples[-quarter:]
-
-    def held(name: str) -> list[float]:
-        return [statistics.median(sample[name] if name else sample.total() for sample in end) for end in ends]
-
-    names = sorted(set().union(*samples))
-    early, late = held("")
+    early, late = (statistics.median(sample.total() for sample in end) for end in ends)
+    by_name = {
+        name: [round(statistics.median(sample[name] for sample in end) / 2**20) for end in ends]
+        for name in sorted(set().union(*samples))
+    }
     return {
         "memory_mb": [round(early / 2**20), round(late / 2**20)],
         "memory_ratio": round(late / early, 3),
-        "memory_mb_of": {name: [round(bytes / 2**20) for bytes in held(name)] for name in names},
+        "memory_mb_of": by_name,
     }
 
 
@@ -302,7 +301,7 @@ async def measure(load: Load, seconds: float, pid: int | None, seed: int) -> dic
     result = load.report()
     result["queue_empty"] = await load.idle()
     result["repeated"] = await load.repeat(REPEATED, seed)
-    warm = [held for at, held in samples if at >= WARM_UP * seconds]
+    warm = [held for at, held in samples if held and at >= WARM_UP * seconds]
     if len(warm) >= 4:
         result |= growth(warm)
     return result
