@@ -156,8 +156,7 @@ def test_a_change_by_another_process_is_followed(live: LiveAdapters, registry: A
     wait_until(lambda: "starting again" in live.error)
     assert live.now.name == "v1"
     live._server.error = None  # type: ignore[attr-defined]
-    wait_until(lambda: live.now.name == "v2")
-    assert live.error == ""
+    wait_until(lambda: (live.now.name, live.error) == ("v2", ""))
     Adapters(registry.folder, "org/model").try_out("v3", 0.5)
     wait_until(lambda: live.trial == ("v3", 0.5))
     assert live.now.name == "v2"
