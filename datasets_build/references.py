@@ -11,7 +11,7 @@ import random
 
 from datasets_build.storybook.language import noun_phrase
 from datasets_build.storybook.scene import Scene, Subject
-from datasets_build.storybook.vocabulary import MEASURES, name
+from datasets_build.storybook.vocabulary import MEASURES, VERBS, name
 
 
 def refer(scene: Scene, index: int, language: str, rng: random.Random, dress: bool = False) -> dict[str, str]:
@@ -22,6 +22,8 @@ def refer(scene: Scene, index: int, language: str, rng: random.Random, dress: bo
     alone = len(scene.subjects) == 1
     if alone and rng.random() < 0.5:
         return _pronoun(subject, language, dress)
+    if not alone and rng.random() < 0.15 and (look := _look(subject, scene.subjects[1 - index], language, rng)):
+        return called(look, subject, language, dress)
     kinds = [other.kind for other in scene.subjects]
     by_place = not alone and rng.random() < 0.3
     by_colour = rng.random() < 0.2 or kinds.count(subject.kind) > 1
@@ -41,6 +43,20 @@ def called(words: str, subject: Subject, language: str, dress: bool = False) -> 
     if dressed:
         return {"it": f"{its} dress", "sub": f"{its} dress", "its": f"{its} dress's"}
     return {"it": words, "sub": words, "its": its}
+
+
+def _look(subject: Subject, other: Subject, language: str, rng: random.Random) -> str:
+    """What tells one of two apart, without its name: "the brown one", "the one with the hat"; "" if nothing does."""
+    looks = []
+    measure = MEASURES[subject.kind]
+    if subject.colour != other.colour and subject.kind != "girl":
+        colour = name(subject.colour, language, rng, "colour")
+        looks.append(f"the {colour} one" if language == "en" else f"{colour}{rng.choice(('', '的'))}那{measure}")
+    for accessory in subject.accessories:
+        if all(worn.kind != accessory.kind for worn in other.accessories):
+            noun, verb = name(accessory.kind, language, rng, "accessory"), VERBS["zh"][accessory.kind][0]
+            looks.append(f"the one with the {noun}" if language == "en" else f"{verb}{noun}的那{measure}")
+    return rng.choice(looks) if looks else ""
 
 
 def _pronoun(subject: Subject, language: str, dress: bool) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets_build.banks import Speaker, bank
@@ -21,6 +21,7 @@ from datasets_build.storybook.language import (
     describe,
     noun_phrase,
     partial,
+    wearing_phrase,
     write_prompt,
 )
 from datasets_build.storybook.reading import complete
@@ -45,6 +46,7 @@ _DRAWING_WORD = re.compile(r"draw|paint|sketch|illustrat|picture|image|pic\b|画
 
 SEARCH = 500  # tries to find a scene of a small split
 OPEN_SHARE = 0.03  # of requests that leave everything open
+TWIN_SHARE = 0.12  # of requests for two subjects, those for two of one kind
 # Of fresh prompts, the share in template 0. Easel has one way to put it; the image model reads all of them, and a
 # dialog model that had to learn the others' edits too would learn each less well.
 PLAIN_TEMPLATE_SHARE = 0.95
@@ -111,6 +113,8 @@ def sample_asked(rng: random.Random, topic: Topic, split: str) -> Partial:
     asked: Partial = {"subjects": [_asked_subject(rng, topic, talkative)]}
     if rng.random() < 0.26:
         asked["subjects"].append(_asked_subject(rng, topic, talkative))
+        if rng.random() < TWIN_SHARE:
+            _make_twins(*asked["subjects"])
         if rng.random() < 0.4:
             places = sorted(rng.sample(range(len(POSITIONS)), 2))
             for subject, place in zip(asked["subjects"], places, strict=True):
@@ -126,6 +130,14 @@ def sample_asked(rng: random.Random, topic: Topic, split: str) -> Partial:
     if rng.random() < 0.1 * talkative:
         asked["shot"] = rng.choice(SHOTS)
     return asked
+
+
+def _make_twins(first: Partial, second: Partial) -> None:
+    """Two of one kind: both with a colour, or neither."""
+    second["kind"] = first["kind"]
+    if ("colour" in first) != ("colour" in second):
+        first.pop("colour", None)
+        second.pop("colour", None)
 
 
 def _asked_subject(rng: random.Random, topic: Topic, talkative: float) -> Partial:
@@ -155,7 +167,7 @@ def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) 
     path = "draw" if not after_another or rng.random() < 0.4 else "draw_next"
     # Beside a picture, a bare "a cat" could be a change of it: only with its place it is plainly a new one.
     plain = not after_another or "background" in asked
-    text = fill_frame(speaker, path, describe(asked, language, rng), plain)
+    text = fill_frame(speaker, path, describe(asked, language, rng, _twins(asked["subjects"], language, rng)), plain)
     for follow_up in follow_ups:
         space = " " if language == "en" else ""
         if text[-1] not in ".!?。！？~":
@@ -186,6 +198,54 @@ def without_article(text: str, language: str) -> str:
     return text[2:] if text[:1] == "一" and text[1:2] in MEASURES.values() else text.replace("的一只", "的", 1)
 
 
+def _twins(subjects: Sequence[Partial], language: str, rng: random.Random) -> str:
+    """ "two rabbits, one brown and one white wearing a hat" / "两只兔子，一只棕色的，一只戴着帽子的白色的"; "" where
+    they are not of one kind, or are told apart by more than their colours and what they wear."""
+    kind, said = subjects[0]["kind"], set().union(*subjects)
+    alike = len(subjects) == 2 and subjects[1]["kind"] == kind and said <= {"kind", "colour", "accessories"}
+    if not alike or ("accessories" in said and "colour" not in said):
+        return ""
+    noun = name(kind, language, rng, "kind")
+    measure = MEASURES[kind]
+    pair = f"两{measure}{noun}" if language == "zh" else f"{rng.choice(('two', 'a pair of'))} {_plural(noun)}"
+    if "colour" not in said:
+        return pair
+    if not all("colour" in subject for subject in subjects):
+        return ""
+    colours = [name(subject["colour"], language, rng, "colour") for subject in subjects]
+    worn = [wearing_phrase(subject.get("accessories", ()), language) for subject in subjects]
+    if language == "zh":
+        of = "穿{}衣服的" if kind == "girl" else "{}的"
+        ones = [f"一{measure}{w}{'的' if w else ''}{of.format(c)}" for c, w in zip(colours, worn, strict=True)]
+        forms = [f"{pair}，{rng.choice('，、').join(ones)}"]
+        if not any(worn) and kind != "girl":
+            forms += [f"一{measure}{colours[0]}一{measure}{colours[1]}的{pair}"]
+        return rng.choice(forms)
+    first, second = (f"{c} {w}".strip() for c, w in zip(colours, worn, strict=True))
+    if kind == "girl":
+        return f"{pair}, one in {first} and one in {second}"
+    forms = [f"{pair}, one {first} and one {second}", f"{pair}, one {first}, the other {second}"]
+    if not any(worn):
+        forms += [f"{pair}, {_an(first)} one and {_an(second)} one"]
+        forms += [f"{_an(first)} {noun} and {_an(second)} one"]
+    return rng.choice(forms)
+
+
+def _an(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _plural(noun: str) -> str:
+    """ "bunnies", "snowmen", "fish"."""
+    if noun.endswith("fish"):
+        return noun
+    if noun.endswith("man"):
+        return f"{noun[:-3]}men"
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    return f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}s"
+
+
 def _set_apart(asked: Partial, speaker: Speaker) -> tuple[Partial, list[str]]:
     """Some parts of the request may follow in sentences of their own: what stays, and those sentences."""
     rng, language = speaker.rng, speaker.language
@@ -196,7 +256,9 @@ def _set_apart(asked: Partial, speaker: Speaker) -> tuple[Partial, list[str]]:
             value = rest.pop(part)
             sentences.append(speaker.pick("requests", "after", part).format_map(_spoken(part, value, speaker)))
     alone = rest["subjects"][0] if len(rest["subjects"]) == 1 else {}
-    if len(alone.get("accessories", ())) == 1 and alone["kind"] != "girl" and rng.random() < 0.2:
+    if "accessories" in alone and rng.random() < 0.12:  # "…, wearing a hat" / ……，戴着帽子
+        sentences.insert(0, wearing_phrase(alone.pop("accessories"), language, rng))
+    elif len(alone.get("accessories", ())) == 1 and alone["kind"] != "girl" and rng.random() < 0.2:
         accessory = alone.pop("accessories")[0]
         acc, wear = accessory_phrase(accessory, language, rng), wear_phrase(accessory, language, rng)
         sentences.insert(0, speaker.pick("requests", "after", "accessories").format(acc=acc, wear=wear))

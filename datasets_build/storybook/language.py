@@ -325,20 +325,20 @@ def _fits(pattern: str, asked: Mapping[str, Any]) -> bool:
     return present <= parts and needed <= present and not ("{shot_of}" in pattern and asked["shot"] == "normal")
 
 
-def _fill(pattern: str, asked: Mapping[str, Any], language: str, rng: random.Random | None) -> str:
+def _fill(pattern: str, asked: Mapping[str, Any], language: str, rng: random.Random | None, who: str = "") -> str:
     def piece(match: re.Match[str]) -> str:
         inner = match[1]
         own = {_SLOT_PART[slot] for slot in _SLOT.findall(_PIECE.sub("", inner))}
         return _PIECE.sub(piece, inner) if all(asked.get(part) for part in own) else ""
 
-    text = _SLOT.sub(lambda match: _slot(match[1], asked, language, rng), _PIECE.sub(piece, pattern))
+    text = _SLOT.sub(lambda match: _slot(match[1], asked, language, rng, who), _PIECE.sub(piece, pattern))
     return _DOUBLE_OF.sub(r"\1的", text)
 
 
-def _slot(slot: str, asked: Mapping[str, Any], language: str, rng: random.Random | None) -> str:
+def _slot(slot: str, asked: Mapping[str, Any], language: str, rng: random.Random | None, who: str) -> str:
     forms = {"a": "after", "b": "before", "d": "of", "n": "bare", "has": "have"}
     if slot in forms:
-        text = describe_subjects(asked["subjects"], language, rng, forms[slot])
+        text = who or describe_subjects(asked["subjects"], language, rng, forms[slot])
         if slot == "has":
             return f"，{text}" if asked["subjects"][0].get("position") else f"有{text}"
         return text
@@ -351,10 +351,12 @@ def _slot(slot: str, asked: Mapping[str, Any], language: str, rng: random.Random
     return _article("a", text) if slot == "shot_of" else text
 
 
-def describe(asked: Mapping[str, Any], language: str, rng: random.Random | None = None) -> str:
-    """A partial scene as one phrase that a request can hold: "a red fox in the snow at night, in watercolour"."""
+def describe(asked: Mapping[str, Any], language: str, rng: random.Random | None = None, who: str = "") -> str:
+    """A partial scene as one phrase that a request can hold: "a red fox in the snow at night, in watercolour".
+
+    `who` stands for its subjects, where it is given."""
     fitting = [pattern for pattern in _PHRASES[language] if _fits(pattern, asked)]
-    return _fill(fitting[0] if rng is None else rng.choice(fitting), asked, language, rng)
+    return _fill(fitting[0] if rng is None else rng.choice(fitting), asked, language, rng, who)
 
 
 def loosen(scene: Scene, rng: random.Random) -> Partial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,17 @@ from datasets_build import talk
 from datasets_build.banks import Speaker, bank, split_entries
 from datasets_build.changes import edit_text
 from datasets_build.records import SPLITS, Dialogue, NoSample, build_dialogue, builders, to_record
+from datasets_build.references import refer
 from datasets_build.refusals import limit, refuse, refuse_edit
+from datasets_build.requests import request_text, sample_asked
 from datasets_build.shards import DRAFTS
 from datasets_build.storybook.edits import WEIGHTS, apply_edit, sample_edit
 from datasets_build.storybook.reading import complete, find_template, read_prompt
-from datasets_build.storybook.scene import Scene, sample_scene
+from datasets_build.storybook.scene import Accessory, Scene, Subject, sample_scene
 from datasets_build.storybook.vocabulary import LANGUAGES, NAMES
 from datasets_build.surface import roughen
 from datasets_build.talk import small_talk_pairs
+from datasets_build.topics import TOPICS
 from dialog_mllm.messages import DRAW, SWITCH
 
 VALUED = ("sky", "shot")  # their phrasings stand under each value
@@ -179,3 +183,32 @@ def test_the_surface_changes_but_repeats() -> None:
     assert len(versions) > 20 and text in versions and text.lower() in versions
     assert roughen(text, "en", random.Random(7)) == roughen(text, "en", random.Random(7))
     assert "画一只红狐狸" in {roughen("画一只红色的狐狸", "zh", random.Random(seed)) for seed in range(50)}
+
+
+@pytest.mark.parametrize(("language", "pair"), [("en", r"(two|a pair of) (rabbits|bunnies)\b"), ("zh", "两只兔子")])
+def test_two_of_a_kind_are_asked_for_as_one_says_it(language: str, pair: str) -> None:
+    speaker = Speaker(language, "train", random.Random(4))
+    coloured = {"subjects": [{"kind": "rabbit", "colour": "brown"}, {"kind": "rabbit", "colour": "white"}]}
+    bare = {"subjects": [{"kind": "rabbit"}, {"kind": "rabbit"}]}
+    for asked in (coloured, bare):
+        texts = [request_text(asked, speaker).lower() for _ in range(200)]
+        assert sum(re.search(pair, text) is not None for text in texts) > 60
+    asked_for = (sample_asked(speaker.rng, TOPICS[0], "train")["subjects"] for _ in range(3000))
+    pairs = [subjects for subjects in asked_for if len(subjects) == 2]
+    assert 0.1 < sum(one["kind"] == two["kind"] for one, two in pairs) / len(pairs) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("language", "own", "others"),
+    [
+        ("en", {"the red one", "the one with the hat"}, {"the one with the scarf", "the one with the umbrella"}),
+        ("zh", {"红色那只", "红色的那只", "戴着帽子的那只"}, {"围着围巾的那只", "打着雨伞的那只"}),
+    ],
+)
+def test_a_thing_is_told_by_a_look_that_is_its_alone(language: str, own: set[str], others: set[str]) -> None:
+    both, hat = Accessory("scarf", "blue"), Accessory("hat", "green")
+    fox, cat = Subject("fox", "red", "normal", "left", (both, hat)), Subject("cat", "black", "normal", "right", (both,))
+    said = {refer(Scene((fox, cat), "snow"), 0, language, random.Random(seed))["it"] for seed in range(400)}
+    assert own <= said and not others & said
+    alone = Scene((Subject("fox", "red", "normal", "middle", (hat,)),), "snow")
+    assert not own & {refer(alone, 0, language, random.Random(seed))["it"] for seed in range(400)}
