@@ -75,8 +75,13 @@ class Canvas:
 
     @property
     def trajectory(self) -> Trajectory:
-        """Of the finished drawing."""
-        return Trajectory((*self.past, self.latents), tuple(self.foreseen), tuple(self.unguided))
+        """Of the finished drawing, copied into one block of memory: dozens of small ones, kept for long among the large
+        ones of the steps, leave holes that the allocator cannot use, and the process grows."""
+        latents, known = (*self.past, self.latents), [word for word in self.unguided if word is not None]
+        rows = torch.cat((*latents, *self.foreseen, *known)).split(1)
+        words = iter(rows[len(latents) + self.done :])
+        unguided = tuple(None if word is None else next(words) for word in self.unguided)
+        return Trajectory(rows[: len(latents)], rows[len(latents) : len(latents) + self.done], unguided)
 
     def take(self, latents: Tensor, clean: Tensor, unguided: Tensor | None) -> None:
         """One step further."""
@@ -89,8 +94,7 @@ class Canvas:
             clean = edits.blended(self.region, clean, before)
         self.past.append(self.latents)
         self.foreseen.append(clean)
-        # Copied, for it is a view of the whole batch's output, which would stay as long as the trajectory.
-        self.unguided[self.done :] = [None if unguided is None else unguided.clone()]
+        self.unguided[self.done :] = [unguided]
         self.latents, self.clean = latents, clean
         self.done += 1
 
