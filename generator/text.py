@@ -8,7 +8,8 @@ tokenizer, padded to the fixed length that the denoiser was made for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -25,6 +26,23 @@ from generator.offload import working
 REMEMBERED = 16  # prompts' states: a megabyte or two each with the released encoders
 TOKENIZING = Lock()  # a tokenizer keeps how the last call wanted it to pad: threads must take turns
 ENCODERS = ("BertModel", "T5EncoderModel", "MT5EncoderModel")
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """transformers' own table of missing weights (a BERT's pooler, always) and its bars stay off the terminal, where
+    they would alarm users and break up a log of JSON lines; what is missing is checked here."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +108,7 @@ class Encoder:
         if name not in ENCODERS:
             raise CheckpointError(f"{folder / 'model_index.json'} names a {name} as {part}, not one of {ENCODERS}.")
         kind, rest = getattr(transformers, name), torch.device("cpu") if offload else device
-        with reading(folder / part):
+        with reading(folder / part), _silence():
             if in_8bit:
                 model, missing = load_t5(kind, folder / part, dtype, rest), []
             else:

@@ -17,6 +17,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.models.embeddings import get_2d_rotary_pos_embed_from_grid
 from diffusers.pipelines.hunyuandit import pipeline_hunyuandit
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from generator import preview
 from generator.checkpoint import write_json
@@ -300,3 +301,14 @@ def test_what_is_wrong_with_a_folder_is_said(name: str, both: tuple[Path, Any], 
     with pytest.raises(CheckpointError, match=message) as caught:
         load_pipeline(folder)
     assert str(folder) in str(caught.value) or "scheduler" in str(caught.value)
+
+
+def test_loading_says_nothing_of_a_pooler_that_nobody_asks(
+    both: tuple[Path, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(both[0], tmp_path / "model")
+    (weights,) = (folder / "text_encoder").glob("*.safetensors")
+    save_file({k: t for k, t in load_file(weights).items() if "pooler" not in k}, weights, {"format": "pt"})
+    capfd.readouterr()
+    load_pipeline(folder)
+    assert capfd.readouterr() == ("", "")
