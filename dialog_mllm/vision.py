@@ -209,11 +209,13 @@ def train_vision(
 
     Half of the pictures are seen in the mirror, and each batch a little moved, for the tower can know all of some tens
     of thousands by heart. What they learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns
-    the accuracies on pictures held out.
+    the accuracies on pictures held out; none where there is nothing to learn in no time.
     """
     kept = run / "vision.pt"
     if kept.is_file():
         eyes.modules.load_state_dict(torch.load(kept, weights_only=True))
+        return {}
+    if minutes <= 0:
         return {}
     torch.manual_seed(seed)
     reader = Reader(pictures.labels, eyes.width)

@@ -138,8 +138,10 @@ def test_a_second_stage_goes_on_from_a_base_with_its_tokenizer(root, tmp_path):
     sizes = [f"--{key.replace('_', '-')}={value}" for key, value in asdict(toy.SMALL).items()]
     easel(["train", "mllm", *arguments, *sizes, "--vocab-size=400", "--epochs=4", f"--out={tmp_path / 'one'}"])
     first = tmp_path / "one" / "base"
+    write_pictures(tmp_path / "pictures", 4, "train", 1, 128, workers=1)
+    untaught = ["--pictures", str(tmp_path / "pictures"), "--vision-minutes=0", "--caption-minutes=0"]
     more = ["--base", str(first), "--epochs=0.01", "--learning-rate=1e-9", f"--out={tmp_path / 'two'}"]
-    easel(["train", "mllm", *arguments, *more])
+    assert easel(["train", "mllm", *arguments, *more, *untaught]) == 0
     second = tmp_path / "two" / "base"
     assert (second / "tokenizer.json").read_text() == (first / "tokenizer.json").read_text()
     weights = load_base(first)[0].state_dict()
