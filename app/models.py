@@ -78,9 +78,8 @@ class DialogModel:
         self._checked = False
         self._stopped = threading.Event()
         self._wrong: str | None = None  # why the protocol check refused the server
-        asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
         if profile.mllm_url:
-            self._client = DialogClient(profile.mllm_url, profile.mllm_key or None, profile.dialog, **asking)
+            self._client = DialogClient(profile.mllm_url, profile.mllm_key or None, profile.dialog, **profile.asking)
             return
         # Not every model that vLLM serves takes adapters: it would not start.
         changing = adapters is not None and (bool(profile.adapter) or takes_adapters(profile.dialog))
@@ -89,7 +88,7 @@ class DialogModel:
             profile, runtime_adapters=changing, max_lora_rank=largest_rank(profile.adapter, kept)
         )
         self._server = server = VllmServer(profile.dialog, profile.adapter or None, settings, log_dir)
-        self._client = DialogClient(lambda: server.base_url, server.api_key, server.model_name, **asking)
+        self._client = DialogClient(lambda: server.base_url, server.api_key, server.model_name, **profile.asking)
         if kept is not None:
             self.live = LiveAdapters(server, kept, profile.adapter_sha256)
 

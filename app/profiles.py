@@ -80,7 +80,7 @@ class Profile:
     mllm_key: str = ""
     width: int = 256
     height: int = 256
-    sizes: tuple[str, ...] = ("256x256",)  # offered in the interface, width x height
+    sizes: tuple[str, ...] = ("256x256", "256x192", "192x256")  # offered in the interface, width x height
     steps: int = 10
     guidance: float = 3.0  # of 3 and 5, the better on the validation split in all but style (0.89, 0.91)
     sampler: str = "dpmpp"
@@ -98,6 +98,7 @@ class Profile:
     inspector: str = ""  # folder of the recogniser that looks at what was drawn; "" for none
     max_images: int = MAX_IMAGES  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
+    square_pictures: bool = False  # whether the dialog model knows no others
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
     prompt_only: bool = False  # whether it was not taught to draw, and is told by a system prompt with examples
 
@@ -131,8 +132,8 @@ class Profile:
             raise ProfileError(f"Profile: edit_reuse, edit_threshold or upload_reuse is wrong: {error}") from error
         try:
             _ = self.settings
-            for size in self.sizes:
-                replace(self.settings, **parse_size(size))
+            sizes = [replace(self.settings, **parse_size(size)) for size in self.sizes]
+            object.__setattr__(self, "sizes", tuple(f"{size.width}x{size.height}" for size in sizes))
         except InputRefused as error:
             raise ProfileError(f"Profile {self.name}: {error}") from error
 
@@ -150,9 +151,10 @@ class Profile:
         return Lora(self.lora, float(self.lora_scale)) if self.lora else None
 
     @property
-    def instructions(self) -> str:
-        """What the dialog model is told before each conversation."""
-        return INSTRUCTIONS if self.prompt_only else ""
+    def asking(self) -> dict[str, Any]:
+        """How the dialog model is asked: of a `DialogClient`."""
+        instructions = INSTRUCTIONS if self.prompt_only else ""
+        return {"max_images": self.max_images, "instructions": instructions, "squares": self.square_pictures}
 
     @property
     def dialog_sha256(self) -> str:
@@ -227,6 +229,7 @@ PROFILES = {
         dialog=str(_BASE),
         inspector=str(_INSPECTOR),
         max_images=BUNDLED_IMAGES,
+        square_pictures=True,
         styles=STORYBOOK,
     ),
     "hunyuan": Profile(

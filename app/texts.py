@@ -36,6 +36,7 @@ class Texts:
     seed_policies: tuple[str, str, str]  # inherit, lock, vary
     reroll: str
     size: str
+    shapes: tuple[str, str, str]  # of a size
     steps: str
     guidance: str
     guidance_info: str
@@ -111,6 +112,12 @@ class Texts:
     score_info: str
     examples: tuple[str, ...]
 
+    def size_name(self, size: str) -> str:
+        """ "256x192" as it is called: "256×192 landscape"."""
+        width, height = map(int, size.split("x"))
+        square, landscape, portrait = self.shapes
+        return f"{width}×{height} {square if width == height else landscape if width > height else portrait}"
+
 
 TEXTS = {
     "en": Texts(
@@ -140,6 +147,7 @@ TEXTS = {
         seed_policies=("Follow", "🔒 Lock", "Vary"),
         reroll="Roll a new seed",
         size="Size",
+        shapes=("square", "landscape", "portrait"),
         steps="Steps",
         guidance="Guidance",
         guidance_info="How closely the picture follows the prompt",
@@ -255,6 +263,7 @@ TEXTS = {
         seed_policies=("跟随", "🔒 锁定", "变化"),
         reroll="换一个种子",
         size="尺寸",
+        shapes=("方形", "横幅", "竖幅"),
         steps="步数",
         guidance="引导强度",
         guidance_info="画面遵循提示词的程度",

@@ -175,7 +175,8 @@ class Page:
                         info=texts.seeds_info, elem_id="seeds", min_width=260,
                     )  # fmt: skip
                     with gr.Row():
-                        self.size = gr.Dropdown(list(profile.sizes), label=texts.size, elem_id="size", min_width=130)
+                        sizes = [(texts.size_name(size), size) for size in profile.sizes]
+                        self.size = gr.Dropdown(sizes, label=texts.size, elem_id="size", min_width=170)
                         self.steps = gr.Slider(1, min(100, MOST_STEPS), step=1, label=texts.steps, min_width=160)
                         self.guidance = gr.Slider(
                             1, 15, step=0.5, label=texts.guidance, info=texts.guidance_info, min_width=160
@@ -506,7 +507,7 @@ class Page:
             self.actions: gr.Row(elem_classes=visible_if(bool(path) and run is None)),
             self.seed: conversation.seed if conversation is not None else new_seed(),
             self.seeds: conversation.seeds if conversation is not None else "inherit",
-            self.size: self._sizes(f"{settings.width}x{settings.height}"),
+            self.size: self._size(f"{settings.width}x{settings.height}"),
             self.steps: settings.steps,
             self.guidance: settings.guidance,
             self.style: settings.style if settings.style in self.profile.styles else "",
@@ -525,9 +526,10 @@ class Page:
     def _siblings(self, path: Sequence[Turn]) -> dict[str, list[Turn]]:
         return {turn.id: self.store.siblings(turn) for turn in path}
 
-    def _sizes(self, size: str) -> Any:
+    def _size(self, size: str) -> Any:
         """A conversation from elsewhere may have a size that the profile does not offer."""
-        return gr.Dropdown(choices=list(dict.fromkeys([*self.profile.sizes, size])), value=size)
+        sizes = dict.fromkeys([*self.profile.sizes, size])
+        return gr.Dropdown(choices=[(self.texts.size_name(one), one) for one in sizes], value=size)
 
     def _nothing(self) -> Update:
         """No change. Gradio shows a generator's last update once more when it ends: this one does no harm then."""

@@ -73,8 +73,10 @@ class DialogClient:
         max_tokens: int = 256,
         retries: int = 2,
         instructions: str = "",
+        squares: bool = False,
     ) -> None:
-        """`instructions`: what a model that was not taught the protocol is told before each conversation."""
+        """`instructions`: what a model that was not taught the protocol is told before each conversation. `squares`:
+        the pictures that it knows are square."""
         self.model = model
         self.max_images = max_images
         self.max_tokens = max_tokens
@@ -83,6 +85,7 @@ class DialogClient:
         self._timeouts = timeouts or Timeouts()
         self._retries = retries
         self._instructions = instructions
+        self._squares = squares
         self._draw: DrawToken | None = None
 
     async def reply(
@@ -145,7 +148,8 @@ class DialogClient:
     async def _body(
         self, messages: Sequence[Message], mode: Mode, draw: DrawToken, temperature: float, seed: int | None
     ) -> dict[str, Any]:
-        chat = await asyncio.to_thread(to_chat, messages, self.max_images)  # decodes and encodes pictures
+        # In a thread, for it decodes and encodes pictures.
+        chat = await asyncio.to_thread(to_chat, messages, self.max_images, self._squares)
         if self._instructions:
             chat = _instructed(chat, self._instructions)
         body: dict[str, Any] = {

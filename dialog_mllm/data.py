@@ -25,7 +25,7 @@ import torch
 from transformers import Idefics3Processor
 
 from dialog_mllm.errors import MessageError
-from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES, ImageBlock, Message, TextBlock, arrange
+from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES, ImageBlock, Message, TextBlock, arrange, squared
 from dialog_mllm.protocol import DRAW, SWITCH
 from dialog_mllm.records import DataError, Record, read_records, unreadable
 from dialog_mllm.tokenizer import ASSISTANT, CONTEXT, END, IMAGE, USER, render_chat, token_id
@@ -242,7 +242,7 @@ class PictureCache:
 
     def prepare(self, block: ImageBlock, record: str) -> np.ndarray:
         try:
-            picture = block.open()
+            picture = squared(block.open())
         except MessageError as error:
             raise unreadable(record, error) from error
         if picture.size == (self.size, self.size):

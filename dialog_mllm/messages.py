@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from dialog_mllm.errors import MessageError
@@ -169,12 +170,12 @@ def arrange(messages: Sequence[Message], max_images: int = MAX_IMAGES) -> list[M
     return arranged
 
 
-def to_chat(messages: Sequence[Message], max_images: int = MAX_IMAGES) -> list[dict[str, Any]]:
-    """The messages in the OpenAI format, pictures as data URLs."""
+def to_chat(messages: Sequence[Message], max_images: int = MAX_IMAGES, squares: bool = False) -> list[dict[str, Any]]:
+    """The messages in the OpenAI format, pictures as data URLs; `squares`: the model knows no others, see `squared`."""
     chat: list[dict[str, Any]] = []
     for message in arrange(messages, max_images):
         if message.role == "user":
-            chat.append({"role": "user", "content": [_part(block) for block in message.content]})
+            chat.append({"role": "user", "content": [_part(block, squares) for block in message.content]})
         else:
             chat.append({"role": message.role, "content": message.text})
     return chat
@@ -185,6 +186,16 @@ def shown(block: ImageBlock) -> Image.Image:
     picture = block.open()
     picture.thumbnail((MAX_IMAGE_EDGE, MAX_IMAGE_EDGE), Image.Resampling.LANCZOS)
     return picture
+
+
+def squared(picture: Image.Image) -> Image.Image:
+    """The picture in the middle of a square, mirrored at its edges: a processor that makes squares of all that it gets
+    would squeeze it, and a squeezed fox is not what the model knows."""
+    across, down = (max(picture.size) - side for side in picture.size)
+    if not across and not down:
+        return picture
+    around = [(missing // 2, missing - missing // 2) for missing in (down, across)]
+    return Image.fromarray(np.pad(np.asarray(picture), (*around, (0, 0)), mode="reflect"))
 
 
 def _check_order(messages: Sequence[Message]) -> None:
@@ -206,10 +217,11 @@ def _escape(text: str, role: Role) -> str:
     return text[:meant] + escape_user_text(text[meant:])
 
 
-def _part(block: Block) -> dict[str, Any]:
+def _part(block: Block, squares: bool) -> dict[str, Any]:
     if isinstance(block, TextBlock):
         return {"type": "text", "text": block.text}
-    url = "data:image/png;base64," + base64.b64encode(_png(shown(block))).decode("ascii")
+    picture = squared(shown(block)) if squares else shown(block)
+    url = "data:image/png;base64," + base64.b64encode(_png(picture)).decode("ascii")
     return {"type": "image_url", "image_url": {"url": url}}
 
 

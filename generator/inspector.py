@@ -133,10 +133,19 @@ class Inspector:
         return scenes
 
     def read(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        """The same for Pillow pictures of any size."""
+        """The same for Pillow pictures of any size; one that is no square is mirrored at its edges."""
         scenes = []
         for picture in pictures:
-            small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+            small = _square(picture.convert("RGB")).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
             pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float().div(127.5).sub(1)
             scenes.extend(self.read_tensor(pixels))
         return scenes
+
+
+def _square(picture: Image.Image) -> Image.Image:
+    """It learnt on squares, and a squeezed fox is not what it knows."""
+    across, down = (max(picture.size) - side for side in picture.size)
+    if not across and not down:
+        return picture
+    around = [(missing // 2, missing - missing // 2) for missing in (down, across)]
+    return Image.fromarray(np.pad(np.asarray(picture), (*around, (0, 0)), mode="reflect"))

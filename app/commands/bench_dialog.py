@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, folder))
         server.wait_ready()
-        client = DialogClient(server.base_url, server.api_key, server.model_name, max_images=profile.max_images)
+        client = DialogClient(server.base_url, server.api_key, server.model_name, **profile.asking)
         metrics = server.base_url.removesuffix("/v1") + "/metrics"
         asyncio.run(_hold(dialogues[:1], client, metrics))  # the first requests warm the server up
         return {

@@ -128,15 +128,14 @@ def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.E
     from dialog_mllm.server import VllmServer
 
     patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
-    asking: dict[str, Any] = {"max_images": profile.max_images, "instructions": profile.instructions}
     if args.url:
         key = os.environ.get(args.key_env, "") if args.key_env else args.key
-        return DialogClient(args.url, key or None, args.model, timeouts=patient, **asking)
+        return DialogClient(args.url, key or None, args.model, timeouts=patient, **profile.asking)
     # The histories of all dialogues that are under way stay in the cache, so that no turn's is computed again.
     settings = server_settings(profile, max_sequences=CONCURRENCY, kv_cache_mb=512)
     server = stack.enter_context(VllmServer(profile.dialog, profile.adapter or None, settings, logs))
     server.wait_ready()
-    return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, **asking)
+    return DialogClient(server.base_url, server.api_key, server.model_name, timeouts=patient, **profile.asking)
 
 
 def ask(

@@ -28,6 +28,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from app.profiles import PROFILES
+from generator.inspector import Inspector
 from tests.app.browser import open_browser, open_page, say
 from tests.generator.tiny import make_folder
 from tests.waiting import wait_until
@@ -145,8 +146,14 @@ def test_the_stock_client_draws_and_edits(easel: str) -> None:
         model="easel", messages=[{"role": "user", "content": "hello, who are you?"}], stream=True)]  # fmt: skip
     assert "".join(parts).strip()
     assert client.models.list().data[0].id == "easel"
-    drawn: Any = client.images.generate(prompt="A red fox.", size="128x128", n=1, response_format="b64_json")
-    assert Image.open(io.BytesIO(base64.b64decode(drawn.data[0].b64_json))).size == (128, 128)
+    fox = "A flat picture of a red fox, in the snow by day."
+    for width, height in ((128, 128), (256, 192), (192, 256)):
+        size: Any = f"{width}x{height}"
+        drawn: Any = client.images.generate(prompt=fox, size=size, n=1, response_format="b64_json")
+        picture = Image.open(io.BytesIO(base64.b64decode(drawn.data[0].b64_json)))
+        (seen,) = Inspector.load().read([picture])
+        assert picture.size == (width, height)
+        assert [(subject["kind"], subject["colour"]) for subject in seen["subjects"]] == [("fox", "red")]
 
 
 def test_two_conversations_at_once_get_what_they_get_alone(easel: str) -> None:

@@ -377,19 +377,23 @@ def test_seed_and_settings(page: Page, models: FakeModels) -> None:
     assert models.generator.requests[-1].seed == rolled
 
 
-def test_a_style_for_the_pictures(page: Page, models: FakeModels, store: Store) -> None:
+def test_a_style_and_a_format_for_the_pictures(page: Page, models: FakeModels, store: Store) -> None:
     page.click("#settings button")
+    page.click("#size input")
+    page.click("#size [role=option]:has-text('landscape')")
     page.click("#style input")
     page.click("#style [role=option]:has-text('Watercolour')")
     page.wait_for_timeout(500)
     say(page, "draw a red fox")
     assert models.generator.requests[-1].prompt == "A watercolour picture of a red fox."
+    assert models.generator.requests[-1].size == (256, 192)
     expect(page.locator(".easel-prompt .easel-facts").last).to_contain_text("Style Watercolour")
     expect(page.locator(".easel-words").last).to_have_text("A flat picture of a red fox.")
     page.reload()  # the conversation keeps it
     page.wait_for_selector(PICTURES)
     page.click("#settings button")
     expect(page.locator("#style input")).to_have_value("Watercolour")
+    expect(page.locator("#size input")).to_have_value("256×192 landscape")
 
 
 def test_modes(page: Page, models: FakeModels) -> None:

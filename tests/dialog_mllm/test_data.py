@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dialog_mllm.data import (
     DRAW_WEIGHT,
@@ -116,8 +117,15 @@ def test_pictures_are_those_of_the_processor(root, processor, tmp_path):
     for size, colour in ((128, "red"), (200, "blue"), (40, "green")):
         block = toy.picture(root, colour, size)
         cache.row(ImageBlock(path=root / block["path"], sha256=block["sha256"]))
+    striped = Image.new("RGB", (128, 96), "red")
+    striped.paste("lime", (0, 0, 128, 8))
+    cache.row(wide := ImageBlock.from_picture(striped))
     cache.fill(tmp_path)
     for row, block in enumerate(cache._blocks):
+        if block is wide:
+            edges = [tuple(cache.pixels[row][y, 64]) for y in (0, 12, 20, 30)]
+            assert edges == [(255, 0, 0), (0, 255, 0), (0, 255, 0), (255, 0, 0)], "mirrored at its edge, not squeezed"
+            continue
         expected = processor.image_processor(block.open(), return_tensors="np")["pixel_values"][0, 0]
         np.testing.assert_allclose(cache.normalised(cache.pixels[[row]])[0].numpy(), expected, atol=1 / 127)
     before = next(tmp_path.glob("*.npy")).stat().st_mtime_ns

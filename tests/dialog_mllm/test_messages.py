@@ -11,6 +11,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -85,6 +86,22 @@ def test_pictures_are_sent_small_upright_and_opaque() -> None:
     large, white = (Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls)
     assert large.size == (256, 512)
     assert (white.mode, white.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (6, 8), (9, 2), (5, 1)])
+def test_for_a_model_of_squares_a_picture_is_mirrored_at_its_edges(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    message = Message.user("", [ImageBlock.from_picture(Image.fromarray(pixels))])
+    sent = []
+    for squares in (False, True):
+        url = to_chat([message], squares=squares)[0]["content"][0]["image_url"]["url"]
+        sent.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))))
+    plain, square = sent
+    assert np.array_equal(plain, pixels) and square.shape == (max(size), max(size), 3)
+    left, top = ((max(size) - side) // 2 for side in size)
+    assert np.array_equal(square[top : top + size[1], left : left + size[0]], pixels)
+    if size == (8, 6):
+        assert np.array_equal(square[0], pixels[1]) and np.array_equal(square[-1], pixels[-2])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from datasets_build.storybook.language import write_prompt
+from datasets_build.storybook.render import render
 from datasets_build.storybook.scene import sample_scene
 from generator.inspector import Inspector
 from generator.looks import asked, attributes, consistency, seen
@@ -40,6 +41,17 @@ def test_what_is_as_it_was() -> None:
 )  # fmt: skip
 def test_what_a_prompt_names(prompt: str, found: list[tuple[str, ...]]) -> None:
     assert asked(prompt, WORDS) == found
+
+
+@pytest.mark.parametrize("box", [(0, 16, 128, 112), (16, 0, 112, 128)])
+def test_a_window_of_a_picture_shows_the_same(box: tuple[int, int, int, int]) -> None:
+    inspector, rng = Inspector.load(), random.Random(3)
+    pictures = [render(sample_scene(rng, two_share=0.0)) for _ in range(24)]
+    whole, cut = inspector.read(pictures), inspector.read([picture.crop(box) for picture in pictures])
+    same = [
+        a["subjects"][0]["kind"] == b["subjects"][0]["kind"] for a, b in zip(whole, cut, strict=True) if b["subjects"]
+    ]
+    assert sum(same) >= 20
 
 
 def test_a_colour_belongs_to_its_thing() -> None:
