@@ -1,4 +1,4 @@
-"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of 9.1 M parameters.
+"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of 11.1 M parameters.
 
     model, processor = build_base(tokenizer); save_base(model, processor, "weights/base")
 
@@ -48,9 +48,9 @@ class BaseConfig:
     picture_size: int = 128
     patch_size: int = 16
     pixel_shuffle: int = 2
-    vision_hidden: int = 128
+    vision_hidden: int = 256
     vision_layers: int = 3
-    vision_heads: int = 2
+    vision_heads: int = 4
     hidden: int = 256
     layers: int = 9
     heads: int = 4
