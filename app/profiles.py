@@ -23,7 +23,7 @@ from app.errors import InputRefused, ProfileError
 from app.styles import HUNYUAN, LONGEST, STORYBOOK, Style, check_styles, in_style
 from dialog_mllm.bases import is_bundled_kind
 from dialog_mllm.instructions import INSTRUCTIONS
-from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES
+from dialog_mllm.messages import BUNDLED_IMAGES, MAX_IMAGES, makes_squares
 from generator.errors import RequestError
 from generator.request import DrawRequest, EditSettings, Lora, sha256
 
@@ -98,7 +98,6 @@ class Profile:
     inspector: str = ""  # folder of the recogniser that looks at what was drawn; "" for none
     max_images: int = MAX_IMAGES  # pictures that the dialog model sees at once, newest first
     max_model_len: int = 2048
-    square_pictures: bool = False  # whether the dialog model knows no others
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
     prompt_only: bool = False  # whether it was not taught to draw, and is told by a system prompt with examples
 
@@ -154,7 +153,7 @@ class Profile:
     def asking(self) -> dict[str, Any]:
         """How the dialog model is asked: of a `DialogClient`."""
         instructions = INSTRUCTIONS if self.prompt_only else ""
-        return {"max_images": self.max_images, "instructions": instructions, "squares": self.square_pictures}
+        return {"max_images": self.max_images, "instructions": instructions, "squares": makes_squares(self.dialog)}
 
     @property
     def dialog_sha256(self) -> str:
@@ -229,7 +228,6 @@ PROFILES = {
         dialog=str(_BASE),
         inspector=str(_INSPECTOR),
         max_images=BUNDLED_IMAGES,
-        square_pictures=True,
         styles=STORYBOOK,
     ),
     "hunyuan": Profile(

@@ -555,6 +555,7 @@ def _claim(folder: Path) -> IO[str]:
     except OSError as error:
         file.close()
         raise StoreError(
-            f"Another Easel is using the data folder {folder}. Stop it, or choose another folder with --data-dir."
+            f"Another Easel is using the data folder {folder}. Stop it, or choose another folder: --data-dir of `easel"
+            " chat`, --store of other commands."
         ) from error
     return file

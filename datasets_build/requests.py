@@ -22,6 +22,7 @@ from datasets_build.storybook.language import (
     noun_phrase,
     partial,
     wearing_phrase,
+    with_article,
     write_prompt,
 )
 from datasets_build.storybook.reading import complete
@@ -226,13 +227,9 @@ def _twins(subjects: Sequence[Partial], language: str, rng: random.Random) -> st
         return f"{pair}, one in {first} and one in {second}"
     forms = [f"{pair}, one {first} and one {second}", f"{pair}, one {first}, the other {second}"]
     if not any(worn):
-        forms += [f"{pair}, {_an(first)} one and {_an(second)} one"]
-        forms += [f"{_an(first)} {noun} and {_an(second)} one"]
+        forms += [f"{pair}, {with_article('a', first)} one and {with_article('a', second)} one"]
+        forms += [f"{with_article('a', first)} {noun} and {with_article('a', second)} one"]
     return rng.choice(forms)
-
-
-def _an(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def _plural(noun: str) -> str:

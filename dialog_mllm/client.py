@@ -76,7 +76,7 @@ class DialogClient:
         squares: bool = False,
     ) -> None:
         """`instructions`: what a model that was not taught the protocol is told before each conversation. `squares`:
-        the pictures that it knows are square."""
+        its processor makes squares of all pictures, see `makes_squares`."""
         self.model = model
         self.max_images = max_images
         self.max_tokens = max_tokens

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ def arrange(messages: Sequence[Message], max_images: int = MAX_IMAGES) -> list[M
 
 
 def to_chat(messages: Sequence[Message], max_images: int = MAX_IMAGES, squares: bool = False) -> list[dict[str, Any]]:
-    """The messages in the OpenAI format, pictures as data URLs; `squares`: the model knows no others, see `squared`."""
+    """The messages in the OpenAI format, pictures as data URLs; `squares`: see `makes_squares`."""
     chat: list[dict[str, Any]] = []
     for message in arrange(messages, max_images):
         if message.role == "user":
@@ -188,9 +189,18 @@ def shown(block: ImageBlock) -> Image.Image:
     return picture
 
 
+def makes_squares(model: Path | str) -> bool:
+    """Whether a folder's processor squeezes each picture into a square, as Idefics3's does unless it cuts them up."""
+    try:
+        told = json.loads((Path(model) / "processor_config.json").read_text(encoding="utf-8"))["image_processor"]
+        return told["image_processor_type"] == "Idefics3ImageProcessor" and not told["do_image_splitting"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def squared(picture: Image.Image) -> Image.Image:
-    """The picture in the middle of a square, mirrored at its edges: a processor that makes squares of all that it gets
-    would squeeze it, and a squeezed fox is not what the model knows."""
+    """The picture in the middle of a square, mirrored at its edges, for models whose processor would squeeze it: a
+    squeezed fox is not what they know."""
     across, down = (max(picture.size) - side for side in picture.size)
     if not across and not down:
         return picture

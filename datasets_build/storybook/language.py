@@ -63,7 +63,8 @@ def partial_subject(subject: Subject) -> Partial:
     return said
 
 
-def _article(article: str, words: str) -> str:
+def with_article(article: str, words: str) -> str:
+    """ "an orange fox" ("a"), "the fox", or the words alone ("")."""
     if not article:
         return words
     return f"{('an' if words[0] in 'aeiou' else 'a') if article == 'a' else article} {words}"
@@ -80,7 +81,7 @@ def accessory_phrase(
         measure = {"a": "一" + MEASURES[kind], "the": "那" + MEASURES[kind]}.get(article, article)
         return measure + colour + noun
     words = f"{colour} {noun}".strip()
-    return words if kind == "glasses" and article == "a" else _article(article, words)
+    return words if kind == "glasses" and article == "a" else with_article(article, words)
 
 
 def wearing_phrase(
@@ -130,7 +131,7 @@ def noun_phrase(
         of = "的" if len(size) > 1 or (colour and not size and len(noun) == 1) else ""
         return f"{start}{of_worn}{colour}{size}{of}{noun}"
     words = [size, noun, f"in {colour}" if colour else ""] if kind == "girl" else [size, colour, noun]
-    return " ".join(part for part in (_article(article, " ".join(word for word in words if word)), worn) if part)
+    return " ".join(part for part in (with_article(article, " ".join(word for word in words if word)), worn) if part)
 
 
 def describe_subjects(
@@ -348,7 +349,7 @@ def _slot(slot: str, asked: Mapping[str, Any], language: str, rng: random.Random
     if slot in ("picture", "manner"):
         return phrase(slot, value, language, rng)
     text = name(value, language, rng, _SLOT_PART[slot])
-    return _article("a", text) if slot == "shot_of" else text
+    return with_article("a", text) if slot == "shot_of" else text
 
 
 def describe(asked: Mapping[str, Any], language: str, rng: random.Random | None = None, who: str = "") -> str:

@@ -95,6 +95,7 @@ def test_settings_are_checked(profile: Profile) -> None:
 def test_a_model_without_our_training_is_told_what_to_do(tmp_path: Path) -> None:
     own = load_profile(write(tmp_path, 'dialog = "some/vlm"\nprompt_only = true'))
     assert own.asking["instructions"] == INSTRUCTIONS
+    assert not own.asking["squares"], "it is not the bundled model's processor that sees the pictures"
     assert PROFILES["hunyuan"].asking == {"max_images": 4, "instructions": INSTRUCTIONS, "squares": False}
     assert not PROFILES["storybook"].asking["instructions"] and PROFILES["storybook"].asking["squares"]
     assert not load_profile(write(tmp_path, 'base = "hunyuan"\nadapter = "./lora"')).prompt_only

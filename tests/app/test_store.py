@@ -170,7 +170,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_picture(store: Store, monkeypatc
 
 
 def test_one_process_per_folder_and_database(store: Store, database: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"Another Easel is using.*--data-dir"):
+    with pytest.raises(StoreError, match=r"Another Easel is using.*--data-dir.*--store"):
         Store(store.folder, database)
     if database != SQLITE:
         with pytest.raises(StoreError, match=r"Another Easel is using the database postgresql://easel@.*--database"):
