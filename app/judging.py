@@ -11,7 +11,7 @@ from typing import Any
 from datasets_build.consistency import LEAST, kept_share
 from datasets_build.storybook.edits import apply_edit
 from datasets_build.storybook.reading import matches, read_prompt
-from datasets_build.storybook.scene import Scene
+from datasets_build.storybook.scene import Scene, as_seen
 from generator.looks import attributes
 
 
@@ -20,7 +20,9 @@ def judge_prompt(
 ) -> bool:
     """A new picture: all that was asked is there. An edit: the scene is the edited one, and nothing else changed.
 
-    `prompts`: where the conversation may have gone another way than the record, what was drawn in each turn so far.
+    In which order somebody's accessories are named does not matter: the picture is the same, and where the user brought
+    it, nobody could know. `prompts`: where the conversation may have gone another way than the record, what was drawn
+    in each turn so far.
     Where no scene is known (what an endpoint or a user wrote), an edit keeps the words of the prompt before it."""
     if turn["scene"] is None:
         edit = turn["request"].get("edit")
@@ -31,7 +33,7 @@ def judge_prompt(
         return False
     if turn["request"]["op"] == "draw":
         return matches(turn["request"]["asked"], scene)
-    return scene == expected_scene(turn, previous_prompt, prompts)
+    return as_seen(scene) == as_seen(expected_scene(turn, previous_prompt, prompts))
 
 
 def expected_scene(turn: Mapping[str, Any], previous_prompt: str | None, prompts: Sequence[str | None] = ()) -> Scene:

@@ -10,30 +10,32 @@ of its tokens. What the pictures add is D_tt's to teach; only what the user brin
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from datasets_build.banks import Speaker
 from datasets_build.dialogues import OTHER_LANGUAGE, ask_for_picture, change_picture, put_new
 from datasets_build.negatives import DECLINES
 from datasets_build.plans import IN_PAIRS, Step
-from datasets_build.records import Dialogue, NoSample
+from datasets_build.records import Dialogue, NoSample, require_split
 from datasets_build.requests import request
 from datasets_build.storybook.edits import WEIGHTS
 from datasets_build.storybook.language import partial
-from datasets_build.storybook.scene import sample_scene
+from datasets_build.storybook.scene import Scene, sample_scene
 from datasets_build.table import Table
 from datasets_build.topics import TOPICS
 
 CHANGES = (3, 4, 5, 6)
-BROUGHT_SHARE = 0.1  # of the chains begin with a picture of the user's, to be changed
+BROUGHT_SHARE = 0.2  # of the chains begin with a picture of the user's, to be changed
 WHOLE_SHARE = 0.85  # of first requests say everything
 TWO_SHARE = 0.9  # of those are about two subjects: to tell these apart is what goes wrong
+TWIN_SHARE = 0.12  # of those two are of one kind, and only their looks tell them apart
 SECOND_SHARE = 0.3  # of the chains begin another picture on the way, and may combine the two
 DECLINED_SHARE = 0.1  # of the changes cannot be made
 # Where another thing stands between the words and the right place in the prompt, more is to be learnt.
 OPERATIONS = {
     **WEIGHTS, "move": 13, "remove_subject": 16, "add_accessory": 16, "remove_accessory": 9, "recolour_accessory": 9,
     "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 7, "again": 3, "undo": 3, "return": 6,
-    "correct": 10, "pair": 24, "earlier": 7,
+    "correct": 10, "pair": 24, "earlier": 7, "back": 10,
 }  # fmt: skip
 
 
@@ -70,6 +72,8 @@ def _next(table: Table, second: int | None) -> None:
 
 
 def _step(speaker: Speaker, operation: str) -> Step:
+    if operation == "back":
+        return Step("ti2i", speaker.rng.choice(("add_accessory", "add_accessory", "add_subject")), "back")
     if operation not in ("pair", "earlier"):
         return Step("ti2i", operation)
     possible = IN_PAIRS if operation == "pair" else [op for op in WEIGHTS if op != "combine"]
@@ -81,4 +85,13 @@ def _ask(table: Table) -> None:
     if rng.random() >= WHOLE_SHARE:
         return ask_for_picture(speaker, table)
     scene = sample_scene(rng, speaker.split, TWO_SHARE)
+    if len(scene.subjects) > 1 and rng.random() < TWIN_SHARE:
+        scene = require_split(_twins(scene), speaker.split)
     put_new(table, request(speaker, partial(scene), scene, after_another=bool(table.drawings)))
+
+
+def _twins(scene: Scene) -> Scene:
+    first, second = scene.subjects
+    if first.colour == second.colour:
+        raise NoSample
+    return replace(scene, subjects=(first, replace(second, kind=first.kind)))

@@ -23,11 +23,23 @@ from datasets_build.plans import IN_PAIRS, Step, sample_plan
 from datasets_build.records import Dialogue, Exchange, NoSample, draw_exchange, require_split
 from datasets_build.references import called
 from datasets_build.requests import fresh, surround
-from datasets_build.revisits import OF_BOTH, OF_ONE, VAGUE, VALUED, call, corrected, name_picture, spoken_of, what_else
+from datasets_build.revisits import (
+    OF_BOTH,
+    OF_ONE,
+    VAGUE,
+    VALUED,
+    call,
+    corrected,
+    meant,
+    name_picture,
+    spoken_of,
+    taken_away,
+    what_else,
+)
 from datasets_build.storybook.edits import Edit, apply_edit, sample_edit
 from datasets_build.storybook.language import write_prompt
 from datasets_build.storybook.reading import find_template
-from datasets_build.storybook.scene import Scene, sample_scene
+from datasets_build.storybook.scene import Scene, sample_seen
 from datasets_build.surface import finished, roughen, sentence
 from datasets_build.table import Drawing, Table
 from datasets_build.topics import TOPICS
@@ -41,6 +53,10 @@ OTHER_LANGUAGE = 0.05  # of the messages are in the other language
 
 OTHER_SHARE = 0.8  # of the edits that follow one of two subjects say "it" or "the other one"
 BOTH_SHARE = 0.4  # of the edits that both of two subjects can have are made of both
+UNCORRECTED = ("correction", "swap", "back")  # forms of what is not corrected
+SWAP_SHARE = 0.3  # of the moves beside another one change their places
+MEANT_SHARE = 0.35  # of the exchanges for another thing, where a picture was just drawn anew: "no, I meant a bear"
+BACK_SHARE = 0.6  # of the additions, where something was taken away before, bring that back
 VAGUE_SHARE = 0.7  # of the edits that are corrected next leave open which of two subjects they mean
 LOOK_BACK_SHARE = 0.35  # of the questions, where there are earlier pictures, are about one of those
 
@@ -121,7 +137,7 @@ def put_new(table: Table, exchange: Exchange) -> None:
 def _look(voice: Speaker, table: Table) -> None:
     rng = voice.rng
     if not table.drawings or rng.random() < 0.08:
-        scene = sample_scene(rng, voice.split)
+        scene = sample_seen(rng, voice.split)
         exchange = looking.look(voice, scene, uploaded=True)
         table.put(exchange, scene, voice.language, 0)
     elif rng.random() < 0.3:
@@ -147,7 +163,7 @@ def change_picture(voice: Speaker, table: Table, step: Step, corrected_next: boo
     elif table.drawings:
         base = table.current
     else:
-        uploads = (sample_scene(rng, voice.split),)
+        uploads = (sample_seen(rng, voice.split),)
         base = Drawing(uploads[0], voice.language, 0, len(table.exchanges))
     scene, request, user = _change(voice, table, base, step, corrected_next)
     if which:
@@ -184,6 +200,8 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
         second, scene = edit_within(voice, between, second_op, voice.split)
         words = join_edits(edit_text(base.scene, first, voice), edit_text(between, second, voice), voice)
         return scene, {"op": "edit", "edit": first, "then": [second], "base": base.scene.to_json()}, words
+    if step.form != "earlier" and (asked := _change_by_context(voice, table, base, step, corrected_next)):
+        return asked
     if len(base.scene.subjects) > 1 and step.form != "earlier":
         if op in OF_BOTH and not corrected_next and voice.rng.random() < BOTH_SHARE:
             return _change_both(voice, base, op)
@@ -203,6 +221,39 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
             raise NoSample
         request["other"] = other.to_json()
     return scene, request, edit_text(base.scene, edit, voice, other)
+
+
+def _change_by_context(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_next: bool) -> Asked | None:
+    """A change that only what is there, or was said before, makes plain; None where another way is taken."""
+    rng, subjects, op = voice.rng, base.scene.subjects, step.op
+    if corrected_next:
+        return None  # "swap them", "no, I meant the other one"
+    last = table.exchanges[-1].request if table.exchanges and table.drawings else None
+    if op == "move" and len(subjects) > 1 and rng.random() < SWAP_SHARE:
+        mover = rng.randrange(2)
+        edit, form = {"op": op, "subject": mover, "position": subjects[1 - mover].position}, "swap"
+        words = voice.pick("revisits", "swap")
+    elif op == "entity" and len(subjects) == 1 and last and last["op"] == "draw" and rng.random() < MEANT_SHARE:
+        edit, form = edit_within(voice, base.scene, op, voice.split)[0], "meant"
+        words = voice.pick("revisits", "correct", "value").format(x=meant(voice, base.scene, edit))
+    elif op in ("add_accessory", "add_subject") and (step.form == "back" or rng.random() < BACK_SHARE):
+        found = taken_away(voice, table, op) if base.turn is not None else None
+        if found is None and step.form == "back":
+            raise NoSample
+        if found is None:
+            return None
+        edit, bare, form = *found, "back"
+        words = voice.pick("revisits", "back", rng.choice(("any", "any", op))).format(bare=bare)
+    else:
+        return None
+    try:
+        scene = apply_edit(base.scene, edit)
+    except ValueError as error:
+        raise NoSample from error
+    if scene == base.scene:
+        raise NoSample
+    request = {"op": "edit", "edit": edit, "base": base.scene.to_json(), "form": form}
+    return require_split(scene, voice.split), request, sentence(words) if voice.language == "en" else words
 
 
 def _change_both(voice: Speaker, base: Drawing, op: str) -> Asked:
@@ -289,7 +340,7 @@ def _of_earlier(voice: Speaker, which: str, edit: Edit, words: str) -> str:
 def _correct(voice: Speaker, table: Table) -> None:
     """The edit of the turn before as it was meant, made of the picture that it was made of."""
     wrong = (table.exchanges[-1].request or {}) if table.exchanges else {}
-    if wrong.get("op") != "edit" or "then" in wrong or "other" in wrong or wrong.get("form") == "correction":
+    if wrong.get("op") != "edit" or "then" in wrong or "other" in wrong or wrong.get("form") in UNCORRECTED:
         raise NoSample
     base = next((drawing for drawing in reversed(table.drawings[:-1]) if _is_base(drawing, wrong)), None)
     if base is None:

@@ -18,7 +18,7 @@ from datasets_build.requests import SEARCH, asked_of_split, keywords
 from datasets_build.storybook.edits import apply_edit, sample_edit
 from datasets_build.storybook.language import N_TEMPLATES, describe, write_prompt
 from datasets_build.storybook.questions import ask
-from datasets_build.storybook.scene import Scene, sample_scene
+from datasets_build.storybook.scene import Scene, sample_scene, sample_seen
 from datasets_build.storybook.vocabulary import name
 from datasets_build.surface import roughen
 from datasets_build.topics import TOPICS
@@ -55,7 +55,7 @@ def _distinct(exchanges: list[Exchange]) -> list[Exchange]:
 
 def _look(speaker: Speaker) -> list[Exchange]:
     """One picture and up to seven questions about it: each costs a dozen tokens, and the picture's are paid once."""
-    scene = sample_scene(speaker.rng, speaker.split)
+    scene = sample_seen(speaker.rng, speaker.split)
     exchanges = [looking.look(speaker, scene, uploaded=True)]
     exchanges += [looking.look(speaker, scene) for _ in range(speaker.rng.choice((0, 1, 2, 4, 6)))]
     return _distinct(exchanges)
@@ -65,7 +65,7 @@ def _describe_several(speaker: Speaker) -> list[Exchange]:
     """A picture after another, each described."""
     exchanges = []
     for _ in range(speaker.rng.choice((1, 2, 3))):
-        scene = sample_scene(speaker.rng, speaker.split)
+        scene = sample_seen(speaker.rng, speaker.split)
         user = roughen(speaker.pick("looking", "describe"), speaker.language, speaker.rng)
         accept = [name(subject.kind, speaker.language, attribute="kind") for subject in scene.subjects]
         exchanges.append(
@@ -85,7 +85,7 @@ def _compare(speaker: Speaker) -> list[Exchange]:
     if speaker.rng.random() < 0.5:
         first, second = _edited_pair(speaker)[:2]
         return [looking.tell_difference(speaker, first, second)]
-    first, second = (sample_scene(speaker.rng, speaker.split) for _ in range(2))
+    first, second = (sample_seen(speaker.rng, speaker.split) for _ in range(2))
     return [looking.compare_part(speaker, first, second)]
 
 

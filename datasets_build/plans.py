@@ -48,7 +48,8 @@ PAIR_SHARE, EARLIER_SHARE = 0.18, 0.30
 
 @dataclass(frozen=True)
 class Step:
-    """A turn. Of ti2i turns, `op` is an edit's operation or one of `WAYS`, and `form` is "", "pair" or "earlier"."""
+    """A turn. Of ti2i turns, `op` is an edit's operation or one of `WAYS`, and `form` is "", "pair", "earlier" or
+    "back", which D_c alone has."""
 
     type: str
     op: str = ""

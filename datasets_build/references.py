@@ -51,7 +51,9 @@ def _look(subject: Subject, other: Subject, language: str, rng: random.Random) -
     measure = MEASURES[subject.kind]
     if subject.colour != other.colour and subject.kind != "girl":
         colour = name(subject.colour, language, rng, "colour")
-        looks.append(f"the {colour} one" if language == "en" else f"{colour}{rng.choice(('', '的'))}那{measure}")
+        short = colour.removesuffix("色") if len(colour) == 2 else colour  # 黑的那只
+        which = rng.choice((colour, f"{colour}的", f"{short}的"))
+        looks.append(f"the {colour} one" if language == "en" else f"{which}那{measure}")
     for accessory in subject.accessories:
         if all(worn.kind != accessory.kind for worn in other.accessories):
             noun, verb = name(accessory.kind, language, rng, "accessory"), VERBS["zh"][accessory.kind][0]

@@ -11,11 +11,11 @@ import random
 import re
 from collections.abc import Iterator
 
-from datasets_build.banks import Speaker, bank, examples
+from datasets_build.banks import Speaker, bank, examples, joined
 from datasets_build.changes import edit_text
 from datasets_build.records import Exchange, NoSample
 from datasets_build.references import refer
-from datasets_build.requests import fill_frame
+from datasets_build.requests import fill_frame, plural
 from datasets_build.storybook.edits import Edit, sample_edit
 from datasets_build.storybook.language import describe_subjects, noun_phrase, wearing_phrase
 from datasets_build.storybook.scene import (
@@ -29,17 +29,18 @@ from datasets_build.storybook.scene import (
     Subject,
     sample_accessories,
 )
-from datasets_build.storybook.vocabulary import name, phrase
+from datasets_build.storybook.vocabulary import MEASURES, name, phrase
 from datasets_build.surface import roughen, sentence
 
 REFUSE = {"op": "refuse"}
+MEANT_SHARE = 0.15  # of the things that cannot be added, those that are said to have been meant
 
 
 def refuse(speaker: Speaker) -> Exchange:
     """A request for something that Easel cannot draw or do."""
     rng = speaker.rng
-    kind = rng.choices(("nouns", "whole", "tasks"), (60, 22, 18))[0]
-    user = speaker.pick("refusals", kind)
+    kind = rng.choices(("nouns", "whole", "tasks", "many"), (54, 21, 17, 8))[0]
+    user = _too_many(speaker) if kind == "many" else speaker.pick("refusals", kind)
     wanted = _from_me_to_you(user, speaker.language)
     if speaker.language == "zh" and kind == "nouns":
         wanted = wanted[2:] if wanted.startswith("一") else wanted  # without its measure word
@@ -55,8 +56,11 @@ def refuse_edit(speaker: Speaker, scene: Scene) -> Exchange:
     """A change that the world does not know."""
     language, rng = speaker.language, speaker.rng
     about = rng.choice(list(bank("refusals", language)["edits"]))
-    reference = refer(scene, rng.randrange(len(scene.subjects)), language, rng)
-    user = sentence(speaker.pick("refusals", "edits", about).format_map(reference))
+    if about == "extra" and rng.random() < MEANT_SHARE:  # "no, I meant a wolf"
+        user = sentence(speaker.pick("revisits", "correct", "value").format(x=speaker.pick("refusals", "nouns")))
+    else:
+        reference = refer(scene, rng.randrange(len(scene.subjects)), language, rng)
+        user = sentence(speaker.pick("refusals", "edits", about).format_map(reference))
     reply = rng.choice(bank("refusals", language)["say"][about]).format_map(examples(language, rng))
     return Exchange(roughen(user, language, rng), reply, "ti2t", REFUSE)
 
@@ -92,6 +96,25 @@ def _impossible(scene: Scene, rng: random.Random) -> Iterator[tuple[str, Scene, 
     yield "bare", scene, {"op": "remove_accessory", "subject": 0, "kind": unworn}
     if scene.background == "space":
         yield "space", scene, {"op": "sky", "value": rng.choice(("day", "sunset", "rain"))}
+
+
+def _too_many(speaker: Speaker) -> str:
+    """A request for more things than a picture holds: "draw a tree, a flower and a house", 画三只猫."""
+    language, rng = speaker.language, speaker.rng
+    if rng.random() < 0.5:
+        kinds = rng.sample(KINDS, rng.choice((MAX_SUBJECTS + 1, MAX_SUBJECTS + 1, MAX_SUBJECTS + 2)))
+        coloured = rng.random() < 0.4
+        said = [{"kind": kind} | ({"colour": rng.choice(COLOURS)} if coloured else {}) for kind in kinds]
+        words = joined([noun_phrase(subject, language, rng) for subject in said], language)
+    else:
+        kind, number = rng.choice(KINDS), rng.randrange(len(bank("refusals", language)["numbers"]))
+        subject = {"kind": kind} | ({"colour": rng.choice(COLOURS)} if kind != "girl" and rng.random() < 0.3 else {})
+        count, noun = bank("refusals", language)["numbers"][number], noun_phrase(subject, language, rng, article="")
+        words = f"{count} {plural(noun)}" if language == "en" else f"{count}{MEASURES[kind]}{noun}"
+    if rng.random() < 0.4:
+        where = phrase("background", rng.choice(BACKGROUNDS), language, rng)
+        words = f"{words} {where}" if language == "en" else f"{where}的{words}"
+    return sentence(fill_frame(speaker, "draw", words))
 
 
 def _dress_up(noun: str, speaker: Speaker) -> str:

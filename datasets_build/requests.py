@@ -48,6 +48,12 @@ _DRAWING_WORD = re.compile(r"draw|paint|sketch|illustrat|picture|image|pic\b|画
 SEARCH = 500  # tries to find a scene of a small split
 OPEN_SHARE = 0.03  # of requests that leave everything open
 TWIN_SHARE = 0.12  # of requests for two subjects, those for two of one kind
+DOING_SHARE = 0.15  # of requests for one subject at a place, those that say what it does there
+DOERS = {
+    "flier": ("bird", "butterfly"), "fish": ("fish",), "vehicle": ("car", "train"), "ship": ("sailboat",),
+    "rocket": ("rocket",), "thing": ("house", "castle", "pagoda", "cake", "lantern", "snowman"),
+    "plant": ("tree", "flower"),
+}  # fmt: skip
 # Of fresh prompts, the share in template 0. Easel has one way to put it; the image model reads all of them, and a
 # dialog model that had to learn the others' edits too would learn each less well.
 PLAIN_TEMPLATE_SHARE = 0.95
@@ -166,15 +172,33 @@ def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) 
         return keywords(asked, speaker)
     asked, follow_ups = _set_apart(asked, speaker)
     path = "draw" if not after_another or rng.random() < 0.4 else "draw_next"
+    alone = len(asked["subjects"]) == 1 and "position" not in asked["subjects"][0]
+    if alone and "background" in asked and rng.random() < DOING_SHARE:
+        return _with_follow_ups(fill_frame(speaker, path, _doing(asked, speaker)), follow_ups, language, rng)
     # Beside a picture, a bare "a cat" could be a change of it: only with its place it is plainly a new one.
     plain = not after_another or "background" in asked
     text = fill_frame(speaker, path, describe(asked, language, rng, _twins(asked["subjects"], language, rng)), plain)
+    return _with_follow_ups(text, follow_ups, language, rng)
+
+
+def _with_follow_ups(text: str, follow_ups: Sequence[str], language: str, rng: random.Random) -> str:
     for follow_up in follow_ups:
         space = " " if language == "en" else ""
         if text[-1] not in ".!?。！？~":
             text += ("." if rng.random() < 0.6 else ",") if language == "en" else "，"
         text += space + follow_up
     return sentence(text) if language == "en" else text
+
+
+def _doing(asked: Partial, speaker: Speaker) -> str:
+    """Somebody at a place, doing something there: "a cat sitting in a room", 一只猫在房间里坐着."""
+    language, rng, subject = speaker.language, speaker.rng, asked["subjects"][0]
+    who, where = noun_phrase(subject, language, rng), phrase("background", asked["background"], language, rng)
+    group = next((group for group, kinds in DOERS.items() if subject["kind"] in kinds), "body")
+    doing = speaker.pick("requests", "doing", group)
+    rest = {part: value for part, value in asked.items() if part != "background"}
+    who = f"{who} {doing} {where}" if language == "en" else f"{who}在{where}{doing}"
+    return describe(rest, language, rng, who)
 
 
 def fill_frame(speaker: Speaker, path: str, phrase_text: str, plain: bool = True) -> str:
@@ -208,7 +232,7 @@ def _twins(subjects: Sequence[Partial], language: str, rng: random.Random) -> st
         return ""
     noun = name(kind, language, rng, "kind")
     measure = MEASURES[kind]
-    pair = f"两{measure}{noun}" if language == "zh" else f"{rng.choice(('two', 'a pair of'))} {_plural(noun)}"
+    pair = f"两{measure}{noun}" if language == "zh" else f"{rng.choice(('two', 'a pair of'))} {plural(noun)}"
     if "colour" not in said:
         return pair
     if not all("colour" in subject for subject in subjects):
@@ -232,7 +256,7 @@ def _twins(subjects: Sequence[Partial], language: str, rng: random.Random) -> st
     return rng.choice(forms)
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
     """ "bunnies", "snowmen", "fish"."""
     if noun.endswith("fish"):
         return noun
@@ -275,7 +299,11 @@ def wear_phrase(accessory: Mapping[str, Any], language: str, rng: random.Random)
     if language == "en":
         return ("hold " if held else "wear ") + accessory_phrase(accessory, language, rng)
     verbs = {"scarf": ("围上", "戴上", "围着"), "balloon": ("拿着", "拿上"), "umbrella": ("打着", "撑着", "撑上")}
-    return rng.choice(verbs.get(accessory["kind"], ("戴上", "戴着"))) + accessory_phrase(accessory, language, rng)
+    verb, text = rng.choice(verbs.get(accessory["kind"], ("戴上", "戴着"))), accessory_phrase(accessory, language, rng)
+    if rng.random() < 0.25:  # 戴顶蓝色帽子, 戴个眼镜
+        measure = rng.choice((text[1], "个"))
+        return verb[:1] + measure + text[2:]
+    return verb + text
 
 
 def keywords(asked: Partial, speaker: Speaker) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from typing import Any
 
 from datasets_build.banks import Speaker, bank
 from datasets_build.changes import the_accessory
 from datasets_build.records import NoSample
 from datasets_build.references import called, refer
 from datasets_build.storybook.edits import Edit, apply_edit, sample_edit
-from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase
+from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase, partial_subject
 from datasets_build.storybook.scene import Scene, Subject
 from datasets_build.storybook.vocabulary import MEASURES, name, phrase
 from datasets_build.surface import sentence
@@ -113,7 +114,7 @@ def corrected(speaker: Speaker, scene: Scene, wrong: Edit) -> tuple[Edit, str]:
         edit = wrong | {part: other[part]}
         with contextlib.suppress(NoSample):
             _require(scene, edit, wrong, speaker)
-            return edit, _said(speaker, "value", x=_meant(speaker, scene, edit))
+            return edit, _said(speaker, "value", x=meant(speaker, scene, edit))
     raise NoSample
 
 
@@ -138,7 +139,7 @@ def _which_one(speaker: Speaker, scene: Scene, index: int) -> str:
     return refer(scene, index, speaker.language, speaker.rng)["it"]
 
 
-def _meant(speaker: Speaker, scene: Scene, edit: Edit) -> str:
+def meant(speaker: Speaker, scene: Scene, edit: Edit) -> str:
     """The value of an edit by itself: "blue", "a crown", "on the left"."""
     op, language, rng = edit["op"], speaker.language, speaker.rng
     if op in ("recolour", "recolour_accessory"):
@@ -165,6 +166,42 @@ def _meant(speaker: Speaker, scene: Scene, edit: Edit) -> str:
     if op == "add_subject":
         return describe_subjects([thing | {"size": edit.get("size")}], language, rng)
     return accessory_phrase(thing, language, rng)
+
+
+# -------------------------------------------------------------------------------------------------- what was taken away
+
+
+def taken_away(speaker: Speaker, table: Table, op: str) -> tuple[Edit, str] | None:
+    """The edit of the latest picture that brings back what an edit took away from it last, and that thing's name.
+
+    None where there is none, or where nobody could say whose it was."""
+    now, root = table.current.scene, table.current.root
+    request = _last_removal(table, root, {"add_accessory": "remove_accessory", "add_subject": "remove_subject"}[op])
+    if request is None:
+        return None
+    gone = Scene.from_json(request["base"]).subjects[request["edit"]["subject"]]
+    if op == "add_subject":
+        edit = {"op": op} | partial_subject(gone)
+        if gone.position in {subject.position for subject in now.subjects}:
+            del edit["position"]
+        article = "the" if speaker.language == "en" else ""
+        return edit, noun_phrase({"kind": gone.kind}, speaker.language, speaker.rng, article=article)
+    kind = request["edit"]["kind"]
+    owners = [i for i, subject in enumerate(now.subjects) if subject.kind == gone.kind]
+    if len(owners) != 1 or any(kind == worn.kind for subject in now.subjects for worn in subject.accessories):
+        return None
+    colour = next(worn.colour for worn in gone.accessories if worn.kind == kind)
+    return {"op": op, "subject": owners[0], "kind": kind, "colour": colour}, the_accessory(kind, speaker)
+
+
+def _last_removal(table: Table, root: int, op: str) -> Mapping[str, Any] | None:
+    """The latest request of a single edit `op` that led to a picture of this root."""
+    for drawing in reversed(table.drawings):
+        if drawing.root == root and drawing.turn is not None:
+            request = table.exchanges[drawing.turn].request
+            if request and request["op"] == "edit" and "then" not in request and request["edit"]["op"] == op:
+                return request
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ the one and the other

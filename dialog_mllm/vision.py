@@ -47,6 +47,7 @@ class Pictures:
     arrays: list[np.ndarray]
     starts: np.ndarray
     labels: dict[str, list[str]]
+    scenes: list[dict[str, Any]]
     prompts: list[dict[str, str]]  # each picture's refined prompt in each language
     subjects: Tensor  # int64 (n, positions, questions about a subject)
     whole: Tensor  # int64 (n, questions about the picture)
@@ -74,7 +75,7 @@ class Pictures:
         subjects = torch.tensor([_subject_classes(scene, labels) for scene in scenes])
         whole = torch.tensor([[labels[part].index(scene[part]) for part in WHOLE] for scene in scenes])
         starts = np.cumsum([0] + [len(array) for array in arrays])
-        return cls(arrays, starts, labels, [line["prompt"] for line in lines], subjects, whole)
+        return cls(arrays, starts, labels, scenes, [line["prompt"] for line in lines], subjects, whole)
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -114,14 +115,23 @@ class Pictures:
 def caption_samples(pictures: Pictures, encoder: Encoder, first_row: int) -> list[Sample]:
     """Each picture and its refined prompt, in turn in either language, as a dialogue of one reply.
 
-    `first_row` is the row in the picture cache of the first picture."""
+    Pictures whose prompt names somebody's accessories in another order than the labels' are left out: in which order
+    they came does not show, and would be learnt by heart. `first_row` is the row in the picture cache of the first
+    picture."""
     samples: list[Sample] = []
-    for number, prompts in enumerate(pictures.prompts):
+    for number, (scene, prompts) in enumerate(zip(pictures.scenes, pictures.prompts, strict=True)):
+        if any(worn != sorted(worn) for worn in _worn(scene, pictures.labels["accessory"])):
+            continue
         language = list(ASKS)[number % len(ASKS)]
         shown = ImageBlock(path=str(number))  # a name only: the pixels lie in the shards
         messages = [Message.user(ASKS[language], [shown]), Message.assistant(prompts[language])]
         samples += encoder.samples(messages, lambda block: first_row + int(str(block.path)), 0.0, language)
     return samples
+
+
+def _worn(scene: dict[str, Any], kinds: list[str]) -> list[list[int]]:
+    """For each subject, which of `kinds` it wears, in the scene's order."""
+    return [[kinds.index(accessory["kind"]) for accessory in s["accessories"]] for s in scene["subjects"]]
 
 
 def _subject_classes(scene: dict[str, Any], labels: dict[str, list[str]]) -> list[list[int]]:

@@ -154,6 +154,24 @@ class Scene:
         return replace(self, background=background, sky="day" if self.background == "space" else self.sky)
 
 
+def as_seen(scene: Scene) -> Scene:
+    """The scene with everyone's accessories in one order, for a picture does not show which came first."""
+    subjects = tuple(replace(s, accessories=tuple(sorted(s.accessories, key=_place_in_order))) for s in scene.subjects)
+    return replace(scene, subjects=subjects)
+
+
+def _place_in_order(accessory: Accessory) -> int:
+    return ACCESSORIES.index(accessory.kind)
+
+
+def sample_seen(rng: random.Random, split: str) -> Scene:
+    """A random scene of `split` whose prompt can be told from its picture alone (see `as_seen`)."""
+    while True:
+        scene = sample_scene(rng, split)
+        if scene == as_seen(scene):
+            return scene
+
+
 def sample_accessories(rng: random.Random) -> tuple[Accessory, ...]:
     count = rng.choices((0, 1, 2), weights=(35, 50, 15))[0]
     while True:

@@ -3,7 +3,7 @@
     python -c "from datasets_build.storybook.vocabulary import name; print(name('sailboat', 'zh'), name('night', 'en'))"
 
 The first word of an entry is the canonical one, the only one that refined prompts use. The others are synonyms, which
-captions and requests use too. `UNDERSTOOD` adds words that are read but never written. American spellings need no
+captions and requests use too. `UNDERSTOOD` adds rarer ones, some of which are only read. American spellings need no
 entry: `normalise` turns them into British ones before anything is read.
 """
 
@@ -107,7 +107,7 @@ NAMES: dict[str, dict[str, Words]] = {
 PHRASES: dict[str, dict[str, Words]] = {
     "en": {
         "background": {
-            "meadow": ("in a meadow", "in the meadow", "on the grass", "in a grassy field"),
+            "meadow": ("in a meadow", "in the meadow", "on the grass", "in a grassy field", "in the garden"),
             "beach": ("on a beach", "on the beach", "at the beach", "by the sea", "at the seaside"),
             "snow": ("in the snow", "in a snowy landscape", "on snowy ground"),
             "forest": ("in a forest", "in the forest", "in the woods"),
@@ -139,7 +139,7 @@ PHRASES: dict[str, dict[str, Words]] = {
     },
     "zh": {
         "background": {
-            "meadow": ("草地上", "草原上", "草丛里"), "beach": ("海滩上", "沙滩上", "海边"),
+            "meadow": ("草地上", "草原上", "草丛里", "花园里"), "beach": ("海滩上", "沙滩上", "海边"),
             "snow": ("雪地里", "雪地上"), "forest": ("森林里", "树林里", "林子里"), "desert": ("沙漠里", "沙漠中"),
             "city": ("城市里", "街道上", "大街上", "城里"), "room": ("房间里", "屋里", "室内"),
             "space": ("太空中", "太空里", "宇宙中"),
@@ -160,7 +160,8 @@ PHRASES: dict[str, dict[str, Words]] = {
     },
 }  # fmt: skip
 
-# Read, never written: what users say beside the words above.
+# What users say now and then beside the words above. Of the parts in `_NOUN_LIKE` these words fit wherever those do;
+# the others are read, and never written.
 UNDERSTOOD: dict[str, dict[str, Words]] = {
     "en": {
         "kind": {
@@ -169,7 +170,7 @@ UNDERSTOOD: dict[str, dict[str, Words]] = {
             "rocket": ("rocketship",), "castle": ("palace",), "snowman": ("snow man",), "panda": ("giant panda",),
         },
         "colour": {"red": ("crimson", "scarlet"), "yellow": ("golden", "gold"), "purple": ("lilac",)},
-        "size": {"small": ("mini",), "big": ("giant", "enormous")},
+        "size": {"small": ("mini", "lil", "teeny", "wee"), "big": ("giant", "enormous")},
         "accessory": {"glasses": ("eyeglasses", "spectacle"), "crown": ("tiara",)},
         "position": {
             "left": ("left side", "at left", "left-hand side"), "right": ("right side", "at right", "right-hand side"),
@@ -248,6 +249,9 @@ MEASURES = {
     "umbrella": "把",
 }  # fmt: skip
 
+_NOUN_LIKE = ("kind", "colour", "size", "accessory")
+RARE_SHARE = 0.06  # of the names that are chosen at random
+
 HELD_OUT_EVERY = 6  # of a list of phrasings, every sixth is for the test split alone
 
 
@@ -273,6 +277,9 @@ def name(value: str, language: str, rng: random.Random | None = None, attribute:
     Only "normal" is a value of two attributes (size, shot) and needs the attribute's name."""
     for candidate, words in NAMES[language].items():
         if value in words and attribute in (None, candidate):
+            rare = UNDERSTOOD[language].get(candidate, {}).get(value) if candidate in _NOUN_LIKE else None
+            if rng is not None and rare and rng.random() < RARE_SHARE:
+                return rng.choice(rare)
             return pick(words[value], rng)
     raise ValueError(f"the world has no {attribute or 'value'} {value!r}")
 

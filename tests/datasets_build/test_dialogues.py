@@ -177,6 +177,26 @@ def test_an_edit_in_a_picture_of_two_says_which_one_is_meant(language: str) -> N
         assert not text.lower().startswith(("make it ", "把它")), text
 
 
+@pytest.mark.parametrize(("language", "number"), [("en", "three|five|dozen|, "), ("zh", "[三四五六七十百]|好多|、")])
+def test_more_things_than_a_picture_holds_are_refused(language: str, number: str) -> None:
+    speaker = Speaker(language, "train", random.Random(6))
+    replies = set(bank("refusals", language)["say"]["many"])
+    refused = [exchange for exchange in (refuse(speaker) for _ in range(600)) if exchange.reply in replies]
+    assert len(refused) > 20
+    assert sum(re.search(number, exchange.user.lower()) is not None for exchange in refused) > 0.6 * len(refused)
+
+
+@pytest.mark.parametrize(("language", "doing"), [("en", "swimming in the woods"), ("zh", "鱼在树林里游泳")])
+def test_what_somebody_does_at_a_place_is_said_with_the_place(language: str, doing: str) -> None:
+    speaker = Speaker(language, "train", random.Random(5))
+    asked = {"subjects": [{"kind": "fish", "colour": "red"}], "background": "forest"}
+    texts = [request_text(asked, speaker) for _ in range(2000)]
+    assert any(doing in text for text in texts)
+    placed = {"subjects": [{"kind": "fish", "position": "left"}], "background": "forest"}
+    left = {"en": r"\bleft\b", "zh": "左"}[language]
+    assert all(re.search(left, request_text(placed, speaker)) for _ in range(300))  # nothing that was asked is lost
+
+
 def test_the_surface_changes_but_repeats() -> None:
     text = "Draw a red fox in the snow, please."
     versions = {roughen(text, "en", random.Random(seed)) for seed in range(300)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,18 +14,18 @@ from datasets_build.banks import Speaker, bank, split_entries
 from datasets_build.dialogues import change_picture, put_new
 from datasets_build.even import EvenRandom
 from datasets_build.plans import Step
-from datasets_build.records import SPLITS, NoSample, build_dialogue
+from datasets_build.records import SPLITS, Exchange, NoSample, build_dialogue
 from datasets_build.requests import request
 from datasets_build.revisits import corrected, name_picture
 from datasets_build.storybook.edits import WEIGHTS, apply_edit, sample_edit
 from datasets_build.storybook.language import partial, write_prompt
-from datasets_build.storybook.scene import Scene, Subject, sample_scene
+from datasets_build.storybook.scene import Accessory, Scene, Subject, as_seen, sample_scene
 from datasets_build.storybook.vocabulary import LANGUAGES
 from datasets_build.surface import roughen
 from datasets_build.table import Drawing, Table
 from datasets_build.topics import TOPICS
 
-FORMS = {"earlier", "correction", "both", "other", "same", "vague"}
+FORMS = {"earlier", "correction", "both", "other", "same", "vague", "swap", "meant", "back"}
 
 
 def lists(entries: Any) -> list[list[str]]:
@@ -36,7 +37,7 @@ def lists(entries: Any) -> list[list[str]]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_form_has_many_phrasings_and_each_split_its_own(language: str) -> None:
     words = bank("revisits", language)
-    for name in ("show", "resume", "but", "question", "correct", "both"):
+    for name in ("show", "resume", "but", "question", "correct", "both", "swap", "back"):
         own = {split: [text for part in lists(words[name]) for text in split_entries(part, split)] for split in SPLITS}
         assert len(own["train"]) >= 25, name
         for split, others in (("validation", "train"), ("test", "train"), ("test", "validation")):
@@ -151,6 +152,88 @@ def test_a_judge_builds_on_the_picture_that_is_corrected_or_gone_back_to() -> No
         "scene": pair.to_json(),
     }
     assert judge_prompt(back, prompts[0], wrong, prompts) and not judge_prompt(back, wrong, wrong, prompts)
+
+
+def two_things() -> Scene:
+    hat, scarf = Accessory("hat", "green"), Accessory("scarf", "blue")
+    return Scene(
+        (Subject("fox", "red", "big", "left", (hat, scarf)), Subject("cat", "black", "normal", "right")), "snow"
+    )
+
+
+def after(language: str, scene: Scene, *steps: Step) -> list[Exchange]:
+    """The exchanges of a dialogue that begins with `scene` and takes these steps, tried until they can be taken."""
+    for seed in range(400):
+        table = Table(Speaker(language, "train", random.Random(seed)), TOPICS[0])
+        try:
+            put_new(table, request(table.speaker, partial(scene), scene, after_another=False))
+            for step in steps:
+                change_picture(table.speaker, table, step)
+        except NoSample:
+            continue
+        return table.exchanges
+    raise AssertionError(f"no dialogue takes {steps}")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("things", ["accessory", "subject"])
+def test_what_was_taken_away_comes_back_as_it_was(language: str, things: str) -> None:
+    back = Step("ti2i", f"add_{things}", "back")
+    scene = two_things()
+    _, removed, restored = after(language, scene, Step("ti2i", f"remove_{things}"), back)
+    assert removed.drawn is not None and restored.drawn is not None and removed.drawn != scene
+    assert as_seen(restored.drawn) == as_seen(scene)
+    assert restored.request is not None and restored.request["form"] == "back"
+    # It comes back to a picture that has changed since, and only there.
+    changed = after(language, scene, Step("ti2i", f"remove_{things}"), Step("ti2i", "background"), back)[-1].drawn
+    assert changed is not None and as_seen(changed.with_background("snow")) == as_seen(scene)
+    with pytest.raises(AssertionError):
+        after(language, scene, Step("ti2i", "background"), back)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_two_things_swap_their_places(language: str) -> None:
+    scene = two_things()
+    found = []
+    for seed in range(60):
+        table = Table(Speaker(language, "train", random.Random(seed)), TOPICS[0])
+        put_new(table, request(table.speaker, partial(scene), scene, after_another=False))
+        try:
+            change_picture(table.speaker, table, Step("ti2i", "move"))
+        except NoSample:
+            continue
+        found += [table.exchanges[-1]] if (table.exchanges[-1].request or {}).get("form") == "swap" else []
+    assert len(found) > 8
+    for exchange in found:
+        assert exchange.drawn is not None
+        assert [(s.kind, s.position) for s in exchange.drawn.subjects] == [("cat", "left"), ("fox", "right")]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_another_thing_was_meant_than_the_one_just_drawn(language: str) -> None:
+    scene, said = Scene((Subject("fox", "red", position="left"),), "snow"), []
+    for seed in range(60):
+        table = Table(Speaker(language, "train", random.Random(seed)), TOPICS[0])
+        put_new(table, request(table.speaker, partial(scene), scene, after_another=False))
+        change_picture(table.speaker, table, Step("ti2i", "entity"))
+        exchange = table.exchanges[-1]
+        if (exchange.request or {}).get("form") == "meant":
+            assert exchange.drawn is not None and exchange.drawn.subjects[0].kind != "fox"
+            assert exchange.drawn.subjects[0].position == "left" and exchange.drawn.background == "snow"
+            said.append(exchange.user)
+    assert len(said) > 8
+
+
+def test_the_order_of_what_is_worn_is_nobodys_mistake() -> None:
+    scene = two_things()
+    fox = scene.subjects[0]
+    other_order = replace(scene, subjects=(replace(fox, accessories=fox.accessories[::-1]), scene.subjects[1]))
+    less = replace(scene, subjects=(replace(fox, accessories=fox.accessories[:1]), scene.subjects[1]))
+    edit = {"op": "background", "value": "beach"}
+    asked = {"op": "edit", "edit": edit, "base": scene.to_json()}
+    turn = {"type": "ti2i", "request": asked, "scene": apply_edit(scene, edit).to_json()}
+    for other, right in ((scene, True), (other_order, True), (less, False)):
+        assert judge_prompt(turn, write_prompt(apply_edit(other, edit), "en", 0), None) is right
 
 
 def test_people_mix_languages_and_write_as_among_friends() -> None:
