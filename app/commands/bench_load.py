@@ -252,6 +252,14 @@ def growth(samples: Sequence[Counter[str]]) -> dict[str, Any]:
     }
 
 
+def by_minute(samples: Sequence[tuple[float, Counter[str]]]) -> list[int]:
+    """The medians of each minute's samples, MiB: bounded caches fill at first, and a leak goes on."""
+    minutes: dict[int, list[int]] = {}
+    for at, held in samples:
+        minutes.setdefault(int(at // 60), []).append(held.total())
+    return [round(statistics.median(held) / 2**20) for _, held in sorted(minutes.items())]
+
+
 @contextlib.contextmanager
 def own_server(profile: str) -> Iterator[tuple[str, int]]:
     """An Easel for the time of the measurement: its address and its process."""
@@ -303,7 +311,7 @@ async def measure(load: Load, seconds: float, pid: int | None, seed: int) -> dic
     result["repeated"] = await load.repeat(REPEATED, seed)
     warm = [held for at, held in samples if held and at >= WARM_UP * seconds]
     if len(warm) >= 4:
-        result |= growth(warm)
+        result |= growth(warm) | {"memory_mb_each_minute": by_minute([sample for sample in samples if sample[1]])}
     return result
 
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from app.api import add_api
 from app.cli import main
-from app.commands.bench_load import Load, growth, measure, memory
+from app.commands.bench_load import Load, by_minute, growth, measure, memory
 from app.metrics import Metered, Metrics
 from app.profiles import Profile
 from app.store import Store
@@ -90,6 +90,7 @@ def test_what_grows_is_named() -> None:
     told = growth(samples)
     assert told["memory_mb_of"] == {"app": [100, 100], "engine": [105, 165]}
     assert (told["memory_mb"], told["memory_ratio"]) == ([205, 265], 1.293)
+    assert by_minute([(30.0 * i, sample) for i, sample in enumerate(samples)]) == [205, 225, 245, 265]
 
 
 @pytest.mark.parametrize(
