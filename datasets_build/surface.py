@@ -43,6 +43,36 @@ _SLANG: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("女孩", ("小姐姐", "妹子")), ("汽车", ("车车", "小车车")), ("非常", ("超", "巨")),
     ),
 }  # fmt: skip
+# Words that stand for each other in what users ask for, so that a bank's phrasing is not always the same words.
+_SYNONYMS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "en": (
+        (r"\bdraw (?=me|us|an?|the)\b", ("paint ", "sketch ", "do ", "make ", "create ")),
+        (r"\b(?:paint|sketch) (?=me|us|an?|the)\b", ("draw ",)),
+        (r"(?:(?<=\ba )|(?<=\bthe )|(?<=\bnew )|(?<=\bmy ))picture\b(?![- ]book)", ("drawing", "painting")),
+        (r", please\b", (", if you don't mind", ", would you")), (r"\bplease (?=\w)", ("kindly ", "do ")),
+        (r"\bI want (?=a|it|the|to)", ("I need ", "I'd like ", "I would love ")),
+        (r"\bI'd like (?=a|it|the|to)", ("I want ", "I would love ")),
+        (r"\bcan you\b", ("could you", "would you", "will you")), (r"\b(?:could|would) you\b", ("can you", "will you")),
+        (r"\bkids\b", ("children", "little ones")), (r"\bremove\b", ("delete", "erase", "get rid of", "drop")),
+        (r"\btake away\b", ("delete", "remove", "lose")), (r"\badd (?=an?|the|some)\b", ("include ", "put in ")),
+        (r"\bchange\b", ("switch", "alter")), (r"\bput\b", ("place", "set")),
+        (r"\bmake (?=(?:it|her|him|them) (?!an?\b))", ("turn ", "have ")),
+        (r"\bgive (?=(?:it|her|them|the)\b(?! a try))", ("get ", "hand ")),
+        (r"\bagain\b", ("once more", "one more time", "another time")), (r"\binstead\b(?! of)", ("rather",)),
+        (r"\bshow me\b", ("let me see", "let me have a look at")), (r"\blovely\b", ("nice", "wonderful", "sweet")),
+        (r"\bwould be (?:nice|lovely|great)\b", ("would be fun", "would be perfect", "would make me happy")),
+    ),
+    "zh": (
+        ("(?<=[帮给]我)画|(?<=请)画", ("绘", "绘制", "描", "来")), ("想要", ("想来", "要", "希望有")),
+        ("(?<!烦)请(?![问你您])", ("麻烦", "劳驾", "烦请")), ("改成", ("换成", "变成", "弄成", "调成")),
+        ("换成", ("改成", "变成", "弄成")), ("变成", ("改成", "换成", "变为")),
+        ("去掉", ("拿掉", "拿走", "删掉", "弄掉")), ("拿掉|拿走", ("去掉", "撤掉", "删了")),
+        ("加上", ("添上", "配上", "补上", "放上")), ("能不能", ("可不可以", "能否", "可否")),
+        ("孩子", ("宝宝", "娃", "小朋友")), ("一张", ("一幅",)), ("好看", ("漂亮", "美", "顺眼")),
+        ("放在", ("摆在", "安排在", "挪到")), ("再画", ("再来", "再出")), ("给我(?=[画来看])", ("帮我", "替我")),
+        ("我想(?!要|让)", ("我希望", "我很想")), ("看看", ("瞧瞧", "瞅瞅")),
+    ),
+}  # fmt: skip
 _LAUGHS = {
     "en": (" lol", " haha", " xd", " :D", " hehe", " lmao"),
     "zh": ("哈哈", "嘿嘿", "嘻嘻", "hhh", "哈哈哈", "（笑）"),
@@ -70,6 +100,8 @@ def finished(text: str, language: str) -> str:
 
 def roughen(text: str, language: str, rng: random.Random) -> str:
     """`text` as this user types it."""
+    if rng.random() < 0.12:
+        text = _reword(text, language, rng)
     if rng.random() < 0.07:
         text = _slang(text, language, rng)
     if rng.random() < 0.04:
@@ -80,6 +112,20 @@ def roughen(text: str, language: str, rng: random.Random) -> str:
 def _without_end(text: str) -> str:
     """Without its last marks, unless it consists of nothing else."""
     return _END.sub("", text) or text
+
+
+def _reword(text: str, language: str, rng: random.Random) -> str:
+    """With one or two of its words said by others."""
+    found = [(pattern, words) for pattern, words in _SYNONYMS[language] if re.search(pattern, text, re.IGNORECASE)]
+    for pattern, words in rng.sample(found, min(len(found), rng.choice((1, 2)))):
+        if match := re.search(pattern, text, re.IGNORECASE):  # the first may have changed it
+            text = text[: match.start()] + _cased(rng.choice(words), match[0]) + text[match.end() :]
+    return text
+
+
+def _cased(word: str, like: str) -> str:
+    """With a capital letter where `like` has one."""
+    return word[:1].upper() + word[1:] if like[:1].isupper() else word
 
 
 def _slang(text: str, language: str, rng: random.Random) -> str:

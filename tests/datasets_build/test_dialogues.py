@@ -199,9 +199,10 @@ def test_what_somebody_does_at_a_place_is_said_with_the_place(language: str, doi
 
 def test_the_surface_changes_but_repeats() -> None:
     text = "Draw a red fox in the snow, please."
-    versions = {roughen(text, "en", random.Random(seed)) for seed in range(300)}
+    versions = {roughen(text, "en", random.Random(seed)) for seed in range(1500)}
     assert len(versions) > 20 and text in versions and text.lower() in versions
     assert roughen(text, "en", random.Random(7)) == roughen(text, "en", random.Random(7))
+    assert {"Sketch a red fox in the snow, please.", "Draw a red fox in the snow, would you."} <= versions
     assert "画一只红狐狸" in {roughen("画一只红色的狐狸", "zh", random.Random(seed)) for seed in range(50)}
 
 
