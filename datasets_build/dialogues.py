@@ -200,7 +200,8 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
         second, scene = edit_within(voice, between, second_op, voice.split)
         words = join_edits(edit_text(base.scene, first, voice), edit_text(between, second, voice), voice)
         return scene, {"op": "edit", "edit": first, "then": [second], "base": base.scene.to_json()}, words
-    if step.form != "earlier" and (asked := _change_by_context(voice, table, base, step, corrected_next)):
+    plain = step.form != "earlier" and not corrected_next  # "swap them", "no, I meant the other one"
+    if plain and (asked := _change_by_context(voice, table, base, step)):
         return asked
     if len(base.scene.subjects) > 1 and step.form != "earlier":
         if op in OF_BOTH and not corrected_next and voice.rng.random() < BOTH_SHARE:
@@ -223,29 +224,12 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
     return scene, request, edit_text(base.scene, edit, voice, other)
 
 
-def _change_by_context(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_next: bool) -> Asked | None:
+def _change_by_context(voice: Speaker, table: Table, base: Drawing, step: Step) -> Asked | None:
     """A change that only what is there, or was said before, makes plain; None where another way is taken."""
-    rng, subjects, op = voice.rng, base.scene.subjects, step.op
-    if corrected_next:
-        return None  # "swap them", "no, I meant the other one"
-    last = table.exchanges[-1].request if table.exchanges and table.drawings else None
-    if op == "move" and len(subjects) > 1 and rng.random() < SWAP_SHARE:
-        mover = rng.randrange(2)
-        edit, form = {"op": op, "subject": mover, "position": subjects[1 - mover].position}, "swap"
-        words = voice.pick("revisits", "swap")
-    elif op == "entity" and len(subjects) == 1 and last and last["op"] == "draw" and rng.random() < MEANT_SHARE:
-        edit, form = edit_within(voice, base.scene, op, voice.split)[0], "meant"
-        words = voice.pick("revisits", "correct", "value").format(x=meant(voice, base.scene, edit))
-    elif op in ("add_accessory", "add_subject") and (step.form == "back" or rng.random() < BACK_SHARE):
-        found = taken_away(voice, table, op) if base.turn is not None else None
-        if found is None and step.form == "back":
-            raise NoSample
-        if found is None:
-            return None
-        edit, bare, form = *found, "back"
-        words = voice.pick("revisits", "back", rng.choice(("any", "any", op))).format(bare=bare)
-    else:
+    ways = {"move": _swap, "entity": _mean_another, "add_accessory": _bring_back, "add_subject": _bring_back}
+    if step.op not in ways or (asked := ways[step.op](voice, table, base, step)) is None:
         return None
+    form, edit, words = asked
     try:
         scene = apply_edit(base.scene, edit)
     except ValueError as error:
@@ -254,6 +238,40 @@ def _change_by_context(voice: Speaker, table: Table, base: Drawing, step: Step, 
         raise NoSample
     request = {"op": "edit", "edit": edit, "base": base.scene.to_json(), "form": form}
     return require_split(scene, voice.split), request, sentence(words) if voice.language == "en" else words
+
+
+def _swap(voice: Speaker, table: Table, base: Drawing, step: Step) -> tuple[str, Edit, str] | None:
+    """ "Swap their places." """
+    subjects = base.scene.subjects
+    if len(subjects) < 2 or voice.rng.random() >= SWAP_SHARE:
+        return None
+    mover = voice.rng.randrange(2)
+    edit = {"op": step.op, "subject": mover, "position": subjects[1 - mover].position}
+    return "swap", edit, voice.pick("revisits", "swap")
+
+
+def _mean_another(voice: Speaker, table: Table, base: Drawing, step: Step) -> tuple[str, Edit, str] | None:
+    """ "No, I meant a bear.", right after the picture of something else."""
+    request = table.exchanges[-1].request if table.drawings else None
+    just_drawn = request is not None and request["op"] == "draw"
+    if not just_drawn or len(base.scene.subjects) > 1 or voice.rng.random() >= MEANT_SHARE:
+        return None
+    edit, _ = edit_within(voice, base.scene, step.op, voice.split)
+    return "meant", edit, voice.pick("revisits", "correct", "value").format(x=meant(voice, base.scene, edit))
+
+
+def _bring_back(voice: Speaker, table: Table, base: Drawing, step: Step) -> tuple[str, Edit, str] | None:
+    """ "Put the hat back on." """
+    wanted = step.form == "back"
+    if not wanted and voice.rng.random() >= BACK_SHARE:
+        return None
+    found = taken_away(voice, table, step.op) if base.turn is not None else None
+    if found is None and wanted:
+        raise NoSample
+    if found is None:
+        return None
+    edit, thing = found
+    return "back", edit, voice.pick("revisits", "back", voice.rng.choice(("any", "any", step.op))).format(bare=thing)
 
 
 def _change_both(voice: Speaker, base: Drawing, op: str) -> Asked:
