@@ -97,12 +97,14 @@ class Adapters:
         return (name, share) if name is not None else None
 
     @property
-    def changed(self) -> int:
-        """Another number after every change of what is active or tried: cheap enough to ask once a second."""
+    def written(self) -> bytes:
+        """What says which is active or tried, as it lies on the disk: cheap enough to ask for once a second.
+
+        Its time of change would not do: two changes within a tick of the file system's clock have the same."""
         try:
-            return self._state.stat().st_mtime_ns
+            return self._state.read_bytes()
         except FileNotFoundError:
-            return 0
+            return b""
 
     def add(self, adapter: Path, parent: str = "", settings: Mapping[str, Any] | None = None) -> Version:
         """Copy a PEFT folder into a new version. It is not active, and not measured."""

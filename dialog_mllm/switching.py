@@ -64,8 +64,8 @@ class LiveAdapters:
         self._users: Counter[Served] = Counter()
         self._loaded: set[Served] = set()
         self._lock = threading.Lock()  # of the four above; never held while the server is asked
-        self._asking = threading.RLock()  # one load or unload at a time
-        self._seen = -1
+        self._asking = threading.RLock()  # one load or unload at a time, and what is written of it
+        self._seen: bytes | None = None
         self._poke = threading.Event()
         self._stopped = False
 
@@ -83,7 +83,7 @@ class LiveAdapters:
         """Before the server starts: it shall start with the adapter that is active. One that cannot be used leaves the
         original in its place, and is told in `error`."""
         try:
-            self._seen = self.registry.changed
+            self._seen = self.registry.written
             if (name := self.registry.active) != ORIGINAL:
                 self.registry.check(name, anyway=True)
                 self._now = self._load(name)
@@ -105,16 +105,17 @@ class LiveAdapters:
             self._poke.clear()
 
     def look(self) -> None:
-        if (changed := self.registry.changed) == self._seen:
-            return
-        self._seen = changed
-        try:
-            self._switch(self.registry.active, self.registry.trial)
-        except DialogError as error:
-            if isinstance(error, DialogUnavailable):
-                self._seen = -1  # it is starting again: ask again
-            self.error = str(error)
-            log.warning("the adapter that is active cannot be served: %s", error)
+        with self._asking:  # nothing is switched here meanwhile; what another process writes then is seen next time
+            if (written := self.registry.written) == self._seen:
+                return
+            self._seen = written
+            try:
+                self._switch(self.registry.active, self.registry.trial)
+            except DialogError as error:
+                if isinstance(error, DialogUnavailable):
+                    self._seen = None  # it is starting again: ask again
+                self.error = str(error)
+                log.warning("the adapter that is active cannot be served: %s", error)
 
     def stop(self) -> None:
         self._stopped = True
@@ -123,23 +124,27 @@ class LiveAdapters:
     def activate(self, name: str, anyway: bool = False) -> None:
         """Loaded first and written down then: an adapter that the server refuses changes nothing. A trial ends."""
         self.registry.check(name, anyway)
-        self._switch(name)
-        self._write_down(lambda: self.registry.activate(name, anyway))
+        with self._asking:
+            self._switch(name)
+            self._write_down(lambda: self.registry.activate(name, anyway))
 
     def try_out(self, name: str, share: float, anyway: bool = False) -> None:
         self.registry.check(name, anyway)
-        self._switch(self.registry.active, (name, share))
-        self._write_down(lambda: self.registry.try_out(name, share, anyway))
+        with self._asking:
+            self._switch(self.registry.active, (name, share))
+            self._write_down(lambda: self.registry.try_out(name, share, anyway))
 
     def end_trial(self) -> None:
-        self.registry.end_trial()
-        self._switch(self.registry.active)
+        with self._asking:
+            self.registry.end_trial()
+            self._switch(self.registry.active)
 
     def roll_back(self) -> str:
-        name = self.registry.before
-        if name is not None:
-            self._switch(name)
-        return self.registry.roll_back()
+        with self._asking:
+            name = self.registry.before
+            if name is not None:
+                self._switch(name)
+            return self.registry.roll_back()
 
     @contextmanager
     def lease(self, name: str | None = None, conversation: str = "") -> Iterator[Served]:
@@ -185,7 +190,6 @@ class LiveAdapters:
             tried = (self._load(trial[0]), trial[1]) if trial is not None else None
             with self._lock:
                 self._now, self._tried = served, tried
-                self._seen = self.registry.changed
             self.error = ""
             self._unload_idle()
 

@@ -52,10 +52,10 @@ def test_versions_are_activated_and_rolled_back(adapters: Adapters, trained: Pat
 
 def test_another_process_sees_the_change(adapters: Adapters, base: Path, trained: Path) -> None:
     other = Adapters(adapters.folder, base)
-    before = adapters.changed
+    before = adapters.written
     other.add(trained)
     other.activate("v1", anyway=True)
-    assert adapters.active == "v1" and adapters.changed != before
+    assert adapters.active == "v1" and adapters.written != before
 
 
 def test_the_gate(adapters: Adapters, trained: Path) -> None:

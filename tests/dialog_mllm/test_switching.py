@@ -165,6 +165,22 @@ def test_a_change_by_another_process_is_followed(live: LiveAdapters, registry: A
     assert not follower.is_alive()
 
 
+def test_a_change_while_another_is_loaded_is_not_lost(live: LiveAdapters, registry: Adapters) -> None:
+    server, elsewhere = live._server, Adapters(registry.folder, "org/model")
+    load = server.load_adapter
+
+    def slowly(name: str, folder: Path) -> None:
+        load(name, folder)
+        if name == "dialog-v1":
+            elsewhere.activate("v2")
+
+    server.load_adapter = slowly  # type: ignore[method-assign]
+    elsewhere.activate("v1")
+    live.look()
+    live.look()
+    assert live.now.name == "v2"
+
+
 def test_a_restart_serves_the_active_one(registry: Adapters) -> None:
     registry.activate("v2")
     again = LiveAdapters(FakeVllm(), registry)
