@@ -107,9 +107,9 @@ def _too_many(speaker: Speaker) -> str:
         said = [{"kind": kind} | ({"colour": rng.choice(COLOURS)} if coloured else {}) for kind in kinds]
         words = joined([noun_phrase(subject, language, rng) for subject in said], language)
     else:
-        kind, number = rng.choice(KINDS), rng.randrange(len(bank("refusals", language)["numbers"]))
+        kind, count = rng.choice(KINDS), rng.choice(bank("refusals", language)["numbers"])
         subject = {"kind": kind} | ({"colour": rng.choice(COLOURS)} if kind != "girl" and rng.random() < 0.3 else {})
-        count, noun = bank("refusals", language)["numbers"][number], noun_phrase(subject, language, rng, article="")
+        noun = noun_phrase(subject, language, rng, article="")
         words = f"{count} {plural(noun)}" if language == "en" else f"{count}{MEASURES[kind]}{noun}"
     if rng.random() < 0.4:
         where = phrase("background", rng.choice(BACKGROUNDS), language, rng)

@@ -167,8 +167,8 @@ def _place_in_order(accessory: Accessory) -> int:
 def sample_seen(rng: random.Random, split: str) -> Scene:
     """A random scene of `split` whose prompt can be told from its picture alone (see `as_seen`)."""
     while True:
-        scene = sample_scene(rng, split)
-        if scene == as_seen(scene):
+        scene = as_seen(sample_scene(rng))
+        if scene.split == split:
             return scene
 
 
