@@ -181,8 +181,6 @@ def taken_away(speaker: Speaker, table: Table, op: str) -> tuple[Edit, str] | No
         return None
     gone = Scene.from_json(request["base"]).subjects[request["edit"]["subject"]]
     if op == "add_subject":
-        if any(subject.kind == gone.kind for subject in now.subjects):
-            return None  # it is back already
         edit = {"op": op} | partial_subject(gone)
         if gone.position in {subject.position for subject in now.subjects}:
             del edit["position"]

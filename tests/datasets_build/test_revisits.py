@@ -188,10 +188,8 @@ def test_what_was_taken_away_comes_back_as_it_was(language: str, things: str) ->
     # It comes back to a picture that has changed since, and only there.
     changed = after(language, scene, Step("ti2i", f"remove_{things}"), Step("ti2i", "background"), back)[-1].drawn
     assert changed is not None and as_seen(changed.with_background("snow")) == as_seen(scene)
-    there_again = (Step("ti2i", f"remove_{things}"), Step("ti2i", "undo"), Step("ti2i", "recolour"))
-    for steps in ((Step("ti2i", "background"),), there_again):
-        with pytest.raises(AssertionError, match="no dialogue takes"):
-            after(language, scene, *steps, back)
+    with pytest.raises(AssertionError, match="no dialogue takes"):
+        after(language, scene, Step("ti2i", "background"), back)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
