@@ -16,9 +16,9 @@ from typing import Any
 from datasets_build.banks import Speaker, bank
 from datasets_build.references import refer
 from datasets_build.requests import wear_phrase
-from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase
+from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase, with_article
 from datasets_build.storybook.scene import HELD, Scene, Subject
-from datasets_build.storybook.vocabulary import name, phrase
+from datasets_build.storybook.vocabulary import MEASURES, name, phrase
 from datasets_build.surface import sentence
 
 _FOR_IT = re.compile("[给帮]{it}{wear}")
@@ -58,6 +58,30 @@ def edit_both_text(scene: Scene, edits: Sequence[Mapping[str, Any]], speaker: Sp
     far = language == "zh" and bool(steps) and steps not in bank("edits", "zh")["sizes"]
     values = _values(scene, edit, speaker, None, ("resize_far",) if far else (op,))
     text = speaker.pick("revisits", "both", op).format_map(values)
+    return sentence(text) if language == "en" else text
+
+
+def edit_each_text(scene: Scene, edits: Sequence[Mapping[str, Any]], speaker: Speaker) -> str:
+    """A request that means one edit of each subject: the same operation, not the same value."""
+    language, op = speaker.language, edits[0]["op"]
+    part = "colour" if op == "recolour" else "acc" if language == "en" else "wear"
+    said = [_values(scene, edit, speaker, None, (op,)) for edit in edits]
+    words = {"one": said[0]["it"], "x": said[0][part], "two": said[1]["it"], "y": said[1][part]}
+    text = speaker.pick("revisits", "each", op).format_map(words)
+    return sentence(text) if language == "en" else text
+
+
+def alike_text(edit: Mapping[str, Any], speaker: Speaker) -> str:
+    """A request for another one of the kind that is there, which `edit` adds."""
+    language, rng, kind = speaker.language, speaker.rng, edit["kind"]
+    words = {"noun": name(kind, language, rng, "kind"), "m": MEASURES[kind]}
+    if colour := edit.get("colour"):
+        words["a"] = noun_phrase({"kind": kind, "colour": colour}, language, rng)
+        words["c"] = name(colour, language, rng, "colour")
+        words["ac"] = with_article("a", words["c"])
+    # A girl's colour is her dress's: "a blue one" she is not.
+    paths = ("plain",) if not colour else ("coloured",) if kind == "girl" or rng.random() < 0.4 else ("colour",)
+    text = speaker.pick("revisits", "alike", *paths).format_map(words)
     return sentence(text) if language == "en" else text
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from datasets_build import looking, refusals, talk
 from datasets_build.banks import Speaker
-from datasets_build.changes import edit_both_text, edit_text, join_edits
+from datasets_build.changes import alike_text, edit_both_text, edit_each_text, edit_text, join_edits
 from datasets_build.even import choose
 from datasets_build.plans import IN_PAIRS, Step, sample_plan
 from datasets_build.records import Dialogue, Exchange, NoSample, draw_exchange, require_split
@@ -25,6 +25,7 @@ from datasets_build.references import called
 from datasets_build.requests import fresh, surround
 from datasets_build.revisits import (
     OF_BOTH,
+    OF_EACH,
     OF_ONE,
     VAGUE,
     VALUED,
@@ -34,12 +35,13 @@ from datasets_build.revisits import (
     name_picture,
     spoken_of,
     taken_away,
+    undone,
     what_else,
 )
 from datasets_build.storybook.edits import Edit, apply_edit, sample_edit
 from datasets_build.storybook.language import write_prompt
 from datasets_build.storybook.reading import find_template
-from datasets_build.storybook.scene import Scene, sample_seen
+from datasets_build.storybook.scene import COLOURS, Scene, sample_seen
 from datasets_build.surface import finished, roughen, sentence
 from datasets_build.table import Drawing, Table
 from datasets_build.topics import TOPICS
@@ -52,9 +54,12 @@ OTHER_LANGUAGE = 0.05  # of the messages are in the other language
 
 
 OTHER_SHARE = 0.8  # of the edits that follow one of two subjects say "it" or "the other one"
-BOTH_SHARE = 0.4  # of the edits that both of two subjects can have are made of both
+BOTH_SHARE = 0.45  # of the edits that both of two subjects can have are made of both
+EACH_SHARE = 0.45  # of those, and of two edits at once, change each in its own way where they can
+ALIKE_SHARE = 0.25  # of the additions beside a lone subject add another one of its kind
 UNCORRECTED = ("correction", "swap", "back")  # forms of what is not corrected
 SWAP_SHARE = 0.3  # of the moves beside another one change their places
+UNDONE_SHARE = 0.5  # of what is undone is so by what the change was about, where that can be said
 MEANT_SHARE = 0.35  # of the exchanges for another thing, where a picture was just drawn anew: "no, I meant a bear"
 BACK_SHARE = 0.6  # of the additions, where something was taken away before, bring that back
 VAGUE_SHARE = 0.7  # of the edits that are corrected next leave open which of two subjects they mean
@@ -195,6 +200,8 @@ Asked = tuple[Scene, dict[str, Any], str]  # the edited scene, the request and i
 def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_next: bool) -> Asked:
     op = step.op
     if step.form == "pair":
+        if op in OF_EACH and len(base.scene.subjects) > 1 and voice.rng.random() < EACH_SHARE:
+            return _change_each(voice, base, op)
         second_op = voice.rng.choice([other for other in IN_PAIRS if other != op])
         first, between = edit_within(voice, base.scene, op)
         second, scene = edit_within(voice, between, second_op, voice.split)
@@ -205,7 +212,8 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
         return asked
     if len(base.scene.subjects) > 1 and step.form != "earlier":
         if op in OF_BOTH and not corrected_next and voice.rng.random() < BOTH_SHARE:
-            return _change_both(voice, base, op)
+            each = op in OF_EACH and voice.rng.random() < EACH_SHARE
+            return _change_each(voice, base, op) if each else _change_both(voice, base, op)
         if op in OF_ONE and (asked := _change_one(voice, table, base, op, corrected_next)):
             return asked
     other = None
@@ -226,8 +234,8 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
 
 def _change_by_context(voice: Speaker, table: Table, base: Drawing, step: Step) -> Asked | None:
     """A change that only what is there, or was said before, makes plain; None where another way is taken."""
-    ways = {"move": _swap, "entity": _mean_another, "add_accessory": _bring_back, "add_subject": _bring_back}
-    if step.op not in ways or (asked := ways[step.op](voice, table, base, step)) is None:
+    asked = next((asked for way in _WAYS.get(step.op, ()) if (asked := way(voice, table, base, step))), None)
+    if asked is None:
         return None
     form, edit, words = asked
     try:
@@ -272,6 +280,36 @@ def _bring_back(voice: Speaker, table: Table, base: Drawing, step: Step) -> tupl
         return None
     edit, thing = found
     return "back", edit, voice.pick("revisits", "back", voice.rng.choice(("any", "any", step.op))).format(bare=thing)
+
+
+def _add_alike(voice: Speaker, table: Table, base: Drawing, step: Step) -> tuple[str, Edit, str] | None:
+    """ "And another one, in blue." """
+    if step.form == "back" or len(base.scene.subjects) > 1 or voice.rng.random() >= ALIKE_SHARE:
+        return None
+    subject = base.scene.subjects[0]
+    edit: Edit = {"op": step.op, "kind": subject.kind}
+    if voice.rng.random() < 0.7:
+        edit["colour"] = voice.rng.choice([colour for colour in COLOURS if colour != subject.colour])
+    return "alike", edit, alike_text(edit, voice)
+
+
+_WAYS = {
+    "move": (_swap,), "entity": (_mean_another,), "add_accessory": (_bring_back,),
+    "add_subject": (_bring_back, _add_alike),
+}  # fmt: skip
+
+
+def _change_each(voice: Speaker, base: Drawing, op: str) -> Asked:
+    """A change of each subject in its own way: "the cat black and the dog white"."""
+    edits: list[Edit] = []
+    scene = base.scene
+    for subject in voice.rng.sample((0, 1), 2):
+        edit, scene = edit_within(voice, scene, op, voice.split if edits else None, subject=subject)
+        edits.append(edit)
+    if edits[0] | {"subject": edits[1]["subject"]} == edits[1]:
+        raise NoSample  # the same change of both
+    request = {"op": "edit", "edit": edits[0], "then": edits[1:], "base": base.scene.to_json(), "form": "each"}
+    return scene, request, edit_each_text(base.scene, edits, voice)
 
 
 def _change_both(voice: Speaker, base: Drawing, op: str) -> Asked:
@@ -389,7 +427,9 @@ def _go_back(voice: Speaker, table: Table, op: str) -> None:
         if op == "undo" and (len(steps) < 2 or steps[-1].scene == steps[-2].scene):
             raise NoSample
         goal = current if op == "again" else steps[-2]
-        user = voice.pick("edits", op)
+        done = table.exchanges[current.turn].request if op == "undo" and current.turn is not None else None
+        user = undone(voice, goal.scene, done) if done and voice.rng.random() < UNDONE_SHARE else ""
+        user = user or voice.pick("edits", op)
     if not any(exchange.drawn == goal.scene for exchange in table.exchanges):
         raise NoSample  # a picture that the user brought was never drawn by a prompt
     prompt = write_prompt(goal.scene, goal.language, goal.template)

@@ -19,6 +19,7 @@ from datasets_build.storybook.language import (
     Partial,
     accessory_phrase,
     describe,
+    describe_subjects,
     noun_phrase,
     partial,
     wearing_phrase,
@@ -48,7 +49,11 @@ _DRAWING_WORD = re.compile(r"draw|paint|sketch|illustrat|picture|image|pic\b|画
 SEARCH = 500  # tries to find a scene of a small split
 OPEN_SHARE = 0.03  # of requests that leave everything open
 TWIN_SHARE = 0.12  # of requests for two subjects, those for two of one kind
+TOGETHER_SHARE = 0.15  # of requests for two subjects at no places, those that say that they are together
 DOING_SHARE = 0.15  # of requests for one subject at a place, those that say what it does there
+_ONES = (  # of two of one kind
+    "one {} and one {}", "one {}, the other {}", "one {}, one {}", "one is {}, the other is {}", "one {} one {}",
+)  # fmt: skip
 DOERS = {
     "flier": ("bird", "butterfly"), "fish": ("fish",), "vehicle": ("car", "train"), "ship": ("sailboat",),
     "rocket": ("rocket",), "thing": ("house", "castle", "pagoda", "cake", "lantern", "snowman"),
@@ -177,7 +182,8 @@ def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) 
         return _with_follow_ups(fill_frame(speaker, path, _doing(asked, speaker)), follow_ups, language, rng)
     # Beside a picture, a bare "a cat" could be a change of it: only with its place it is plainly a new one.
     plain = not after_another or "background" in asked
-    text = fill_frame(speaker, path, describe(asked, language, rng, _twins(asked["subjects"], language, rng)), plain)
+    who = _twins(asked["subjects"], language, rng) or _together(asked["subjects"], speaker)
+    text = fill_frame(speaker, path, describe(asked, language, rng, who), plain)
     return _with_follow_ups(text, follow_ups, language, rng)
 
 
@@ -199,6 +205,15 @@ def _doing(asked: Partial, speaker: Speaker) -> str:
     rest = {part: value for part, value in asked.items() if part != "background"}
     who = f"{who} {doing} {where}" if language == "en" else f"{who}在{where}{doing}"
     return describe(rest, language, rng, who)
+
+
+def _together(subjects: Sequence[Partial], speaker: Speaker) -> str:
+    """ "a fox and a rabbit side by side", 手拉手的一只狐狸和一只兔子; "" mostly, and where they stand at places."""
+    apart = len(subjects) < 2 or any("position" in subject for subject in subjects)
+    if apart or speaker.rng.random() >= TOGETHER_SHARE:
+        return ""
+    both = describe_subjects(subjects, speaker.language, speaker.rng)
+    return speaker.pick("requests", "together").format(both=both)
 
 
 def fill_frame(speaker: Speaker, path: str, phrase_text: str, plain: bool = True) -> str:
@@ -232,7 +247,9 @@ def _twins(subjects: Sequence[Partial], language: str, rng: random.Random) -> st
         return ""
     noun = name(kind, language, rng, "kind")
     measure = MEASURES[kind]
-    pair = f"两{measure}{noun}" if language == "zh" else f"{rng.choice(('two', 'a pair of'))} {plural(noun)}"
+    pair = (
+        f"两{measure}{noun}" if language == "zh" else f"{rng.choice(('two', 'two', 'a pair of', '2'))} {plural(noun)}"
+    )
     if "colour" not in said:
         return pair
     if not all("colour" in subject for subject in subjects):
@@ -244,15 +261,24 @@ def _twins(subjects: Sequence[Partial], language: str, rng: random.Random) -> st
         ones = [f"一{measure}{w}{'的' if w else ''}{of.format(c)}" for c, w in zip(colours, worn, strict=True)]
         forms = [f"{pair}，{rng.choice('，、').join(ones)}"]
         if not any(worn) and kind != "girl":
-            forms += [f"一{measure}{colours[0]}一{measure}{colours[1]}的{pair}"]
+            forms += [
+                f"一{measure}{colours[0]}一{measure}{colours[1]}的{pair}",
+                f"{pair}，{colours[0]}的和{colours[1]}的",
+            ]
+            if all(len(colour) == 2 for colour in colours):
+                forms += [f"{pair}，一{colours[0][0]}一{colours[1][0]}", f"一{colours[0][0]}一{colours[1][0]}{pair}"]
         return rng.choice(forms)
     first, second = (f"{c} {w}".strip() for c, w in zip(colours, worn, strict=True))
     if kind == "girl":
         return f"{pair}, one in {first} and one in {second}"
-    forms = [f"{pair}, one {first} and one {second}", f"{pair}, one {first}, the other {second}"]
+    forms = [f"{pair}, {one.format(first, second)}" for one in _ONES]
     if not any(worn):
         forms += [f"{pair}, {with_article('a', first)} one and {with_article('a', second)} one"]
-        forms += [f"{with_article('a', first)} {noun} and {with_article('a', second)} one"]
+        forms += [
+            f"{with_article('a', first)} {noun} and {with_article('a', second)} one",
+            f"{pair}, {first} and {second}",
+        ]
+        forms += [f"{with_article('a', first)} and {with_article('a', second)} {noun}"]
     return rng.choice(forms)
 
 
@@ -276,14 +302,42 @@ def _set_apart(asked: Partial, speaker: Speaker) -> tuple[Partial, list[str]]:
         if part in rest and rng.random() < chance:
             value = rest.pop(part)
             sentences.append(speaker.pick("requests", "after", part).format_map(_spoken(part, value, speaker)))
-    alone = rest["subjects"][0] if len(rest["subjects"]) == 1 else {}
+    if len(rest["subjects"]) == 2:
+        return rest, _about_one(rest["subjects"], speaker) + sentences
+    alone = rest["subjects"][0]
+    if "colour" in alone and alone["kind"] != "girl" and rng.random() < 0.06:
+        colour = name(alone.pop("colour"), language, rng, "colour")
+        sentences.insert(0, speaker.pick("requests", "after", "colour").format(colour=colour))
     if "accessories" in alone and rng.random() < 0.12:  # "…, wearing a hat" / ……，戴着帽子
         sentences.insert(0, wearing_phrase(alone.pop("accessories"), language, rng))
     elif len(alone.get("accessories", ())) == 1 and alone["kind"] != "girl" and rng.random() < 0.2:
-        accessory = alone.pop("accessories")[0]
-        acc, wear = accessory_phrase(accessory, language, rng), wear_phrase(accessory, language, rng)
-        sentences.insert(0, speaker.pick("requests", "after", "accessories").format(acc=acc, wear=wear))
+        sentences.insert(0, speaker.pick("requests", "after", "accessories").format(**_worn(alone, speaker)))
     return rest, sentences
+
+
+def _about_one(subjects: Sequence[Partial], speaker: Speaker) -> list[str]:
+    """Sentences about one of two kinds each, which they take from it: "The fox has a blue scarf." """
+    rng, sentences = speaker.rng, []
+    if subjects[0]["kind"] == subjects[1]["kind"]:
+        return []
+    for subject in subjects:
+        noun = name(subject["kind"], speaker.language, rng, "kind")
+        if "colour" in subject and subject["kind"] != "girl" and rng.random() < 0.08:
+            colour = name(subject.pop("colour"), speaker.language, rng, "colour")
+            sentences.append(speaker.pick("requests", "after", "colour_of").format(noun=noun, colour=colour))
+        if len(subject.get("accessories", ())) == 1 and rng.random() < 0.2:
+            frame = speaker.pick("requests", "after", "accessories_of")
+            sentences.append(frame.format(noun=noun, **_worn(subject, speaker)))
+    return sentences
+
+
+def _worn(subject: Partial, speaker: Speaker) -> dict[str, str]:
+    """The one thing that a subject wears or holds, which is taken from it, as a thing and as what it does."""
+    [accessory] = subject.pop("accessories")
+    return {
+        "acc": accessory_phrase(accessory, speaker.language, speaker.rng),
+        "wear": wear_phrase(accessory, speaker.language, speaker.rng),
+    }
 
 
 def _spoken(part: str, value: str, speaker: Speaker) -> dict[str, str]:

@@ -18,7 +18,7 @@ from datasets_build.records import NoSample
 from datasets_build.references import called, refer
 from datasets_build.storybook.edits import Edit, apply_edit, sample_edit
 from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase, partial_subject
-from datasets_build.storybook.scene import Scene, Subject
+from datasets_build.storybook.scene import ACCESSORIES, Scene, Subject
 from datasets_build.storybook.vocabulary import MEASURES, name, phrase
 from datasets_build.surface import sentence
 from datasets_build.table import Drawing, Table
@@ -30,6 +30,8 @@ OF_ONE = (
 )  # fmt: skip
 VAGUE = ("entity", "recolour", "resize", "move", "add_accessory")  # of them, those that a bare "it" leaves open
 OF_BOTH = ("recolour", "resize", "add_accessory")
+OF_EACH = ("recolour", "add_accessory")
+_THE = {"en": "the", "zh": ""}
 VALUED = ("background", "sky", "style", "shot")
 # What users get wrong about an edit, beside the subject: all else of it stays as it was asked for.
 CORRECTED = {
@@ -184,8 +186,7 @@ def taken_away(speaker: Speaker, table: Table, op: str) -> tuple[Edit, str] | No
         edit = {"op": op} | partial_subject(gone)
         if gone.position in {subject.position for subject in now.subjects}:
             del edit["position"]
-        article = "the" if speaker.language == "en" else ""
-        return edit, noun_phrase({"kind": gone.kind}, speaker.language, speaker.rng, article=article)
+        return edit, _named(gone.kind, speaker)
     kind = request["edit"]["kind"]
     owners = [i for i, subject in enumerate(now.subjects) if subject.kind == gone.kind]
     if len(owners) != 1 or any(kind == worn.kind for subject in now.subjects for worn in subject.accessories):
@@ -202,6 +203,46 @@ def _last_removal(table: Table, root: int, op: str) -> Mapping[str, Any] | None:
             if request and request["op"] == "edit" and "then" not in request and request["edit"]["op"] == op:
                 return request
     return None
+
+
+def undone(speaker: Speaker, base: Scene, request: Mapping[str, Any]) -> str:
+    """An undo of the edit that led here from `base`, by what it was about: "the fox was nicer", "better without".
+
+    "" where there is nothing of the kind to say."""
+    if request["op"] != "edit" or "then" in request or Scene.from_json(request["base"]) != base:
+        return ""
+    edit, op = request["edit"], request["edit"]["op"]
+    index = edit.get("subject", 0)
+    subject, worn = base.subjects[index], apply_edit(base, edit).subjects[index].accessories
+    old = ""
+    if op == "add_subject" or (op == "add_accessory" and len(worn) > len(subject.accessories)):
+        new = _named(edit["kind"], speaker)
+    elif op == "entity":
+        old, new = _named(subject.kind, speaker), _named(edit["kind"], speaker)
+    elif op == "replace_accessory":
+        old, new = _named(edit["old"], speaker), _named(edit["kind"], speaker)
+    elif op == "recolour":
+        old, new = _value("colour", subject.colour, speaker), _value("colour", edit["colour"], speaker)
+    elif op in ("background", "style"):
+        old, new = _value(op, getattr(base, op), speaker), _value(op, edit["value"], speaker)
+    else:
+        return ""
+    path = "replaced" if old else "added"
+    text = speaker.pick("revisits", "undone", path).format(old=old, new=new)
+    return sentence(text) if speaker.language == "en" else text
+
+
+def _named(kind: str, speaker: Speaker) -> str:
+    """ "the fox", "the hat" / 狐狸, 帽子."""
+    if kind in ACCESSORIES:
+        return the_accessory(kind, speaker)
+    return noun_phrase({"kind": kind}, speaker.language, speaker.rng, article=_THE[speaker.language])
+
+
+def _value(part: str, value: str, speaker: Speaker) -> str:
+    """ "red", "the beach", "watercolour" / 红色, 海滩, 水彩."""
+    said = name(value, speaker.language, speaker.rng, part)
+    return f"the {said}" if speaker.language == "en" and part == "background" and value != "space" else said
 
 
 # ------------------------------------------------------------------------------------------------ the one and the other

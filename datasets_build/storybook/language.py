@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets_build.storybook.scene import Accessory, Scene, Subject
-from datasets_build.storybook.vocabulary import MEASURES, VERBS, name, of_split, phrase, pick
+from datasets_build.storybook.vocabulary import DRESS, MEASURES, VERBS, name, of_split, phrase, pick
 
 Partial = dict[str, Any]
 
@@ -124,13 +124,15 @@ def noun_phrase(
     if language == "zh":
         start = {"a": "一" + MEASURES[kind], "the": "那" + MEASURES[kind]}.get(article, article)
         if kind == "girl" and colour:  # a girl's colour is her dress's
-            dress = f"穿{colour}衣服"
+            dress = f"穿{colour}{pick(DRESS['zh'], rng)}"
             return f"{start}{worn}{'、' if worn else ''}{dress}的{size}{noun}"
         of_worn = f"{worn}的" if worn else ""
         # 红色狐狸, 红色大鱼, but 红色的鱼
         of = "的" if len(size) > 1 or (colour and not size and len(noun) == 1) else ""
         return f"{start}{of_worn}{colour}{size}{of}{noun}"
-    words = [size, noun, f"in {colour}" if colour else ""] if kind == "girl" else [size, colour, noun]
+    words = [size, colour, noun]
+    if kind == "girl" and colour:
+        words = [size, noun, pick(DRESS["en"], rng).format(colour, with_article("a", colour))]
     return " ".join(part for part in (with_article(article, " ".join(word for word in words if word)), worn) if part)
 
 

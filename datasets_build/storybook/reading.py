@@ -34,6 +34,8 @@ _AGAIN = {  # just before a noun: it speaks of something that may have been name
     "en": re.compile(r"\b(?:the|this|that) (?:(?!an? )[a-z-]+ ){0,2}\Z"),
     "zh": re.compile(r"[这那]\S{0,4}\Z"),
 }
+_IS_IN = re.compile(" (?:dressed )?in (?:an? )?")  # between a girl and her colour
+_WEARS = re.compile(" (?:(?:dressed )?in|wearing|with) (?:an? )?")  # between her and a dress of a colour
 _REACH = {"en": 20, "zh": 4}  # how many characters a colour or size may stand before its noun
 
 
@@ -107,12 +109,13 @@ def read_partial(text: str) -> Partial:
 
 
 def _is_dress(text: str, hits: list[_Hit], i: int) -> bool:
-    """Whether hit `i` is the colour in "a girl in pink", and not of an accessory ("a girl in a pink hat")."""
+    """Whether hit `i` is the colour in "a girl in pink" or "in a pink dress", and not in "a girl in a pink hat"."""
     if i == 0 or hits[i].attribute != "colour" or hits[i - 1].value != "girl":
         return False
     after = hits[i + 1] if i + 1 < len(hits) else None
     worn = after is not None and after.attribute == "accessory" and after.start - hits[i].end <= 1
-    return text[hits[i - 1].end : hits[i].start] in (" in ", " in a ") and not worn
+    pattern = _WEARS if text.startswith(" dress", hits[i].end) else _IS_IN
+    return not worn and pattern.fullmatch(text, hits[i - 1].end, hits[i].start) is not None
 
 
 def _stands_before_owner(text: str, hits: list[_Hit], i: int) -> bool:

@@ -240,6 +240,9 @@ VERBS: dict[str, Words] = {
     },
 }  # fmt: skip
 
+# A girl's colour is her dress's: 0 the colour, 1 with its article; in Chinese what follows the colour.
+DRESS = {"en": ("in {0}", "in {1} dress", "dressed in {0}"), "zh": ("衣服", "裙子", "连衣裙")}
+
 # Chinese measure words.
 MEASURES = {
     "cat": "只", "dog": "只", "rabbit": "只", "fox": "只", "bear": "只", "panda": "只", "bird": "只", "fish": "条",

@@ -206,7 +206,25 @@ def test_the_surface_changes_but_repeats() -> None:
     assert "画一只红狐狸" in {roughen("画一只红色的狐狸", "zh", random.Random(seed)) for seed in range(50)}
 
 
-@pytest.mark.parametrize(("language", "pair"), [("en", r"(two|a pair of) (rabbits|bunnies)\b"), ("zh", "两只兔子")])
+SAID_OF_TWO = {  # of a fox with a blue hat and a white cat: forms that come up, and what is never lost
+    "en": (("holding hands", r"The fox has a blue hat\.", r"Make the cat white\."), (r"hat\b|cap\b", "blue", "white")),
+    "zh": (("肩并肩的", "狐狸要戴", "猫是白色的"), ("帽", "蓝", "白")),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_asked_of_two_may_follow_in_sentences_of_their_own(language: str) -> None:
+    speaker = Speaker(language, "train", random.Random(7))
+    fox = {"kind": "fox", "accessories": [{"kind": "hat", "colour": "blue"}]}
+    texts = [request_text({"subjects": [fox, {"kind": "cat", "colour": "white"}]}, speaker) for _ in range(3000)]
+    forms, kept = SAID_OF_TWO[language]
+    for form in forms:
+        assert any(re.search(form, text) for text in texts), form
+    for word in kept:
+        assert all(re.search(word, text) for text in texts), word
+
+
+@pytest.mark.parametrize(("language", "pair"), [("en", r"(two|a pair of|2) (rabbits|bunnies)\b"), ("zh", "两只兔子")])
 def test_two_of_a_kind_are_asked_for_as_one_says_it(language: str, pair: str) -> None:
     speaker = Speaker(language, "train", random.Random(4))
     coloured = {"subjects": [{"kind": "rabbit", "colour": "brown"}, {"kind": "rabbit", "colour": "white"}]}

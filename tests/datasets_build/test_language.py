@@ -70,6 +70,9 @@ def test_what_is_no_scene_reads_as_none(text):
     ("text", "expected"),
     [
         ("a girl in pink with a hat", [{"kind": "girl", "colour": "pink", "accessories": [{"kind": "hat"}]}]),
+        ("a girl dressed in orange in a hat", [{"kind": "girl", "colour": "orange", "accessories": [{"kind": "hat"}]}]),
+        ("a girl wearing an orange dress", [{"kind": "girl", "colour": "orange"}]),
+        ("一个穿黄色连衣裙的女孩", [{"kind": "girl", "colour": "yellow"}]),
         (
             "a girl in a pink hat",
             [{"kind": "girl", "accessories": [{"kind": "hat", "colour": "pink"}]}],
@@ -136,6 +139,8 @@ def test_phrases_agree_with_what_they_speak_of():
     assert noun_phrase({"kind": "fish", "colour": "red"}, "zh") == "一条红色的鱼"
     assert noun_phrase({"kind": "girl", "colour": "pink", "size": "small"}, "en") == "a small girl in pink"
     assert noun_phrase({"kind": "girl", "colour": "pink", "size": "small"}, "zh") == "一个穿粉色衣服的小女孩"
+    girls = {noun_phrase({"kind": "girl", "colour": "orange"}, "en", random.Random(seed)) for seed in range(40)}
+    assert {"a girl in orange", "a girl in an orange dress", "a girl dressed in orange"} <= girls
     assert accessory_phrase(Accessory("glasses", "black"), "en") == "black glasses"
     assert accessory_phrase(Accessory("umbrella", "purple"), "zh") == "一把紫色雨伞"
     assert name("normal", "en", attribute="shot") == "normal shot"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from datasets_build.even import EvenRandom
 from datasets_build.plans import Step
 from datasets_build.records import SPLITS, Exchange, NoSample, build_dialogue
 from datasets_build.requests import request
-from datasets_build.revisits import corrected, name_picture
+from datasets_build.revisits import OF_EACH, corrected, name_picture, undone
 from datasets_build.storybook.edits import WEIGHTS, apply_edit, sample_edit
 from datasets_build.storybook.language import partial, write_prompt
 from datasets_build.storybook.scene import Accessory, Scene, Subject, as_seen, sample_scene, sample_seen
@@ -26,7 +27,7 @@ from datasets_build.table import Drawing, Table
 from datasets_build.topics import TOPICS
 
 OF_TWO = {"correction", "both", "other", "same", "vague"}
-FORMS = {*OF_TWO, "earlier", "swap", "meant", "back"}
+FORMS = {*OF_TWO, "earlier", "swap", "meant", "back", "each", "alike"}
 
 
 def lists(entries: Any) -> list[list[str]]:
@@ -38,7 +39,7 @@ def lists(entries: Any) -> list[list[str]]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_form_has_many_phrasings_and_each_split_its_own(language: str) -> None:
     words = bank("revisits", language)
-    for name in ("show", "resume", "but", "question", "correct", "both", "swap", "back"):
+    for name in ("show", "resume", "but", "question", "correct", "both", "swap", "back", "each", "alike", "undone"):
         own = {split: [text for part in lists(words[name]) for text in split_entries(part, split)] for split in SPLITS}
         assert len(own["train"]) >= 25, name
         for split, others in (("validation", "train"), ("test", "train"), ("test", "validation")):
@@ -223,6 +224,61 @@ def test_another_thing_was_meant_than_the_one_just_drawn(language: str) -> None:
             assert exchange.drawn.subjects[0].position == "left" and exchange.drawn.background == "snow"
             said.append(exchange.user)
     assert len(said) > 8
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("op", OF_EACH)
+def test_each_of_two_changes_in_its_own_way(language: str, op: str) -> None:
+    found = []
+    for seed in range(40):
+        table = Table(Speaker(language, "train", random.Random(seed)), TOPICS[0])
+        put_new(table, request(table.speaker, partial(two_things()), two_things(), after_another=False))
+        with contextlib.suppress(NoSample):
+            change_picture(table.speaker, table, Step("ti2i", op, "pair"))
+            found += [table.exchanges[-1]] if (table.exchanges[-1].request or {}).get("form") == "each" else []
+    assert len(found) > 5
+    for exchange in found:
+        assert exchange.request is not None and exchange.drawn is not None
+        first, second = exchange.request["edit"], exchange.request["then"][0]
+        assert first["op"] == second["op"] == op and {first["subject"], second["subject"]} == {0, 1}
+        assert first | {"subject": second["subject"]} != second
+        assert exchange.drawn == apply_edit(apply_edit(two_things(), first), second)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_another_one_of_the_kind_that_is_there_is_added(language: str) -> None:
+    girl, said = Scene((Subject("girl", "red"),), "snow"), []
+    for seed in range(60):
+        table = Table(Speaker(language, "train", random.Random(seed)), TOPICS[0])
+        put_new(table, request(table.speaker, partial(girl), girl, after_another=False))
+        with contextlib.suppress(NoSample):
+            change_picture(table.speaker, table, Step("ti2i", "add_subject"))
+            exchange = table.exchanges[-1]
+            if (exchange.request or {}).get("form") == "alike":
+                assert exchange.drawn is not None and len({subject.colour for subject in exchange.drawn.subjects}) == 2
+                assert [subject.kind for subject in exchange.drawn.subjects] == ["girl", "girl"]
+                said.append(exchange.user)
+    assert len(said) > 6
+
+
+UNDONE = {  # an edit of a red fox with a hat in the snow, and what is named where it is undone
+    "add_subject": ({"kind": "cat"}, "the cat"), "add_accessory": ({"subject": 0, "kind": "scarf"}, "the scarf"),
+    "entity": ({"subject": 0, "kind": "bear"}, "the fox"), "recolour": ({"subject": 0, "colour": "green"}, "red"),
+    "replace_accessory": ({"subject": 0, "old": "hat", "kind": "crown"}, "the hat"),
+    "background": ({"value": "city"}, "the snow"), "style": ({"value": "pencil"}, "flat"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", UNDONE)
+def test_a_change_is_undone_by_what_it_was_about(op: str) -> None:
+    base = Scene((Subject("fox", "red", accessories=(Accessory("hat", "blue"),)),), "snow")
+    values, named = UNDONE[op]
+    request = {"op": "edit", "edit": {"op": op} | values, "base": base.to_json()}
+    said = [undone(Speaker("en", "train", random.Random(seed)), base, request).lower() for seed in range(30)]
+    assert sum(named in text for text in said) > 5, said
+    # A crown takes the hat's place: the picture before is not one without anything.
+    request["edit"] = {"op": "add_accessory", "subject": 0, "kind": "crown", "colour": "red"}
+    assert not undone(Speaker("en", "train", random.Random(1)), base, request)
 
 
 def test_pictures_that_users_bring_wear_as_much_in_one_order() -> None:
