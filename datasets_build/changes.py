@@ -15,7 +15,7 @@ from typing import Any
 
 from datasets_build.banks import Speaker, bank
 from datasets_build.references import refer
-from datasets_build.requests import wear_phrase
+from datasets_build.requests import add_flavour, wear_phrase
 from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase, with_article
 from datasets_build.storybook.scene import HELD, Scene, Subject
 from datasets_build.storybook.vocabulary import MEASURES, name, phrase
@@ -91,15 +91,15 @@ def the_accessory(kind: str, speaker: Speaker) -> str:
     return f"the {bare}" if speaker.language == "en" else bare
 
 
-def join_edits(first: str, second: str, speaker: Speaker) -> str:
-    """Two requests in one message."""
-    one, two = (re.sub(r"[.!?。！？]+$", "", text) for text in (first, second))
-    frame = speaker.pick("edits", "both")
-    if not frame.startswith("{one}"):
-        one = _within(one)
-    if ". {two}" not in frame:
-        two = _within(two)
-    return frame.format(one=one, two=two)
+def join_edits(texts: Sequence[str], speaker: Speaker) -> str:
+    """Two or three requests in one message."""
+    frame = speaker.pick("edits", "both" if len(texts) == 2 else "three")
+    words = {}
+    for slot, text in zip(("one", "two", "three"), texts, strict=False):
+        bare = re.sub(r"[.!?。！？]+$", "", text)
+        begins = frame.startswith(f"{{{slot}}}") or f". {{{slot}}}" in frame  # a sentence
+        words[slot] = bare if begins else _within(bare)
+    return frame.format(**words)
 
 
 def _within(text: str) -> str:
@@ -148,7 +148,9 @@ def _values(
     if "colour" in edit and op in ("recolour", "recolour_accessory"):
         values["colour"] = name(edit["colour"], language, rng, "colour")
     if op == "entity":
-        values["a"] = noun_phrase({"kind": edit["kind"], "colour": edit.get("colour")}, language, rng)
+        new = {"kind": edit["kind"], "colour": edit.get("colour")}
+        add_flavour(new, speaker)
+        values["a"] = noun_phrase(new, language, rng)
     elif op == "resize":
         step = f"{scene.subjects[index].size}>{edit['size']}"
         values["size"] = rng.choice(words["far"][edit["size"]] if path == ("resize_far",) else words["sizes"][step])
@@ -158,9 +160,11 @@ def _values(
         new = {key: value for key, value in edit.items() if key != "op"}
         if language == "zh":
             values["where"] = name(new.pop("position"), language, rng, "position") if "position" in new else ""
+        add_flavour(new, speaker)
         values["a"] = describe_subjects([new], language, rng)
     elif op in ("add_accessory", "replace_accessory"):
         accessory = {"kind": edit["kind"], "colour": edit.get("colour")}
+        add_flavour(accessory, speaker, "worn")
         values["acc"] = accessory_phrase(accessory, language, rng)
         values["wear"] = wear_phrase(accessory, language, rng)
         values["bare"] = name(edit["kind"], language, rng, "accessory")

@@ -56,6 +56,7 @@ OTHER_LANGUAGE = 0.05  # of the messages are in the other language
 OTHER_SHARE = 0.8  # of the edits that follow one of two subjects say "it" or "the other one"
 BOTH_SHARE = 0.45  # of the edits that both of two subjects can have are made of both
 EACH_SHARE = 0.45  # of those, and of two edits at once, change each in its own way where they can
+THREE_SHARE = 0.2  # of several edits at once are three, the others two
 ALIKE_SHARE = 0.25  # of the additions beside a lone subject add another one of its kind
 UNCORRECTED = ("correction", "swap", "back")  # forms of what is not corrected
 SWAP_SHARE = 0.3  # of the moves beside another one change their places
@@ -202,11 +203,7 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
     if step.form == "pair":
         if op in OF_EACH and len(base.scene.subjects) > 1 and voice.rng.random() < EACH_SHARE:
             return _change_each(voice, base, op)
-        second_op = voice.rng.choice([other for other in IN_PAIRS if other != op])
-        first, between = edit_within(voice, base.scene, op)
-        second, scene = edit_within(voice, between, second_op, voice.split)
-        words = join_edits(edit_text(base.scene, first, voice), edit_text(between, second, voice), voice)
-        return scene, {"op": "edit", "edit": first, "then": [second], "base": base.scene.to_json()}, words
+        return _change_several(voice, base, op)
     plain = step.form != "earlier" and not corrected_next  # "swap them", "no, I meant the other one"
     if plain and (asked := _change_by_context(voice, table, base, step)):
         return asked
@@ -230,6 +227,20 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
             raise NoSample
         request["other"] = other.to_json()
     return scene, request, edit_text(base.scene, edit, voice, other)
+
+
+def _change_several(voice: Speaker, base: Drawing, op: str) -> Asked:
+    """Two or three changes of different kinds at once."""
+    number = 2 if voice.rng.random() < THREE_SHARE else 1
+    ops = [op, *voice.rng.sample([other for other in IN_PAIRS if other != op], number)]
+    edits, words, scene = [], [], base.scene
+    for each in ops:
+        before = scene
+        edit, scene = edit_within(voice, before, each, voice.split if each == ops[-1] else None)
+        words.append(edit_text(before, edit, voice))
+        edits.append(edit)
+    request = {"op": "edit", "edit": edits[0], "then": edits[1:], "base": base.scene.to_json()}
+    return scene, request, join_edits(words, voice)
 
 
 def _change_by_context(voice: Speaker, table: Table, base: Drawing, step: Step) -> Asked | None:

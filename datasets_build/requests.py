@@ -7,6 +7,7 @@ from datasets_build.topics import TOPICS; print(fresh(Speaker('en', 'train', ran
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from datasets_build.storybook.language import (
     describe_subjects,
     noun_phrase,
     partial,
+    place_phrase,
     wearing_phrase,
     with_article,
     write_prompt,
@@ -30,6 +32,7 @@ from datasets_build.storybook.reading import complete
 from datasets_build.storybook.scene import (
     COLOURS,
     HELD,
+    KINDS,
     POSITIONS,
     SHOTS,
     SIZES,
@@ -50,7 +53,15 @@ SEARCH = 500  # tries to find a scene of a small split
 OPEN_SHARE = 0.03  # of requests that leave everything open
 TWIN_SHARE = 0.12  # of requests for two subjects, those for two of one kind
 TOGETHER_SHARE = 0.15  # of requests for two subjects at no places, those that say that they are together
+OF_MANY_SHARE = 0.04  # of requests for one subject speak of its kind first: "I love cats. Draw me a black one."
 DOING_SHARE = 0.15  # of requests for one subject at a place, those that say what it does there
+FLAVOUR_SHARE = 0.2  # of things are called something that no picture shows, of what is worn and of places half of it
+TAIL_SHARE = 0.05  # of requests end in a wish that changes nothing: "make it beautiful"
+_GROUPS = {
+    "person": ("girl",), "vehicle": ("car", "train", "sailboat", "rocket"), "building": ("house", "castle", "pagoda"),
+    "plant": ("tree", "flower"), "thing": ("cake", "lantern"),
+}  # fmt: skip
+FLAVOURS = {kind: next((group for group, kinds in _GROUPS.items() if kind in kinds), "creature") for kind in KINDS}
 _ONES = (  # of two of one kind
     "one {} and one {}", "one {}, the other {}", "one {}, one {}", "one is {}, the other is {}", "one {} one {}",
 )  # fmt: skip
@@ -177,12 +188,17 @@ def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) 
         return keywords(asked, speaker)
     asked, follow_ups = _set_apart(asked, speaker)
     path = "draw" if not after_another or rng.random() < 0.4 else "draw_next"
+    twins = _twins(asked["subjects"], language, rng)
+    if not twins:
+        _add_flavours(asked, speaker)
     alone = len(asked["subjects"]) == 1 and "position" not in asked["subjects"][0]
     if alone and "background" in asked and rng.random() < DOING_SHARE:
         return _with_follow_ups(fill_frame(speaker, path, _doing(asked, speaker)), follow_ups, language, rng)
+    if alone and not after_another and rng.random() < OF_MANY_SHARE and (text := _of_many(asked, speaker)):
+        return _with_follow_ups(text, follow_ups, language, rng)
     # Beside a picture, a bare "a cat" could be a change of it: only with its place it is plainly a new one.
     plain = not after_another or "background" in asked
-    who = _twins(asked["subjects"], language, rng) or _together(asked["subjects"], speaker)
+    who = twins or _together(asked["subjects"], speaker)
     text = fill_frame(speaker, path, describe(asked, language, rng, who), plain)
     return _with_follow_ups(text, follow_ups, language, rng)
 
@@ -199,12 +215,29 @@ def _with_follow_ups(text: str, follow_ups: Sequence[str], language: str, rng: r
 def _doing(asked: Partial, speaker: Speaker) -> str:
     """Somebody at a place, doing something there: "a cat sitting in a room", 一只猫在房间里坐着."""
     language, rng, subject = speaker.language, speaker.rng, asked["subjects"][0]
-    who, where = noun_phrase(subject, language, rng), phrase("background", asked["background"], language, rng)
+    who, where = noun_phrase(subject, language, rng), place_phrase(asked, language, rng)
     group = next((group for group, kinds in DOERS.items() if subject["kind"] in kinds), "body")
     doing = speaker.pick("requests", "doing", group)
     rest = {part: value for part, value in asked.items() if part != "background"}
     who = f"{who} {doing} {where}" if language == "en" else f"{who}在{where}{doing}"
     return describe(rest, language, rng, who)
+
+
+def _of_many(asked: Partial, speaker: Speaker) -> str:
+    """ "I love cats. Draw me a black one in the snow."; "" where nothing tells the one from the others."""
+    language, rng, subject = speaker.language, speaker.rng, asked["subjects"][0]
+    if "colour" not in subject or subject["kind"] == "girl":
+        return ""
+    noun, colour = name(subject["kind"], language, rng, "kind"), name(subject["colour"], language, rng, "colour")
+    size = name(subject["size"], language, rng, "size") if "size" in subject else ""
+    worn = wearing_phrase(subject.get("accessories", ()), language, rng)
+    if language == "zh":
+        one = f"一{MEASURES[subject['kind']]}{worn}{'的' if worn else ''}{colour}{size}的"
+    else:
+        one = " ".join(word for word in (with_article("a", f"{size} {colour} one".strip()), worn) if word)
+    many = noun if language == "zh" else plural(noun)
+    frame = speaker.pick("requests", "of_many")
+    return frame.format(many=many, a=describe(asked, language, rng, one))
 
 
 def _together(subjects: Sequence[Partial], speaker: Speaker) -> str:
@@ -214,6 +247,23 @@ def _together(subjects: Sequence[Partial], speaker: Speaker) -> str:
         return ""
     both = describe_subjects(subjects, speaker.language, speaker.rng)
     return speaker.pick("requests", "together").format(both=both)
+
+
+def add_flavour(thing: Partial, speaker: Speaker, group: str = "") -> None:
+    """Now and then calls a thing something that no picture shows: "a cute cat", "a tiny hat", "in a magical forest".
+
+    group: of the bank's words; that of the thing's kind where it is not named."""
+    share = FLAVOUR_SHARE / 2 if group else FLAVOUR_SHARE
+    if speaker.rng.random() < share:
+        thing["flavour"] = speaker.pick("requests", "flavour", group or FLAVOURS[thing["kind"]])
+
+
+def _add_flavours(asked: Partial, speaker: Speaker) -> None:
+    for subject in asked["subjects"]:
+        add_flavour(subject, speaker)
+        for accessory in subject.get("accessories", ()):
+            add_flavour(accessory, speaker, "worn")
+    add_flavour(asked, speaker, "place")
 
 
 def fill_frame(speaker: Speaker, path: str, phrase_text: str, plain: bool = True) -> str:
@@ -295,24 +345,33 @@ def plural(noun: str) -> str:
 
 def _set_apart(asked: Partial, speaker: Speaker) -> tuple[Partial, list[str]]:
     """Some parts of the request may follow in sentences of their own: what stays, and those sentences."""
-    rng, language = speaker.rng, speaker.language
-    rest = {**asked, "subjects": [dict(subject) for subject in asked["subjects"]]}
+    rng = speaker.rng
+    rest = copy.deepcopy(dict(asked))
     sentences = []
     for part, chance in (("style", 0.4), ("shot", 0.3), ("background", 0.15), ("sky", 0.25)):
         if part in rest and rng.random() < chance:
             value = rest.pop(part)
             sentences.append(speaker.pick("requests", "after", part).format_map(_spoken(part, value, speaker)))
-    if len(rest["subjects"]) == 2:
-        return rest, _about_one(rest["subjects"], speaker) + sentences
-    alone = rest["subjects"][0]
-    if "colour" in alone and alone["kind"] != "girl" and rng.random() < 0.06:
-        colour = name(alone.pop("colour"), language, rng, "colour")
-        sentences.insert(0, speaker.pick("requests", "after", "colour").format(colour=colour))
-    if "accessories" in alone and rng.random() < 0.12:  # "…, wearing a hat" / ……，戴着帽子
-        sentences.insert(0, wearing_phrase(alone.pop("accessories"), language, rng))
-    elif len(alone.get("accessories", ())) == 1 and alone["kind"] != "girl" and rng.random() < 0.2:
-        sentences.insert(0, speaker.pick("requests", "after", "accessories").format(**_worn(alone, speaker)))
+    about = _about_it if len(rest["subjects"]) == 1 else _about_one
+    sentences = about(rest["subjects"], speaker) + sentences
+    if rng.random() < TAIL_SHARE:
+        sentences.append(speaker.pick("requests", "after", "tail"))
     return rest, sentences
+
+
+def _about_it(subjects: Sequence[Partial], speaker: Speaker) -> list[str]:
+    """Sentences about the only subject, which they take from it: "It should be red." "Give it a hat." """
+    [subject], rng, sentences = subjects, speaker.rng, []
+    girl = subject["kind"] == "girl"  # a "she", whose colour is her dress's
+    if "colour" in subject and not girl and rng.random() < 0.06:
+        colour = name(subject.pop("colour"), speaker.language, rng, "colour")
+        sentences.append(speaker.pick("requests", "after", "colour").format(colour=colour))
+    if "accessories" in subject and rng.random() < 0.12:  # "…, wearing a hat" / ……，戴着帽子
+        sentences.insert(0, wearing_phrase(subject.pop("accessories"), speaker.language, rng))
+    elif len(subject.get("accessories", ())) == 1 and not girl and rng.random() < 0.2:
+        frame = speaker.pick("requests", "after", "accessories")
+        sentences.append(frame.format(**_worn(subject, speaker)))
+    return sentences
 
 
 def _about_one(subjects: Sequence[Partial], speaker: Speaker) -> list[str]:

@@ -79,8 +79,8 @@ def accessory_phrase(
     colour = name(said["colour"], language, rng, "colour") if said.get("colour") else ""
     if language == "zh":
         measure = {"a": "一" + MEASURES[kind], "the": "那" + MEASURES[kind]}.get(article, article)
-        return measure + colour + noun
-    words = f"{colour} {noun}".strip()
+        return measure + said.get("flavour", "") + colour + noun
+    words = " ".join(word for word in (said.get("flavour"), colour, noun) if word)
     return words if kind == "glasses" and article == "a" else with_article(article, words)
 
 
@@ -113,7 +113,8 @@ def noun_phrase(
     """ "a big red fox wearing a blue scarf" / "一只围着蓝色围巾的红色大狐狸", without the position.
 
     detail: "kind" (a fox), "colour" (a red fox), "size" (a big red fox) or "full". Of a partial subject only what it
-    holds is said. article: "a", "the", any other determiner ("my", "这只") or "" for none."""
+    holds is said; its "flavour" is what the world has no value for ("cute", "with big eyes"; 可爱的). article: "a",
+    "the", any other determiner ("my", "这只") or "" for none."""
     said = _fields(subject)
     kind, noun = said["kind"], name(said["kind"], language, rng, "kind")
     has_colour = detail != "kind" and said.get("colour")
@@ -121,18 +122,20 @@ def noun_phrase(
     has_size = detail in ("size", "full") and said.get("size")
     size = name(said["size"], language, rng, "size") if has_size else ""
     worn = wearing_phrase(said.get("accessories", ()) if detail == "full" else (), language, rng)
+    flavour = said.get("flavour", "")
     if language == "zh":
         start = {"a": "一" + MEASURES[kind], "the": "那" + MEASURES[kind]}.get(article, article)
         if kind == "girl" and colour:  # a girl's colour is her dress's
             dress = f"穿{colour}{pick(DRESS['zh'], rng)}"
-            return f"{start}{worn}{'、' if worn else ''}{dress}的{size}{noun}"
+            return f"{start}{worn}{'、' if worn else ''}{dress}的{flavour}{size}{noun}"
         of_worn = f"{worn}的" if worn else ""
         # 红色狐狸, 红色大鱼, but 红色的鱼
         of = "的" if len(size) > 1 or (colour and not size and len(noun) == 1) else ""
-        return f"{start}{of_worn}{colour}{size}{of}{noun}"
-    words = [size, colour, noun]
+        return f"{start}{of_worn}{flavour}{colour}{size}{of}{noun}"
+    before, behind = ("", flavour) if flavour.startswith("with ") else (flavour, "")
+    words = [before, size, colour, noun, behind]
     if kind == "girl" and colour:
-        words = [size, noun, pick(DRESS["en"], rng).format(colour, with_article("a", colour))]
+        words[2:] = [noun, behind, pick(DRESS["en"], rng).format(colour, with_article("a", colour))]
     return " ".join(part for part in (with_article(article, " ".join(word for word in words if word)), worn) if part)
 
 
@@ -316,6 +319,7 @@ _SLOT_PART = {
     "style": "style", "shot": "shot", "shot_of": "shot",
 }  # fmt: skip
 _DOUBLE_OF = re.compile(r"的([左右中正][边侧中间]+)的")  # 森林里的左边的 → 森林里左边的
+_ARTICLE = re.compile(r"\b(an?|the) ")
 _SLOT = re.compile(r"\{(\w+)\}")
 _PIECE = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")  # one level of brackets inside brackets
 
@@ -346,12 +350,22 @@ def _slot(slot: str, asked: Mapping[str, Any], language: str, rng: random.Random
             return f"，{text}" if asked["subjects"][0].get("position") else f"有{text}"
         return text
     value = asked[_SLOT_PART[slot]]
-    if slot in ("where", "when"):
-        return phrase(_SLOT_PART[slot], value, language, rng)
+    if slot == "where":
+        return place_phrase(asked, language, rng)
+    if slot == "when":
+        return phrase("sky", value, language, rng)
     if slot in ("picture", "manner"):
         return phrase(slot, value, language, rng)
     text = name(value, language, rng, _SLOT_PART[slot])
     return with_article("a", text) if slot == "shot_of" else text
+
+
+def place_phrase(asked: Mapping[str, Any], language: str, rng: random.Random | None = None) -> str:
+    """Where a partial scene is: "in a forest", with its flavour "in a magical forest" / 神秘的森林里."""
+    where, flavour = phrase("background", asked["background"], language, rng), asked.get("flavour", "")
+    if not flavour or language == "zh":
+        return flavour + where
+    return _ARTICLE.sub(lambda match: with_article(match[1].replace("an", "a"), flavour) + " ", where, count=1)
 
 
 def describe(asked: Mapping[str, Any], language: str, rng: random.Random | None = None, who: str = "") -> str:

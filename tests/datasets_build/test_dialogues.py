@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from pathlib import Path
@@ -11,16 +12,20 @@ import pytest
 from datasets_build import talk
 from datasets_build.banks import Speaker, bank, split_entries
 from datasets_build.changes import edit_text
+from datasets_build.dialogues import change_picture, put_new
+from datasets_build.plans import Step
 from datasets_build.records import SPLITS, Dialogue, NoSample, build_dialogue, builders, to_record
 from datasets_build.references import refer
 from datasets_build.refusals import limit, refuse, refuse_edit
-from datasets_build.requests import request_text, sample_asked
+from datasets_build.requests import request, request_text, sample_asked
 from datasets_build.shards import DRAFTS
 from datasets_build.storybook.edits import WEIGHTS, apply_edit, sample_edit
+from datasets_build.storybook.language import partial
 from datasets_build.storybook.reading import complete, find_template, read_prompt
 from datasets_build.storybook.scene import Accessory, Scene, Subject, sample_scene
 from datasets_build.storybook.vocabulary import LANGUAGES, NAMES
 from datasets_build.surface import roughen
+from datasets_build.table import Table
 from datasets_build.talk import small_talk_pairs
 from datasets_build.topics import TOPICS
 from dialog_mllm.messages import DRAW, SWITCH
@@ -222,6 +227,36 @@ def test_what_is_asked_of_two_may_follow_in_sentences_of_their_own(language: str
         assert any(re.search(form, text) for text in texts), form
     for word in kept:
         assert all(re.search(word, text) for text in texts), word
+
+
+@pytest.mark.parametrize(("language", "cute", "many"), [("en", r"\bcute\b", "love cats"), ("zh", "可爱的", "喜欢猫")])
+def test_what_no_picture_shows_is_said_and_changes_nothing(language: str, cute: str, many: str) -> None:
+    speaker = Speaker(language, "train", random.Random(9))
+    asked = {"subjects": [{"kind": "cat", "colour": "black", "accessories": [{"kind": "hat"}]}], "background": "forest"}
+    texts = [request_text(asked, speaker) for _ in range(4000)]
+    assert any(re.search(cute, text) for text in texts) and any(many in text for text in texts)
+    assert asked["subjects"] == [{"kind": "cat", "colour": "black", "accessories": [{"kind": "hat"}]}]
+    black, hat = {"en": ("black", r"hat\b|cap\b"), "zh": ("黑", "帽")}[language]
+    assert all(re.search(black, text.lower()) and re.search(hat, text) for text in texts)
+
+
+def test_several_changes_at_once_are_all_made() -> None:
+    told: set[int] = set()
+    scene = Scene((Subject("fox", "red"),), "snow")
+    for seed in range(60):
+        table = Table(Speaker("en", "train", random.Random(seed)), TOPICS[0])
+        put_new(table, request(table.speaker, partial(scene), scene, after_another=False))
+        with contextlib.suppress(NoSample):
+            change_picture(table.speaker, table, Step("ti2i", "recolour", "pair"))
+            asked = table.exchanges[-1].request or {}
+            edits = (asked["edit"], *asked["then"])
+            told.add(len(edits))
+            assert len({edit["op"] for edit in edits}) == len(edits)
+            edited = scene
+            for edit in edits:
+                edited = apply_edit(edited, edit)
+            assert table.exchanges[-1].drawn == edited
+    assert told == {2, 3}
 
 
 @pytest.mark.parametrize(("language", "pair"), [("en", r"(two|a pair of|2) (rabbits|bunnies)\b"), ("zh", "两只兔子")])
