@@ -54,8 +54,11 @@ OPEN_SHARE = 0.03  # of requests that leave everything open
 TWIN_SHARE = 0.12  # of requests for two subjects, those for two of one kind
 TOGETHER_SHARE = 0.15  # of requests for two subjects at no places, those that say that they are together
 OF_MANY_SHARE = 0.04  # of requests for one subject speak of its kind first: "I love cats. Draw me a black one."
+NAMED_SHARE = (
+    0.1  # of requests for one subject at no place in particular speak of the user's own: "My cat is called Max."
+)
 DOING_SHARE = 0.15  # of requests for one subject at a place, those that say what it does there
-FLAVOUR_SHARE = 0.2  # of things are called something that no picture shows, of what is worn and of places half of it
+FLAVOUR_SHARE = 0.28  # of things are called something that no picture shows, of what is worn and of places half of it
 TAIL_SHARE = 0.05  # of requests end in a wish that changes nothing: "make it beautiful"
 _GROUPS = {
     "person": ("girl",), "vehicle": ("car", "train", "sailboat", "rocket"), "building": ("house", "castle", "pagoda"),
@@ -194,6 +197,9 @@ def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) 
     alone = len(asked["subjects"]) == 1 and "position" not in asked["subjects"][0]
     if alone and "background" in asked and rng.random() < DOING_SHARE:
         return _with_follow_ups(fill_frame(speaker, path, _doing(asked, speaker)), follow_ups, language, rng)
+    own = FLAVOURS[asked["subjects"][0]["kind"]] in ("creature", "person")
+    if set(asked) == {"subjects"} and own and alone and not after_another and rng.random() < NAMED_SHARE:
+        return _with_follow_ups(_of_ones_own(asked["subjects"][0], speaker), follow_ups, language, rng)
     if alone and not after_another and rng.random() < OF_MANY_SHARE and (text := _of_many(asked, speaker)):
         return _with_follow_ups(text, follow_ups, language, rng)
     # Beside a picture, a bare "a cat" could be a change of it: only with its place it is plainly a new one.
@@ -215,7 +221,11 @@ def _with_follow_ups(text: str, follow_ups: Sequence[str], language: str, rng: r
 def _doing(asked: Partial, speaker: Speaker) -> str:
     """Somebody at a place, doing something there: "a cat sitting in a room", 一只猫在房间里坐着."""
     language, rng, subject = speaker.language, speaker.rng, asked["subjects"][0]
-    who, where = noun_phrase(subject, language, rng), place_phrase(asked, language, rng)
+    worn = ""
+    if language == "zh" and "accessories" in subject and rng.random() < 0.5:  # 一只狐狸戴着帽子在雪地里站着
+        subject = {key: value for key, value in subject.items() if key != "accessories"}
+        worn = wearing_phrase(asked["subjects"][0]["accessories"], language, rng)
+    who, where = noun_phrase(subject, language, rng) + worn, place_phrase(asked, language, rng)
     group = next((group for group, kinds in DOERS.items() if subject["kind"] in kinds), "body")
     doing = speaker.pick("requests", "doing", group)
     rest = {part: value for part, value in asked.items() if part != "background"}
@@ -240,6 +250,36 @@ def _of_many(asked: Partial, speaker: Speaker) -> str:
     return frame.format(many=many, a=describe(asked, language, rng, one))
 
 
+def _of_ones_own(subject: Partial, speaker: Speaker) -> str:
+    """ "My cat is called Max. He's black. He always wears a hat. Could you draw him?" """
+    language, rng = speaker.language, speaker.rng
+    kind, accessories = subject["kind"], subject.get("accessories", ())
+    girl = kind == "girl"
+    if language == "zh":
+        he = him = "她" if girl else "它"
+    else:
+        he, him = ("she", "her") if girl else rng.choice((("he", "him"), ("she", "her"), ("it", "it")))
+    words = {"noun": name(kind, language, rng, "kind"), "m": MEASURES[kind], "he": he, "him": him}
+    words["pet"] = speaker.pick("requests", "named", "pets")
+    looks = [name(subject[part], language, rng, part) for part in ("size", "colour") if part in subject]
+    if girl and "colour" in subject:  # her dress's
+        looks[-1] = f"in {looks[-1]}" if language == "en" else f"穿{looks[-1]}衣服"
+    sentences = [speaker.pick("requests", "named", "intro").format(**words)]
+    if looks:
+        sentences.append(
+            f"{he.title()}'s {' and '.join(looks)}." if language == "en" else f"{he}是{''.join(looks)}的。"
+        )
+    for accessory in accessories:
+        wears = wear_phrase(accessory, language, rng)
+        if language == "en":
+            verb, _, thing = wears.partition(" ")
+            sentences.append(f"{he.title()} {rng.choice(('always ', '', 'often '))}{verb}s {thing}.")
+        else:
+            sentences.append(f"{he}{rng.choice(('总是', '', '平时'))}{wears}。")
+    sentences.append(speaker.pick("requests", "named", "ask").format(**words))
+    return (" " if language == "en" else "").join(sentences)
+
+
 def _together(subjects: Sequence[Partial], speaker: Speaker) -> str:
     """ "a fox and a rabbit side by side", 手拉手的一只狐狸和一只兔子; "" mostly, and where they stand at places."""
     apart = len(subjects) < 2 or any("position" in subject for subject in subjects)
@@ -254,8 +294,12 @@ def add_flavour(thing: Partial, speaker: Speaker, group: str = "") -> None:
 
     group: of the bank's words; that of the thing's kind where it is not named."""
     share = FLAVOUR_SHARE / 2 if group else FLAVOUR_SHARE
-    if speaker.rng.random() < share:
-        thing["flavour"] = speaker.pick("requests", "flavour", group or FLAVOURS[thing["kind"]])
+    if speaker.rng.random() >= share:
+        return
+    if not group:
+        group = FLAVOURS[thing["kind"]]
+        group = "activity" if group in ("creature", "person") and speaker.rng.random() < 0.3 else group
+    thing["flavour"] = speaker.pick("requests", "flavour", group)
 
 
 def _add_flavours(asked: Partial, speaker: Speaker) -> None:

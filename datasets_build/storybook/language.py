@@ -27,6 +27,8 @@ from datasets_build.storybook.vocabulary import DRESS, MEASURES, VERBS, name, of
 
 Partial = dict[str, Any]
 
+_BEHIND = re.compile(r"(?:with|\w+ing) ")  # begins what stands behind a noun: "with big eyes", "eating a pie"
+
 N_TEMPLATES = 7
 
 
@@ -113,7 +115,7 @@ def noun_phrase(
     """ "a big red fox wearing a blue scarf" / "一只围着蓝色围巾的红色大狐狸", without the position.
 
     detail: "kind" (a fox), "colour" (a red fox), "size" (a big red fox) or "full". Of a partial subject only what it
-    holds is said; its "flavour" is what the world has no value for ("cute", "with big eyes"; 可爱的). article: "a",
+    holds is said; its "flavour" is what the world has no value for ("cute", "eating a pie"; 可爱的). article: "a",
     "the", any other determiner ("my", "这只") or "" for none."""
     said = _fields(subject)
     kind, noun = said["kind"], name(said["kind"], language, rng, "kind")
@@ -132,7 +134,7 @@ def noun_phrase(
         # 红色狐狸, 红色大鱼, but 红色的鱼
         of = "的" if len(size) > 1 or (colour and not size and len(noun) == 1) else ""
         return f"{start}{of_worn}{flavour}{colour}{size}{of}{noun}"
-    before, behind = ("", flavour) if flavour.startswith("with ") else (flavour, "")
+    before, behind = ("", flavour) if _BEHIND.match(flavour) else (flavour, "")
     words = [before, size, colour, noun, behind]
     if kind == "girl" and colour:
         words[2:] = [noun, behind, pick(DRESS["en"], rng).format(colour, with_article("a", colour))]

@@ -72,6 +72,7 @@ def test_edits_keep_the_prompts_language_and_template_whatever_the_user_speaks()
         form = None
         forms: list[tuple[str, int] | None] = []  # of each turn
         for exchange in dialogue.exchanges:
+            form = None if exchange.uploads else form  # what is changed next was not drawn by a prompt
             forms.append(form)
             if exchange.drawn is None:
                 continue
