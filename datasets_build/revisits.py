@@ -212,10 +212,8 @@ def undone(speaker: Speaker, base: Scene, request: Mapping[str, Any]) -> str:
     if request["op"] != "edit" or "then" in request or Scene.from_json(request["base"]) != base:
         return ""
     edit, op = request["edit"], request["edit"]["op"]
-    index = edit.get("subject", 0)
-    subject, worn = base.subjects[index], apply_edit(base, edit).subjects[index].accessories
-    old = ""
-    if op == "add_subject" or (op == "add_accessory" and len(worn) > len(subject.accessories)):
+    subject, old = base.subjects[edit.get("subject", 0)], ""
+    if op == "add_subject" or (op == "add_accessory" and _grows(base, edit)):
         new = _named(edit["kind"], speaker)
     elif op == "entity":
         old, new = _named(subject.kind, speaker), _named(edit["kind"], speaker)
@@ -230,6 +228,12 @@ def undone(speaker: Speaker, base: Scene, request: Mapping[str, Any]) -> str:
     path = "replaced" if old else "added"
     text = speaker.pick("revisits", "undone", path).format(old=old, new=new)
     return sentence(text) if speaker.language == "en" else text
+
+
+def _grows(base: Scene, edit: Edit) -> bool:
+    """Whether what an edit puts on takes no other thing's place."""
+    before, after = (scene.subjects[edit["subject"]].accessories for scene in (base, apply_edit(base, edit)))
+    return len(after) > len(before)
 
 
 def _named(kind: str, speaker: Speaker) -> str:

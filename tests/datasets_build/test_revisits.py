@@ -279,6 +279,10 @@ def test_a_change_is_undone_by_what_it_was_about(op: str) -> None:
     # A crown takes the hat's place: the picture before is not one without anything.
     request["edit"] = {"op": "add_accessory", "subject": 0, "kind": "crown", "colour": "red"}
     assert not undone(Speaker("en", "train", random.Random(1)), base, request)
+    gone: dict[str, Any] = {"op": "remove_subject", "subject": 1}
+    assert not undone(
+        Speaker("en", "train", random.Random(1)), two_things(), request | {"edit": gone, "base": two_things().to_json()}
+    )
 
 
 def test_pictures_that_users_bring_wear_as_much_in_one_order() -> None:
