@@ -15,9 +15,15 @@ from datasets_build.banks import Speaker, bank, examples, joined
 from datasets_build.changes import edit_text
 from datasets_build.records import Exchange, NoSample
 from datasets_build.references import refer
-from datasets_build.requests import fill_frame, plural
+from datasets_build.requests import FLAVOUR_SHARE, add_flavour, fill_frame, plural
 from datasets_build.storybook.edits import Edit, sample_edit
-from datasets_build.storybook.language import describe_subjects, noun_phrase, wearing_phrase
+from datasets_build.storybook.language import (
+    describe_subjects,
+    noun_phrase,
+    stands_behind,
+    wearing_phrase,
+    with_article,
+)
 from datasets_build.storybook.scene import (
     ACCESSORIES,
     BACKGROUNDS,
@@ -109,6 +115,7 @@ def _too_many(speaker: Speaker) -> str:
     else:
         kind, count = rng.choice(KINDS), rng.choice(bank("refusals", language)["numbers"])
         subject = {"kind": kind} | ({"colour": rng.choice(COLOURS)} if kind != "girl" and rng.random() < 0.3 else {})
+        add_flavour(subject, speaker)
         noun = noun_phrase(subject, language, rng, article="")
         words = f"{count} {plural(noun)}" if language == "en" else f"{count}{MEASURES[kind]}{noun}"
     if rng.random() < 0.4:
@@ -124,10 +131,11 @@ def _dress_up(noun: str, speaker: Speaker) -> str:
     if own and rng.random() < 0.25:
         colour = name(rng.choice(COLOURS), language, rng, "colour")
         if language == "en":
-            bare = f"{colour} {noun.split(' ', 1)[1]}"
-            noun = f"{'an' if bare[0] in 'aeiou' else 'a'} {bare}"
+            noun = with_article("a", f"{colour} {noun.split(' ', 1)[1]}")
         else:
             noun = f"{noun[:2]}{colour}的{noun[2:]}"
+    if own and rng.random() < FLAVOUR_SHARE:
+        noun = _with_flavour(noun, speaker)
     if rng.random() < 0.1:
         other = noun_phrase({"kind": rng.choice(KINDS)}, language, rng)
         pair = [noun, other]
@@ -143,6 +151,16 @@ def _dress_up(noun: str, speaker: Speaker) -> str:
         manner = phrase("manner", rng.choice(STYLES), language, rng)
         noun = f"{noun} {manner}" if language == "en" else f"{manner}的{noun}"
     return noun
+
+
+def _with_flavour(noun: str, speaker: Speaker) -> str:
+    """ "a cute dragon", "a dragon with big eyes", 一条可爱的龙: it cannot be drawn for all that."""
+    flavour = speaker.pick("requests", "flavour", speaker.rng.choice(("creature", "creature", "thing", "activity")))
+    if speaker.language == "zh":
+        return noun[:2] + flavour + noun[2:]
+    if stands_behind(flavour):
+        return f"{noun} {flavour}"
+    return with_article("a", f"{flavour} {noun.split(' ', 1)[1]}")
 
 
 def _from_me_to_you(text: str, language: str) -> str:

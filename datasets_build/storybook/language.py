@@ -105,6 +105,11 @@ def wearing_phrase(
     return text
 
 
+def stands_behind(flavour: str) -> bool:
+    """Whether English says this behind its noun: "a fox with big eyes", but "a cute fox"."""
+    return _BEHIND.match(flavour) is not None
+
+
 def noun_phrase(
     subject: Subject | Mapping[str, Any],
     language: str,
@@ -134,7 +139,7 @@ def noun_phrase(
         # 红色狐狸, 红色大鱼, but 红色的鱼
         of = "的" if len(size) > 1 or (colour and not size and len(noun) == 1) else ""
         return f"{start}{of_worn}{flavour}{colour}{size}{of}{noun}"
-    before, behind = ("", flavour) if _BEHIND.match(flavour) else (flavour, "")
+    before, behind = ("", flavour) if stands_behind(flavour) else (flavour, "")
     words = [before, size, colour, noun, behind]
     if kind == "girl" and colour:
         words[2:] = [noun, behind, pick(DRESS["en"], rng).format(colour, with_article("a", colour))]

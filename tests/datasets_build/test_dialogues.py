@@ -192,6 +192,12 @@ def test_more_things_than_a_picture_holds_are_refused(language: str, number: str
     assert sum(re.search(number, exchange.user.lower()) is not None for exchange in refused) > 0.6 * len(refused)
 
 
+@pytest.mark.parametrize(("language", "cute"), [("en", "(?i)cute"), ("zh", "可爱的")])
+def test_what_cannot_be_drawn_cannot_be_drawn_cute_either(language: str, cute: str) -> None:
+    speaker = Speaker(language, "train", random.Random(8))
+    assert any(re.search(cute, refuse(speaker).user) for _ in range(3000))
+
+
 @pytest.mark.parametrize(("language", "doing"), [("en", "swimming in the woods"), ("zh", "鱼在树林里游泳")])
 def test_what_somebody_does_at_a_place_is_said_with_the_place(language: str, doing: str) -> None:
     speaker = Speaker(language, "train", random.Random(5))
