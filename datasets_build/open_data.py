@@ -28,7 +28,7 @@ def build(language: str, split: str, rng: random.Random) -> Dialogue:
     speaker = Speaker(language, split, rng)
     makers = (
         (_small_talk, 14), (_about, 12), (_refuse, 4), (_look, 40), (_describe_several, 6), (_compare, 8),
-        (_rewrite, 18), (_copy, 3), (_expand, 6), (_ask_text, 5), (_translate, 2),
+        (_rewrite, 18), (_copy, 3), (_expand, 2), (_ask_text, 5), (_translate, 2),
     )  # fmt: skip
     maker = rng.choices([maker for maker, _ in makers], [weight for _, weight in makers])[0]
     return Dialogue(language, tuple(maker(speaker)), tuple(speaker.used))

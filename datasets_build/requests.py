@@ -54,6 +54,9 @@ OPEN_SHARE = 0.03  # of requests that leave everything open
 TWIN_SHARE = 0.12  # of requests for two subjects, those for two of one kind
 TOGETHER_SHARE = 0.15  # of requests for two subjects at no places, those that say that they are together
 OF_MANY_SHARE = 0.04  # of requests for one subject speak of its kind first: "I love cats. Draw me a black one."
+PLACE_FIRST_SHARE = 0.06  # of requests with a place begin with it: "a forest with a fox"; Chinese often does
+COUNTED = ("meadow", "beach", "forest", "desert", "city", "room")
+BARE_SHARE = 0.25  # of requests are what is wanted and nothing else: "a red fox in the snow"
 NAMED_SHARE = (
     0.1  # of requests for one subject at no place in particular speak of the user's own: "My cat is called Max."
 )
@@ -205,7 +208,12 @@ def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) 
     # Beside a picture, a bare "a cat" could be a change of it: only with its place it is plainly a new one.
     plain = not after_another or "background" in asked
     who = twins or _together(asked["subjects"], speaker)
-    text = fill_frame(speaker, path, describe(asked, language, rng, who), plain)
+    wanted = describe(asked, language, rng, who)
+    if language == "en" and asked.get("background") in COUNTED and rng.random() < PLACE_FIRST_SHARE:
+        place = " ".join(word for word in (asked.pop("flavour", ""), name(asked["background"], language)) if word)
+        rest = {part: value for part, value in asked.items() if part != "background"}
+        wanted = f"{with_article('a', place)} with {describe(rest, language, rng, who)}"
+    text = wanted if plain and rng.random() < BARE_SHARE else fill_frame(speaker, path, wanted, plain)
     return _with_follow_ups(text, follow_ups, language, rng)
 
 
@@ -264,7 +272,8 @@ def _of_ones_own(subject: Partial, speaker: Speaker) -> str:
     looks = [name(subject[part], language, rng, part) for part in ("size", "colour") if part in subject]
     if girl and "colour" in subject:  # her dress's
         looks[-1] = f"in {looks[-1]}" if language == "en" else f"穿{looks[-1]}衣服"
-    sentences = [speaker.pick("requests", "named", "intro").format(**words)]
+    asks_first = rng.random() < 0.4
+    sentences = [speaker.pick("requests", "named", "first" if asks_first else "intro").format(**words)]
     if looks:
         sentences.append(
             f"{he.title()}'s {' and '.join(looks)}." if language == "en" else f"{he}是{''.join(looks)}的。"
@@ -276,7 +285,8 @@ def _of_ones_own(subject: Partial, speaker: Speaker) -> str:
             sentences.append(f"{he.title()} {rng.choice(('always ', '', 'often '))}{verb}s {thing}.")
         else:
             sentences.append(f"{he}{rng.choice(('总是', '', '平时'))}{wears}。")
-    sentences.append(speaker.pick("requests", "named", "ask").format(**words))
+    if not asks_first:
+        sentences.append(speaker.pick("requests", "named", "ask").format(**words))
     return (" " if language == "en" else "").join(sentences)
 
 

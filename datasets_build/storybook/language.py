@@ -27,7 +27,7 @@ from datasets_build.storybook.vocabulary import DRESS, MEASURES, VERBS, name, of
 
 Partial = dict[str, Any]
 
-_BEHIND = re.compile(r"(?:with|\w+ing) ")  # begins what stands behind a noun: "with big eyes", "eating a pie"
+_BEHIND = re.compile(r"(?:with|who|that|\w+ing) ")  # begins what stands behind a noun: "with big eyes", "eating a pie"
 
 N_TEMPLATES = 7
 

@@ -236,6 +236,14 @@ def test_what_is_asked_of_two_may_follow_in_sentences_of_their_own(language: str
         assert all(re.search(word, text) for text in texts), word
 
 
+def test_many_requests_are_what_is_wanted_and_nothing_else() -> None:
+    speaker = Speaker("en", "train", random.Random(3))
+    asked = {"subjects": [{"kind": "fox", "colour": "red"}], "background": "snow"}
+    texts = [request_text(asked, speaker).lower() for _ in range(500)]
+    bare = sum(re.match(r"a ([\w-]+ )*(red|crimson|scarlet) fox\b", text) is not None for text in texts)
+    assert 0.15 < bare / len(texts) < 0.4
+
+
 @pytest.mark.parametrize(("language", "cute", "many"), [("en", r"\bcute\b", "love cats"), ("zh", "可爱的", "喜欢猫")])
 def test_what_no_picture_shows_is_said_and_changes_nothing(language: str, cute: str, many: str) -> None:
     speaker = Speaker(language, "train", random.Random(9))
