@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets_build import talk
+from datasets_build import refusals, requests, talk
 from datasets_build.banks import Speaker, bank, split_entries
 from datasets_build.changes import edit_text
 from datasets_build.dialogues import change_picture, put_new
@@ -192,10 +192,19 @@ def test_more_things_than_a_picture_holds_are_refused(language: str, number: str
     assert sum(re.search(number, exchange.user.lower()) is not None for exchange in refused) > 0.6 * len(refused)
 
 
-@pytest.mark.parametrize(("language", "cute"), [("en", "(?i)cute"), ("zh", "可爱的")])
-def test_what_cannot_be_drawn_cannot_be_drawn_cute_either(language: str, cute: str) -> None:
-    speaker = Speaker(language, "train", random.Random(8))
-    assert any(re.search(cute, refuse(speaker).user) for _ in range(3000))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_cannot_be_drawn_cannot_be_drawn_cute_either(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [word.rstrip("的") for word in bank("requests", language)["flavour"]["creature"] if " " not in word]
+    called = re.compile(rf"\b(?:{'|'.join(words)}) [a-z]" if language == "en" else f"(?:{'|'.join(words)})的")
+
+    def share() -> float:
+        speaker = Speaker(language, "train", random.Random(8))
+        return sum(called.search(refuse(speaker).user.lower()) is not None for _ in range(2000)) / 2000
+
+    with_flavour = share()
+    monkeypatch.setattr(refusals, "FLAVOUR_SHARE", 0)
+    monkeypatch.setattr(requests, "FLAVOUR_SHARE", 0)
+    assert with_flavour > share() + 0.03
 
 
 @pytest.mark.parametrize(("language", "doing"), [("en", "swimming in the woods"), ("zh", "鱼在树林里游泳")])
