@@ -18,7 +18,8 @@ from generator.looks import attributes
 def judge_prompt(
     turn: Mapping[str, Any], prompt: str, previous_prompt: str | None, prompts: Sequence[str | None] = ()
 ) -> bool:
-    """A new picture: all that was asked is there. An edit: the scene is the edited one, and nothing else changed.
+    """A new picture: all that was asked is there, and nothing is worn or held that was not asked. An edit: the scene is
+    the edited one, and nothing else changed.
 
     In which order somebody's accessories are named does not matter: the picture is the same, and where the user brought
     it, nobody could know. `prompts`: where the conversation may have gone another way than the record, what was drawn
@@ -32,7 +33,7 @@ def judge_prompt(
     if scene is None:
         return False
     if turn["request"]["op"] == "draw":
-        return matches(turn["request"]["asked"], scene)
+        return matches(turn["request"]["asked"], scene, exactly=True)
     return as_seen(scene) == as_seen(expected_scene(turn, previous_prompt, prompts))
 
 

@@ -38,7 +38,7 @@ TOLERANCE = 0.02  # how far a share may be from its target …
 # number, are spread less evenly than dialogues.
 ODD_ONES, ODD_EDITS = 5, 20
 SHOWN = 5  # violations of one rule that are printed
-TASKS = ("D_o", "D_p", "D_pm", "D_tt", "D_n", "D_c", "D_e", "D_f")
+TASKS = ("D_o", "D_p", "D_pm", "D_tt", "D_n", "D_c", "D_e", "D_f", "D_w")
 TYPES = ("t2t", "t2i", "ti2t", "ti2i")
 
 
@@ -201,7 +201,9 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
             if any(block["type"] == "image" for block in reply["content"]) != kept:
                 report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
             if world:
-                drawn.append(_check_drawn(reply, turn, drawn, here, split, report, seen))
+                drawn.append(_check_drawn(reply, turn, drawn, here, report))
+                if kind != "D_w":  # what people think of is of any split
+                    _check_split(drawn[-1][0], split, here, report, seen)
                 _check_correction(turns, i, here, report)
             elif kind != "D_f":  # people keep no rule
                 _check_unseen(messages, turns, i, here, report)
@@ -259,18 +261,13 @@ def _check_drawn(
     turn: Mapping[str, Any],
     drawn: Sequence[Drawn],
     where: str,
-    split: str,
     report: Report,
-    seen: _Seen,
 ) -> Drawn:
     scene, request = Scene.from_json(turn["scene"]), turn["request"]
     prompt = _text(reply).split(DRAW, 1)[-1]
     form = find_template(prompt)
     if read_prompt(prompt) != scene or form is None:
         report.add("the refined prompt says exactly the scene", where)
-    if scene.split != split:
-        report.add("every scene is of the record's split", where)
-    seen.scenes[split].add(scene.digest)
     if request["op"] == "draw":
         if complete(request["asked"]) != scene:
             report.add("a new picture holds what was asked and natural defaults", where)
@@ -290,6 +287,12 @@ def _check_drawn(
     if expected != scene:
         report.add("an edit changes what was asked, and nothing else", where)
     return scene, form
+
+
+def _check_split(scene: Scene, split: str, where: str, report: Report, seen: _Seen) -> None:
+    if scene.split != split:
+        report.add("every scene is of the record's split", where)
+    seen.scenes[split].add(scene.digest)
 
 
 def _check_named(turns: Sequence[Mapping[str, Any]], i: int, where: str, report: Report) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from datasets_build import check, export, filter, importing, mix, pictures, recaption, records, report, teacher
+from datasets_build import check, export, filter, importing, mix, pictures, recaption, records, report, teacher, written
 
 OTHERS = {
     "pictures": pictures, "import": importing, "check": check, "export": export, "report": report, "filter": filter,
-    "recaption": recaption,
+    "recaption": recaption, "written": written,
 }  # fmt: skip
 TASKS = {"o": "D_o", "p": "D_p", "pm": "D_pm", "tt": "D_tt", "n": "D_n", "c": "D_c"}
 

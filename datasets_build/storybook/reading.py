@@ -212,19 +212,24 @@ def find_template(text: str) -> tuple[str, int] | None:
     return next((form for form in forms if normalise(write_prompt(scene, *form)) == wanted), None)
 
 
-def matches(asked: Mapping[str, Any], scene: Scene) -> bool:
-    """Whether `scene` holds all that a partial scene asks for, in any order, and no subject more or fewer."""
+def matches(asked: Mapping[str, Any], scene: Scene, exactly: bool = False) -> bool:
+    """Whether `scene` holds all that a partial scene asks for, in any order, and no subject more or fewer.
+
+    `exactly`: nor does anybody wear or hold more than was asked for."""
     if any(asked.get(part) not in (None, getattr(scene, part)) for part in ("background", "sky", "style", "shot")):
         return False
     wanted = asked.get("subjects") or ()
     return len(wanted) == len(scene.subjects) and any(
-        all(_is(want, subject) for want, subject in zip(wanted, order, strict=True))
+        all(_is(want, subject, exactly) for want, subject in zip(wanted, order, strict=True))
         for order in permutations(scene.subjects)
     )
 
 
-def _is(want: Mapping[str, Any], subject: Subject) -> bool:
+def _is(want: Mapping[str, Any], subject: Subject, exactly: bool) -> bool:
     if any(want.get(part) not in (None, getattr(subject, part)) for part in ("kind", "colour", "size", "position")):
         return False
     worn = {accessory.kind: accessory.colour for accessory in subject.accessories}
-    return all(a["kind"] in worn and a.get("colour") in (None, worn[a["kind"]]) for a in want.get("accessories") or ())
+    asked = want.get("accessories") or ()
+    if exactly and len(asked) < len(worn):
+        return False
+    return all(a["kind"] in worn and a.get("colour") in (None, worn[a["kind"]]) for a in asked)
