@@ -281,6 +281,7 @@ def verdict(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, Any]:
         "topic": turn.topic,
         "error": error_of(turn, right),
         "right": right,
+        "draw_probability": turn.reply and turn.reply.draw_probability,
         "reply": turn.reply and turn.reply.content,
     }
 
