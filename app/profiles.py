@@ -100,6 +100,7 @@ class Profile:
     max_model_len: int = 2048
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
     prompt_only: bool = False  # whether it was not taught to draw, and is told by a system prompt with examples
+    draw_bias: float = 0.0  # added to the logit of its draw token, see DialogClient; chosen on the validation split
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -110,10 +111,9 @@ class Profile:
                 raise ProfileError(f"Profile: {entry.name} must be a {type(default).__name__}; got {value!r}.")
             if type(default) is int and (type(value) is not int or value < 1):
                 raise ProfileError(f"Profile: {entry.name} must be a whole number above 0; got {value!r}.")
-        if not isinstance(self.guidance, int | float) or isinstance(self.guidance, bool):
-            raise ProfileError(f"Profile: guidance must be a number; got {self.guidance!r}.")
-        if not isinstance(self.lora_scale, int | float) or isinstance(self.lora_scale, bool):
-            raise ProfileError(f"Profile: lora_scale must be a number; got {self.lora_scale!r}.")
+        for name in ("guidance", "lora_scale", "draw_bias"):
+            if not isinstance(value := getattr(self, name), int | float) or isinstance(value, bool):
+                raise ProfileError(f"Profile: {name} must be a number; got {value!r}.")
         if self.precision not in ("", *PRECISIONS):
             known = ", ".join(PRECISIONS)
             raise ProfileError(f"Profile: precision must be one of {known}, or empty; got {self.precision!r}.")
@@ -153,7 +153,12 @@ class Profile:
     def asking(self) -> dict[str, Any]:
         """How the dialog model is asked: of a `DialogClient`."""
         instructions = INSTRUCTIONS if self.prompt_only else ""
-        return {"max_images": self.max_images, "instructions": instructions, "squares": makes_squares(self.dialog)}
+        return {
+            "max_images": self.max_images,
+            "instructions": instructions,
+            "squares": makes_squares(self.dialog),
+            "draw_bias": float(self.draw_bias),
+        }
 
     @property
     def dialog_sha256(self) -> str:
@@ -289,6 +294,7 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
     if "dialog" in values:  # as it was trained; one of the bundled kind reads a picture in few tokens
         bundled = isinstance(values["dialog"], str) and is_bundled_kind(Path(values["dialog"]))
         values.setdefault("max_images", BUNDLED_IMAGES if bundled else MAX_IMAGES)
+        values.setdefault("draw_bias", PROFILES["storybook"].draw_bias if bundled else 0.0)
     if "sizes" in values:
         values["sizes"] = tuple(values["sizes"]) if isinstance(values["sizes"], list) else (values["sizes"],)
     elif {"width", "height"} & set(values):

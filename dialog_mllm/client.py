@@ -74,9 +74,12 @@ class DialogClient:
         retries: int = 2,
         instructions: str = "",
         squares: bool = False,
+        draw_bias: float = 0.0,
     ) -> None:
         """`instructions`: what a model that was not taught the protocol is told before each conversation. `squares`:
-        its processor makes squares of all pictures, see `makes_squares`."""
+        its processor makes squares of all pictures, see `makes_squares`. `draw_bias`: added to the draw token's logit
+        where the model may choose, so that it draws from another probability on than where drawing is the likeliest
+        beginning of a reply."""
         self.model = model
         self.max_images = max_images
         self.max_tokens = max_tokens
@@ -86,6 +89,7 @@ class DialogClient:
         self._retries = retries
         self._instructions = instructions
         self._squares = squares
+        self._draw_bias = draw_bias
         self._draw: DrawToken | None = None
 
     async def reply(
@@ -171,6 +175,8 @@ class DialogClient:
             body |= {"continue_final_message": True, "add_generation_prompt": False, "min_tokens": 1}
         elif mode == "talk" and draw.single is not None:
             body["logit_bias"] = {str(draw.single): -100}
+        elif mode == "auto" and self._draw_bias and draw.single is not None:
+            body["logit_bias"] = {str(draw.single): self._draw_bias}
         elif mode == "talk":
             body["bad_words"] = [DRAW]
         return body
@@ -192,7 +198,7 @@ class DialogClient:
 
     async def _stream(self, body: dict[str, Any], mode: Mode, draw: DrawToken) -> AsyncGenerator[Event | Reply]:
         parser = Parser(may_draw=mode != "talk")
-        decision = _Decision(draw.single if mode != "draw" else None)
+        decision = _Decision(draw.single if mode != "draw" else None, self._draw_bias if mode == "auto" else 0.0)
         started = time.monotonic()
         tokens = 0
         first_token: float | None = None
@@ -299,11 +305,13 @@ class _NoSuchPath(DialogRefused):
 
 
 class _Decision:
-    """P(<draw>) at the first position where the model decides: behind `<switch>` and white space, if there are any."""
+    """P(<draw>), with its bias, at the first position where the model decides: behind `<switch>` and white space, if
+    there are any."""
 
-    def __init__(self, draw_id: int | None) -> None:
+    def __init__(self, draw_id: int | None, bias: float = 0.0) -> None:
         self.probability: float | None = None
         self._open = draw_id is not None
+        self._bias = bias
 
     def see(self, positions: list[dict[str, float]]) -> None:
         for logprobs in positions:
@@ -312,7 +320,8 @@ class _Decision:
                 continue
             self._open = False
             if DRAW in logprobs:
-                self.probability = min(1.0, math.exp(logprobs[DRAW]))
+                p = min(1.0, math.exp(logprobs[DRAW]))  # the server tells it without the bias
+                self.probability = p / (p + (1 - p) * math.exp(-self._bias))
 
 
 @dataclass(frozen=True)

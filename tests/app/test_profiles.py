@@ -54,6 +54,7 @@ def test_a_file_starts_from_its_base_and_finds_folders_beside_it(tmp_path: Path)
         ('lora = "gone.safetensors"', "There is no LoRA gone"),
         ("lora = 3", "lora must be a str"),
         ('lora_scale = "much"', "lora_scale must be a number"),
+        ("draw_bias = true", "draw_bias must be a number"),
         ('precision = "double"', "precision must be one of float32, bfloat16, float16"),
         ('t5_8bit = "yes"', "t5_8bit must be a bool"),
         ("offload = 1", "offload must be a bool"),
@@ -96,7 +97,8 @@ def test_a_model_without_our_training_is_told_what_to_do(tmp_path: Path) -> None
     own = load_profile(write(tmp_path, 'dialog = "some/vlm"\nprompt_only = true'))
     assert own.asking["instructions"] == INSTRUCTIONS
     assert not own.asking["squares"], "it is not the bundled model's processor that sees the pictures"
-    assert PROFILES["hunyuan"].asking == {"max_images": 4, "instructions": INSTRUCTIONS, "squares": False}
+    asked = PROFILES["hunyuan"].asking
+    assert asked == {"max_images": 4, "instructions": INSTRUCTIONS, "squares": False, "draw_bias": 0.0}
     assert not PROFILES["storybook"].asking["instructions"] and PROFILES["storybook"].asking["squares"]
     assert not load_profile(write(tmp_path, 'base = "hunyuan"\nadapter = "./lora"')).prompt_only
 
@@ -108,3 +110,10 @@ def test_a_dialog_model_of_one_s_own_sees_as_many_pictures_as_in_its_training(tm
     assert load_profile(write(tmp_path, "steps = 9")).max_images == BUNDLED_IMAGES
     own = f'dialog = "{PROFILES["storybook"].dialog}"'  # what `easel train mllm` makes
     assert load_profile(write(tmp_path, own)).max_images == BUNDLED_IMAGES
+
+
+def test_the_bundled_model_s_bias_to_draw_is_for_its_kind_alone(tmp_path: Path) -> None:
+    bias = PROFILES["storybook"].draw_bias
+    assert load_profile(write(tmp_path, f'dialog = "{PROFILES["storybook"].dialog}"')).draw_bias == bias
+    assert load_profile(write(tmp_path, 'dialog = "some/vlm"')).draw_bias == 0
+    assert load_profile(write(tmp_path, "draw_bias = -0.5")).asking["draw_bias"] == -0.5

@@ -103,6 +103,19 @@ def test_talk_mode_forbids_the_token() -> None:
     assert "logprobs" not in body
 
 
+def test_a_bias_to_draw_is_asked_for_and_counts_in_the_probability() -> None:
+    events, (body,) = exchange(say("hi"), draw_bias=1.5)
+    assert body["logit_bias"] == {str(DRAW_ID): 1.5}
+    odds = math.exp(-0.5) / (1 - math.exp(-0.5)) * math.exp(1.5)
+    assert events[-1].draw_probability == pytest.approx(odds / (1 + odds))
+    _, (body,) = exchange(say("a fox"), mode="draw", draw_bias=1.5)
+    assert "logit_bias" not in body  # there is nothing to choose
+    _, (body,) = exchange(say("hi"), mode="talk", draw_bias=1.5)
+    assert body["logit_bias"] == {str(DRAW_ID): -100}
+    _, (body,) = exchange(say("hi"), draw_bias=1.5, draw_ids=[1, 2, 3])
+    assert "logit_bias" not in body
+
+
 def test_a_long_reply_is_cut_and_says_so() -> None:
     events, (body,) = exchange(say("la", finish="length"), max_tokens=1)
     assert events[-1].truncated

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from dialog_mllm.client import DialogClient, Mode
-from dialog_mllm.errors import ContextTooLong, DialogRefused, DialogUnavailable, ServerFailed
+from dialog_mllm.errors import ContextTooLong, DialogRefused, DialogUnavailable, EmptyPrompt, ServerFailed
 from dialog_mllm.messages import ImageBlock, Message, to_chat
 from dialog_mllm.protocol import DRAW, DrawStart, PromptDelta, Reply
 from dialog_mllm.server import BASE_NAME, ServerSettings, VllmServer, explain_log
@@ -84,6 +85,16 @@ def test_the_model_sees_what_training_sees(served: VllmServer, expected: dict[st
     probabilities = [ask(client, messages).draw_probability for messages in conversations]
     assert probabilities == pytest.approx(expected[model], abs=1e-3)
     assert len({round(probability, 2) for probability in (*expected["dialog"], *expected[BASE_NAME])}) > 3
+
+
+def test_a_bias_moves_the_decision_and_the_probability(served: VllmServer, expected: dict[str, list[float]]) -> None:
+    hi = [Message.user("hi")]
+    assert ask(client_of(served, draw_bias=-50.0), hi).kind == "text"
+    with pytest.raises(EmptyPrompt):  # it draws, and draws, and draws
+        ask(client_of(served, draw_bias=50.0), hi)
+    odds = expected[BASE_NAME][0] / (1 - expected[BASE_NAME][0]) * math.e
+    probability = ask(client_of(served, draw_bias=1.0), hi).draw_probability
+    assert probability == pytest.approx(odds / (1 + odds), abs=2e-3)
 
 
 def test_modes(served: VllmServer) -> None:
