@@ -63,9 +63,7 @@ COMMANDS = {
         "dialog_mllm.comparison", "two models' `eval dialog --turns`: which is better, and at what"
     ),
     "data import": Command("app.commands.data", "D_o of public instruction sets, by name or from files", True),
-    "data written": Command(
-        "app.commands.data", "D_w: conversations that were written by hand", True
-    ),
+    "data written": Command("app.commands.data", "D_w: conversations that were written by hand", True),
     "data check": Command("app.commands.data", "does a data set keep every rule?", True),
     "data report": Command("app.commands.data", "what is in a data set, and dialogues to read, as one HTML page", True),
     "data export": Command("app.commands.data", "a data set as TRL, LLaMA-Factory, ms-swift or axolotl read it", True),

@@ -161,6 +161,13 @@ class RunningTurns:
         conversation, message = branches.retry_of(turn, conversation, self._store)
         return await self.start(conversation, message, mode, turn.parent)
 
+    async def paint(self, conversation: Conversation, turn: Turn) -> Run:
+        """Takes a message that was answered in words again, with a picture: what the user thinks right is kept."""
+        run = await self.retry(conversation, turn, "draw")
+        rating = self._store.rating(turn.id)
+        self._store.rate(turn, "should_draw", rating.prompt if rating is not None else "")
+        return run
+
     async def reword(self, conversation: Conversation, turn: Turn, text: str, mode: core.Mode) -> Run:
         self.check_idle(conversation)
         conversation, message = branches.reword(turn, text, conversation, self._store)

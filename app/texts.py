@@ -76,6 +76,8 @@ class Texts:
     to_draw: str
     should_draw: str
     should_talk: str
+    draw_it: str
+    draw_it_info: str
     theme: str
     deleted: str
     you: str
@@ -196,6 +198,8 @@ TEXTS = {
         to_draw="sure to draw",
         should_draw="Should have drawn",
         should_talk="Should have talked",
+        draw_it="Draw it",
+        draw_it_info="Answer this message with a picture instead",
         theme="Light or dark",
         deleted="The conversation was deleted.",
         you="You",
@@ -312,6 +316,8 @@ TEXTS = {
         to_draw="决定画画",
         should_draw="应该画画",
         should_talk="应该聊天",
+        draw_it="画出来",
+        draw_it_info="改用一幅画来回答这条消息",
         theme="浅色／深色",
         deleted="对话已删除。",
         you="你",

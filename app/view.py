@@ -150,6 +150,9 @@ def _reply(turn: Turn, previous: str, texts: Texts, place: _Place) -> str:
         parts.append(_picture(turn, previous, texts, place))
     elif turn.prompt:
         parts.append(_prompt(turn.prompt, previous, "", texts))
+    elif place.last and turn.status == "done" and turn.mode != "talk":
+        draw = _button("paint", turn, f"🖌 {texts.draw_it}", texts.draw_it_info)
+        parts.append(f'<div class="easel-buttons easel-tools">{draw}</div>')
     if turn.status == "cancelled":
         parts.append(f'<div class="easel-note">{_inline(turn.error)}</div>')
     elif turn.status == "failed" or turn.status in IN_FLIGHT:

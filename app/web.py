@@ -303,6 +303,8 @@ class Page:
                     await self.turns.redraw(conversation, turn, event.text)
                 case "vary":
                     await self.turns.vary(conversation, turn)
+                case "paint":
+                    await self.turns.paint(conversation, turn)
                 case "base":
                     self.turns.check_idle(conversation)
                     go_on_from(conversation, turn, self.store)

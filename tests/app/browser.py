@@ -79,7 +79,7 @@ def send(page: Page, text: str) -> None:
 
 
 def say(page: Page, text: str) -> str:
-    """Sends, waits for the whole answer, and returns the answer's text."""
+    """Sends, waits for the whole answer, and returns the answer's text, without that of its buttons."""
     before = page.locator("#chat .bot.message, #chat .message.bot").count()
     send(page, text)
     page.wait_for_function(
@@ -88,7 +88,11 @@ def say(page: Page, text: str) -> str:
             && !document.querySelector('.easel-canvas, .easel-thinking')""",
         arg=before,
     )
-    return page.locator("#chat .message.bot").last.inner_text()
+    buttons = page.locator("#chat .message.bot").last.locator(".easel-tools")
+    text = page.locator("#chat .message.bot").last.inner_text()
+    for words in buttons.all_inner_texts():
+        text = text.replace(words, "")
+    return text.strip()
 
 
 def wait_until_loaded(page: Page, pictures: str) -> None:

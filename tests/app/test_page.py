@@ -402,6 +402,19 @@ def test_modes(page: Page, models: FakeModels) -> None:
     assert models.dialog.asked[-1][1] == "talk"
 
 
+def test_what_was_answered_in_words_is_drawn(page: Page, models: FakeModels, store: Store) -> None:
+    assert say(page, "hello") == "You said: hello"
+    models.dialog.replies.append("<draw>A flat picture of a hat.")
+    page.locator("#chat button[name=paint]").click()
+    page.wait_for_selector(PICTURES)
+    assert models.dialog.asked[-1][1] == "draw"
+    expect(page.locator("#chat button[name=paint]")).to_have_count(0)
+    expect(page.locator(".easel-branch")).to_have_text("2/2")
+    assert [rating.verdict for rating in store.ratings()] == ["should_draw"]
+    page.locator("#chat button[name=branch]").first.click()  # the words are still there
+    expect(page.locator("#chat button[name=paint]")).to_be_visible()
+
+
 def test_examples(page: Page) -> None:
     page.locator("#chat .example").first.click()
     page.wait_for_selector(PICTURES)

@@ -430,7 +430,7 @@ ACTS: dict[str, Act] = {
         what: lambda page, me, one, turn, what=what: page.act(
             Gaze(), one, "auto", SimpleNamespace(do=what, turn=turn, text="A hat."), me
         )
-        for what in ("reword", "redraw", "vary", "base", "branch", "compare")
+        for what in ("reword", "redraw", "vary", "paint", "base", "branch", "compare")
     },
 }  # fmt: skip
 
@@ -490,7 +490,7 @@ async def test_a_look_ends_with_nothing_new(world: World, page: Page) -> None:
     assert list([update async for update in page.open(Gaze(), one, me)][-1].values()) == [gr.skip()]
 
 
-@pytest.mark.parametrize("name", ["reword", "redraw", "vary", "base", "branch"])
+@pytest.mark.parametrize("name", ["reword", "redraw", "vary", "paint", "base", "branch"])
 async def test_a_turn_of_the_other_in_a_conversation_of_ones_own(world: World, page: Page, name: str) -> None:
     with pytest.warns(UserWarning, match="does not exist"):
         answer = await act(name, page, world.anna, world.conversations["anna"], world.turns["ben"])

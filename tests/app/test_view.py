@@ -32,8 +32,8 @@ def test_what_users_type_is_shown_as_typed() -> None:
 
 def test_the_models_text_has_no_html(store: Store, conversation: Conversation) -> None:
     said = turn(store, conversation, status="done", text="**bold** <script>x</script> ![p](http://evil/x.png)")
-    content = show_turns([said], None, EN)[1]["content"]
-    assert content.startswith("**bold** ")
+    content, _, button = show_turns([said], None, EN)[1]["content"].partition("\n\n<div")
+    assert content.startswith("**bold** ") and 'name="paint"' in button
     assert not re.search(r"[<>]|!\[|://", content)
 
 
@@ -119,7 +119,11 @@ def test_what_can_be_done_with_a_turn(store: Store, conversation: Conversation) 
     assert all(f'name="{name}" value="{first.id}"' in picture for name in ("redraw", "vary", "base"))
     assert "a &quot;red&quot; &lt;fox&gt;</span>" in picture
     assert f'name="base" value="{other.id}"' in picture and f"/v1/pictures/{'e' * 32}.png" in picture
-    assert "<button" not in answer and "\n\n" not in picture
+    assert f'name="paint" value="{talk.id}"' in answer and answer.count("<button") == 1
+    assert "\n\n" not in picture
+    earlier = show_turns([talk, first], None, EN)[1]["content"]
+    asked_to_talk = show_turns([store.add_sibling(talk, mode="talk")], None, EN)[1]["content"]
+    assert "<button" not in earlier + asked_to_talk
     last = show_turns([first], None, EN, {first.id: store.siblings(first)}, later=True)[1]["content"]
     assert f'name="base" value="{first.id}"' not in last, "the next message changes it anyway"
     assert '<details class="easel-others" open>' in last and EN.show_later in last
