@@ -38,9 +38,8 @@ MAX_TEXT = 4_000  # characters in one message
 MAX_UPLOADS = 4  # pictures in one message
 TITLE_LENGTH = 48
 LOOK_EVERY = 0.3  # seconds between two looks at a waiting drawing's place in the queue
-ALIKE = (
-    0.6  # share of the letters of two prompts that stand in both, in order; from here on one is an edit of the other
-)
+# Of the letters of two prompts, the share that stands in both, in order, from which on one is an edit of the other.
+ALIKE = 0.6
 STOPPED = "Stopped."
 UNEXPECTED = "Something went wrong that should not have. Press Retry; the log says more."
 
