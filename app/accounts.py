@@ -245,8 +245,8 @@ class Accounts:
         for name in pictures:
             with contextlib.suppress(OSError):
                 size += picture_file(self.folder, name).stat().st_size
-        query = "SELECT count(*) AS n FROM conversations WHERE owner=:owner AND leaf IS NOT NULL"
-        return Usage(self._db.all(query, owner=owner)[0]["n"], len(pictures), size)
+        conversations = self._db.all(f"SELECT count(DISTINCT conversations.id) AS n {joined}", owner=owner)[0]["n"]
+        return Usage(conversations, len(pictures), size)
 
     # Inside
 

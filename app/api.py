@@ -145,13 +145,20 @@ class Api:
         if body.n not in (None, 1):
             raise InputRefused("One reply per request: leave n out, or set it to 1.")
         caller, address = caller_of(request.scope), str(request.base_url).rstrip("/")
-        reply = await asyncio.to_thread(ChatReply, self, body, address, caller)  # decodes pictures
-        await reply.begin()
+        reply = await self.reply(body, address, caller)
         if body.stream:
             return StreamingResponse(
                 reply.stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
             )
         return JSONResponse(await while_listening(request, reply.whole()))
+
+    async def reply(self, body: fmt.ChatRequest, address: str, caller: Caller) -> ChatReply:
+        """A reply that has begun: what is refused is refused before a stream begins."""
+        if self.quotas is not None:
+            await self.quotas.admit(caller.owner)  # before any of the pictures is kept
+        reply = await asyncio.to_thread(ChatReply, self, body, address, caller)  # decodes pictures
+        await reply.begin()
+        return reply
 
     async def images(self, request: Request, body: fmt.ImagesRequest) -> JSONResponse:
         """The prompt is drawn as it is; several pictures take seeds in a row."""
@@ -228,10 +235,8 @@ class ChatReply:
         self.events: AsyncGenerator[core.Event]
 
     async def begin(self) -> None:
-        """Checks the message: what is refused is refused before a stream begins."""
+        """Checks the message."""
         past, models = self.past, self.api.models
-        if self.api.quotas is not None:
-            await self.api.quotas.admit(self.caller.owner)
         self.events = core.take_turn(
             past.conversation, past.message, models.dialog, models.generator, past.turns, self.api.profile, self.mode,
             parent=past.conversation.leaf, system=past.system,

@@ -83,6 +83,14 @@ def reword(turn: Turn, text: str, conversation: Conversation, store: Store) -> t
     return conversation, message
 
 
+def reopen(conversation: Conversation, store: Store) -> Conversation:
+    """One of which every turn was taken back goes on from its newest."""
+    first = [turn for turn in store.turns(conversation) if turn.parent is None]
+    if conversation.leaf is not None or not first:
+        return conversation
+    return go_to(conversation, store.newest_leaf(first[-1]), store)
+
+
 async def redraw(
     conversation: Conversation,
     turn: Turn,

@@ -286,16 +286,26 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(str(error)) from error
 
 
-def unpack(store: Store, owner: str, source: Path) -> list[Conversation]:
-    """The conversations of a file, as new ones of this user. Raises InputRefused or StoreError, and then nothing has
-    been kept."""
+def _opened(source: Path) -> zipfile.ZipFile:
     try:
-        archive = zipfile.ZipFile(source)
+        return zipfile.ZipFile(source)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
         raise InputRefused(f"{source.name} is no ZIP file. Choose a file that Easel exported.") from error
     except OSError as error:
         raise InputRefused(f"{source.name} cannot be read: {error.strerror or error}.") from error
-    with archive:
+
+
+def unpacked_size(source: Path) -> int:
+    """The bytes that a file would unpack to, as its directory says; `unpack` reads no more of an entry than that.
+    Raises InputRefused."""
+    with _opened(source) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
+def unpack(store: Store, owner: str, source: Path) -> list[Conversation]:
+    """The conversations of a file, as new ones of this user. Raises InputRefused or StoreError, and then nothing has
+    been kept."""
+    with _opened(source) as archive:
         _check_entries(archive)
         records = {name[: -len(RECORD)]: _read_record(archive, name) for name in _record_names(archive)}
         for _ in _pictures(archive, records):

@@ -207,7 +207,7 @@ class Improver:
                 raise EaselError("There is a run already. Activate, discard or resume it first.")
             if not self.feedback():
                 raise EaselError("There is no feedback to learn from yet. Rate some replies in the chat first.")
-            number = self._run.number + 1 if self._run is not None else 1
+            number = 1 + max(self._numbers(), default=0)  # a run that could not be written down has left its folder
             run = Run(number, size, self.live.now.name, time.time())
             with _saving():
                 self.path(run).mkdir(parents=True)
@@ -353,7 +353,8 @@ class Improver:
             raise EaselError(self._dialog.error or "The dialog model is not there.")
         with self.live.lease(name) as served:
             address, _ = self._dialog.server
-            yield ["--url", address, "--key-env", KEY, "--model", served.model]
+            how = ["--profile", self._profile.source]  # the chat asks with its settings
+            yield ["--url", address, "--key-env", KEY, "--model", served.model, *how]
 
     # Inside
 
@@ -460,9 +461,11 @@ class Improver:
             raise EaselError(otherwise)
         return self._run
 
+    def _numbers(self) -> list[int]:
+        return [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
+
     def _newest(self) -> Run | None:
-        numbers = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
-        for number in sorted(numbers, reverse=True):
+        for number in sorted(self._numbers(), reverse=True):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EaselError):
                 return Run.from_json(json.loads((self.folder / str(number) / "run.json").read_text(encoding="utf-8")))
         return None

@@ -134,8 +134,7 @@ class McpTools:
         said = [*self.conversations.get(place, ()), fmt.ChatMessage(role="user", content=arguments.message)]
         if len(said) > fmt.MOST_MESSAGES:
             raise InputRefused("This conversation has grown too long. Leave it out for a new one.")
-        reply = await asyncio.to_thread(ChatReply, self.api, fmt.ChatRequest(messages=said), address, caller)
-        await reply.begin()
+        reply = await self.api.reply(fmt.ChatRequest(messages=said), address, caller)
         whole = await reply.whole()
         message, easel = whole["choices"][0]["message"], whole["easel"]
         self.conversations[place] = [*said, fmt.ChatMessage(role="assistant", content=message["content"])]

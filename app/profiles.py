@@ -100,6 +100,7 @@ class Profile:
     max_model_len: int = 2048
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
     prompt_only: bool = False  # whether it was not taught to draw, and is told by a system prompt with examples
+    source: str = ""  # what `load_profile` has read it from, for other processes to do the same
     draw_bias: float = 0.0  # added to the logit of its draw token, see DialogClient; chosen on the validation split
 
     def __post_init__(self) -> None:
@@ -229,6 +230,7 @@ def parse_size(text: str) -> dict[str, Any]:
 PROFILES = {
     "storybook": Profile(
         name="storybook",
+        source="storybook",
         generator=str(_STORYBOOK),
         dialog=str(_BASE),
         inspector=str(_INSPECTOR),
@@ -237,6 +239,7 @@ PROFILES = {
     ),
     "hunyuan": Profile(
         name="hunyuan",
+        source="hunyuan",
         generator="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers-Distilled",
         dialog="HuggingFaceTB/SmolVLM2-2.2B-Instruct",
         width=1024,
@@ -277,7 +280,7 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
         raise ProfileError(
             f"{path}: there is no built-in profile {base!r} to start from. Choose {' or '.join(PROFILES)}."
         )
-    known = [entry.name for entry in fields(Profile)]
+    known = [entry.name for entry in fields(Profile) if entry.name != "source"]
     if unknown := sorted(set(values) - set(known)):
         raise ProfileError(f"{path}: unknown keys {', '.join(unknown)}. A profile has base, {', '.join(known)}.")
     values.setdefault("name", path.stem)
@@ -300,4 +303,4 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
     elif {"width", "height"} & set(values):
         width, height = (values.get(name, getattr(PROFILES[base], name)) for name in ("width", "height"))
         values["sizes"] = (f"{width}x{height}",)
-    return replace(PROFILES[base], **values)
+    return replace(PROFILES[base], **values, source=str(path.absolute()))

@@ -164,8 +164,7 @@ class RunningTurns:
     async def paint(self, conversation: Conversation, turn: Turn) -> Run:
         """Takes a message that was answered in words again, with a picture: what the user thinks right is kept."""
         run = await self.retry(conversation, turn, "draw")
-        rating = self._store.rating(turn.id)
-        self._store.rate(turn, "should_draw", rating.prompt if rating is not None else "")
+        self._store.opine(turn, "should_draw")
         return run
 
     async def reword(self, conversation: Conversation, turn: Turn, text: str, mode: core.Mode) -> Run:

@@ -16,7 +16,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.exchange import file_name, pack, unpack
+from app.exchange import file_name, pack, unpack, unpacked_size
 from app.store import LONGEST_SEARCH, Conversation, Store
 from app.texts import Texts
 from app.visible import visible_if
@@ -92,7 +92,7 @@ class Exchange:
 
     async def unpack(self, owner: str, file: str) -> Conversation:
         """The first of the conversations in the file, all of which are kept."""
-        await self.visitors.check_room(owner, Path(file))
+        await self.visitors.check_room(owner, await asyncio.to_thread(unpacked_size, Path(file)))
         found = await asyncio.to_thread(unpack, self.store, owner, Path(file))
         gr.Info(f"{self.texts.imported} {len(found)}")
         return found[0]

@@ -182,7 +182,8 @@ class Store:
             for one in holds
         )
         query = f"""
-            SELECT {CONVERSATION} FROM conversations WHERE owner=:owner AND leaf IS NOT NULL{found}
+            SELECT {CONVERSATION} FROM conversations WHERE owner=:owner
+            AND EXISTS (SELECT 1 FROM turns WHERE turns.conversation = conversations.id){found}
             ORDER BY updated DESC, rowid DESC
         """
         return [_conversation(row) for row in self._db.all(query, owner=owner, **values)]
@@ -209,6 +210,8 @@ class Store:
             with self._db.write() as db:
                 for row in rows:
                     add_row(db, "pictures", row, "ON CONFLICT (id) DO NOTHING")
+                    if not self._file(row["id"]).exists():
+                        raise StoreError("A picture was deleted while it was being imported. Import the file again.")
                 for table, entries in (("conversations", conversations), ("turns", turns), ("ratings", ratings)):
                     for entry in entries:
                         add_row(db, table, _columns(entry))
@@ -229,9 +232,8 @@ class Store:
     def delete_conversation(self, conversation: Conversation) -> None:
         """Its turns go with it, and the pictures that no other turn shows and no program was told of."""
         with self._db.write() as db:
-            orphans = delete_rows(db, conversation.id)
-        for picture in orphans:
-            self._file(picture).unlink(missing_ok=True)
+            for picture in delete_rows(db, conversation.id):  # in here: who adds one of them meanwhile must wait
+                self._file(picture).unlink(missing_ok=True)
 
     # Turns
 
@@ -322,6 +324,11 @@ class Store:
                 row = {"turn": turn.id, "verdict": verdict, "prompt": prompt, "created": time.time()}
                 add_row(db, "ratings", row)
 
+    def opine(self, turn: Turn, verdict: Verdict) -> None:
+        """Keep a verdict beside the prompt that was put right earlier, as far as both can be true."""
+        rating = self.rating(turn.id)
+        self.rate(turn, verdict, rating.prompt if rating is not None and verdict != "should_talk" else "")
+
     def rating(self, turn_id: str) -> Rating | None:
         row = self._db.one(f"SELECT {RATING} FROM ratings WHERE turn=:turn", turn=turn_id)
         return Rating(**row) if row is not None else None
@@ -386,6 +393,9 @@ class Store:
         with self._db.write() as db:
             known = "ON CONFLICT (id) DO UPDATE SET kept = pictures.kept OR excluded.kept"
             add_row(db, "pictures", _picture(name, picture.width, picture.height, keep), known)
+            if not path.exists():  # deleted meanwhile
+                with clearly("The picture could not be saved"):
+                    _write_whole(path, data)
             if keep:
                 add_row(db, "told", {"picture": name, "owner": owner}, "ON CONFLICT DO NOTHING")
         return name

@@ -61,10 +61,10 @@ class Visitors:
         self.grant(owner, path)
         return path
 
-    async def check_room(self, owner: str, file: Path) -> None:
-        """Raises QuotaExceeded where what the file holds would be too much for this owner."""
+    async def check_room(self, owner: str, size: int) -> None:
+        """Raises QuotaExceeded where so many bytes more would be too much for this owner."""
         if self._quotas is not None:
-            await self._quotas.check_room(owner, file.stat().st_size)
+            await self._quotas.check_room(owner, size)
 
     def grant(self, owner: str, path: str | Path) -> None:
         if self._gate is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 from starlette.responses import RedirectResponse
 
-from app.branches import check_picture, go_on_from, go_to
+from app.branches import check_picture, go_on_from, go_to, reopen
 from app.compare import Comparison
 from app.conversation import MODES, STOPPED, Mode, UserMessage
 from app.errors import EaselError, InputRefused
@@ -249,7 +249,7 @@ class Page:
             yield update
 
     async def open(self, gaze: Gaze, conversation_id: str, request: gr.Request) -> AsyncGenerator[Update]:
-        conversation = self._find(request, conversation_id)
+        conversation = reopen(self._find(request, conversation_id), self.store)
         async for update in self._watch(gaze, conversation.owner, conversation):
             yield update
 
@@ -348,8 +348,7 @@ class Page:
         if place // 2 < len(path):  # else another page has taken it back since
             try:
                 turn = path[place // 2]
-                rating = self.store.rating(turn.id)
-                self.store.rate(turn, verdicts[event.liked], rating.prompt if rating is not None else "")
+                self.store.opine(turn, verdicts[event.liked])
             except EaselError as error:
                 _say(error)
                 yield {self.chat: gr.update(feedback_value=[])}  # what the click has changed in the browser alone
@@ -402,7 +401,7 @@ class Page:
         conversation = self._find(request, turn.conversation)
         hidden = turn.id not in [shown.id for shown in self.store.path(conversation.leaf)]
         if hidden and not self._busy(conversation):
-            conversation = self.store.change_conversation(conversation, leaf=self.store.newest_leaf(turn))
+            conversation = go_to(conversation, self.store.newest_leaf(turn), self.store)
         async for update in self._watch(gaze, conversation.owner, conversation):
             yield update
 
@@ -503,7 +502,7 @@ class Page:
             self.current: conversation_id,
             self.saved: conversation_id,
             self.list: self._list(owner, conversation),
-            self.manage: gr.Accordion(elem_classes=visible_if(bool(path))),
+            self.manage: gr.Accordion(elem_classes=visible_if(conversation is not None)),
             self.title: conversation.title if conversation is not None else "",
             self.confirm: gr.Row(elem_classes=visible_if(False)),
             self.actions: gr.Row(elem_classes=visible_if(bool(path) and run is None)),

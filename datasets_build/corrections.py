@@ -132,9 +132,9 @@ def write(
         seen.add(key)
     if not records:
         raise CorrectionError("there is nothing to write")
-    lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
-    write_atomically(out / PREFERENCES, lines.encode())
     errors = dict(sorted(counts.items()))
     command = {"D_e": "easel data errors", "D_f": "easel data feedback"}[task]
     write_split(out, "train", records, made, source, licence, errors=errors, command=command)
+    lines = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    write_atomically(out / PREFERENCES, lines.encode())
     return {"records": len(records), "preferences": len(pairs), "errors": errors}

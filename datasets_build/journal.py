@@ -87,7 +87,8 @@ class Journal:
             data += piece
         self._size = data.rfind(b"\n") + 1
         os.ftruncate(self._file, self._size)  # a line that was cut off is an answer that nobody has used
-        lines = data[: self._size].decode("utf-8", "replace").splitlines()
+        # Not splitlines: within a line there may be characters that it takes for a line's end.
+        lines = data[: self._size].decode("utf-8", "replace").split("\n")[:-1]
         if not lines:
             self._write(self.header)
             return

@@ -126,7 +126,9 @@ class Photo:
 def read_photos(pictures: Path) -> list[Photo]:
     path = pictures / METADATA
     photos: list[Photo] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             photo = Photo(str(row["file_name"]), str(row.get("text") or ""), tuple(map(str, row.get("tags") or ())))

@@ -59,7 +59,9 @@ def read_verdicts(file: Path) -> dict[tuple[str, int, str], Verdict]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read ({error}): write it with `easel eval dialog --turns`.") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    if not text.strip():
+        raise DataError(f"{file} holds no verdict: write it with `easel eval dialog --turns`.")
+    for number, line in enumerate(text.rstrip("\n").split("\n"), 1):  # a reply may hold what splitlines splits at
         try:
             verdict = json.loads(line)
             verdicts[verdict["record"], verdict["turn"], verdict["asked"]] = verdict
@@ -70,8 +72,6 @@ def read_verdicts(file: Path) -> dict[tuple[str, int, str], Verdict]:
                 f"{file}, line {number}: this is no turn's verdict ({error!r}); "
                 "write the file with `easel eval dialog --turns`."
             ) from error
-    if not verdicts:
-        raise DataError(f"{file} holds no verdict: write it with `easel eval dialog --turns`.")
     return verdicts
 
 

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     edits = [replace(request, source=source) for request, source in zip(fresh, sources, strict=True)]
     before: list[Image.Image] = []
     if args.uploads:
-        before = [render(case.before, 128, case.seed % 1000) for case in cases]
+        before = [render(case.before, profile.width, case.seed % 1000) for case in cases]
         edits = [
             replace(request, source=Upload(png(picture)), edit=profile.upload_edit)
             for request, picture in zip(fresh, before, strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
+    os.umask(0o077)  # as the app's: what was said and drawn is nobody else's on this machine
     database = database_of(args)
     if what == "export":
         must_be_there(args.store, database)

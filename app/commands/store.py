@@ -11,6 +11,7 @@ altered are named, and the exit status is 1 then.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def run(args: argparse.Namespace, what: str) -> tuple[dict[str, Any], int]:
+    os.umask(0o077)  # as the app's: what was said and drawn is nobody else's on this machine
     database = database_of(args)
     result: dict[str, Any]
     if what == "backup":

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from PIL import Image
 
+from app.cli import main
 from app.commands.eval_edit import KINDS, judge, make_cases, psnr, untouched
+from app.profiles import PROFILES
 from datasets_build.storybook.render import render
+from generator.engine import Engine
 from generator.inspector import Inspector
+from generator.request import DrawRequest, Upload
 
 
 def test_cases_are_of_every_kind_in_both_languages_and_change_something() -> None:
@@ -39,3 +48,16 @@ def test_psnr_is_of_what_need_not_change() -> None:
     lighter = Image.composite(grey, Image.new("RGB", (64, 64), "white"), where)
     assert psnr(grey, lighter, where) == 100.0
     assert psnr(grey, Image.new("RGB", (64, 64), (101, 101, 101)), where) == pytest.approx(48.13, abs=0.01)
+
+
+def test_uploads_of_the_profile_s_size_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a generator that draws nothing but grey: what is drawn for, and judged, fits together."""
+    sizes: list[tuple[int, int]] = []
+
+    def draw(engine: Engine, requests: Sequence[DrawRequest]) -> list[Any]:
+        sizes.extend(Image.open(io.BytesIO(r.source.data)).size for r in requests if isinstance(r.source, Upload))
+        return [SimpleNamespace(image=Image.new("RGB", r.size, "grey"), timings={"denoise": 1.0}) for r in requests]
+
+    monkeypatch.setattr("generator.evaluation.draw_all", draw)
+    assert main(["eval", "edit", "--uploads", "--n", "1", "--json"]) == 0
+    assert set(sizes) == {(PROFILES["storybook"].width, PROFILES["storybook"].height)}

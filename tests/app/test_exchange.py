@@ -19,7 +19,7 @@ from app import exchange
 from app import store as store_module
 from app.cli import main
 from app.errors import InputRefused, StoreError
-from app.exchange import pack, unpack
+from app.exchange import pack, unpack, unpacked_size
 from app.store import INTERRUPTED, Conversation, Store, Turn
 from app.texts import TEXTS
 
@@ -121,6 +121,42 @@ def test_it_may_be_imported_beside_itself(store: Store, full: Conversation, tmp_
     assert [entry.id for entry in store.conversations("local")] == [found.id, full.id]
     store.delete_conversation(found)
     assert store.picture_path(store.path(full.leaf)[-1].picture or "").exists()
+
+
+def test_a_picture_that_is_deleted_while_it_is_imported_is_told(
+    store: Store, full: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "out.zip"
+    source.write_bytes(packed(store, full))
+    imports = store.import_conversations
+
+    def late(conversations: Any, turns: Any, ratings: Any, pictures: Any) -> None:
+        def then_deleted() -> Any:
+            yield from pictures  # each is there already, so none is written
+            store.delete_conversation(full)
+
+        imports(conversations, turns, ratings, then_deleted())
+
+    monkeypatch.setattr(store, "import_conversations", late)
+    with pytest.raises(StoreError, match="deleted while it was being imported"):
+        unpack(store, "local", source)
+    assert kept(store) == (0, 0, 0, 0)
+    monkeypatch.undo()
+    (found,) = unpack(store, "local", source)
+    assert all(store.picture_path(turn.picture).exists() for turn in store.turns(found) if turn.picture)
+
+
+def test_what_a_file_unpacks_to_is_known_before(store: Store, full: Conversation, tmp_path: Path) -> None:
+    (tmp_path / "out.zip").write_bytes(packed(store, full))
+    again = tmp_path / "again.zip"
+    with zipfile.ZipFile(tmp_path / "out.zip") as old, zipfile.ZipFile(again, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry) + b" " * 10_000)
+    assert unpacked_size(again) == unpacked_size(tmp_path / "out.zip") + 10_000 * len(zipfile.ZipFile(again).namelist())
+    assert unpacked_size(again) > 2 * again.stat().st_size
+    again.write_bytes(b"no zip")
+    with pytest.raises(InputRefused, match="is no ZIP file"):
+        unpacked_size(again)
 
 
 def test_several_conversations_in_one_file(store: Store, full: Conversation, tmp_path: Path) -> None:
@@ -322,6 +358,7 @@ def test_the_commands(
         other = ["--store", str(tmp_path / "other"), "--database", other_database]
         assert main(["import", out, *other, "--json"]) == 0
         assert list(json.loads(capsys.readouterr().out)["conversations"].values()) == ["Fox / <b>"]
+        assert Path(out).stat().st_mode & 0o077 == 0, "nobody else's on this machine"
         Path(out).unlink()
     for wrong, message in (
         (["export", "--store", str(tmp_path), "--all", "--out", out], "no data folder"),

@@ -79,7 +79,9 @@ def given(control: Path) -> list[list[str]]:
     return [json.loads(line) for line in (control / "given").read_text().splitlines()]
 
 
-def test_from_feedback_to_an_adapter_in_use(improver: Improver, served: FakeServed, control: Path) -> None:
+def test_from_feedback_to_an_adapter_in_use(
+    improver: Improver, served: FakeServed, control: Path, profile: Profile
+) -> None:
     assert dict(improver.feedback()) == {"like": 1, "edited": 1}
     improver.start(RunSize(minutes=2, replay=100, held_out=40))
     run = wait(improver, "measured", "failed")
@@ -96,6 +98,8 @@ def test_from_feedback_to_an_adapter_in_use(improver: Improver, served: FakeServ
     assert len(data) == 13 and data[-1].endswith("replay"), "2 corrections 12 times, with 100 dialogues: a fifth"
     assert "--adapter" not in finetune and "--rank" in finetune, "the bundled model has none: a fresh one"
     models = [words[words.index("--model") + 1] for words in commands[5:]]
+    profiles = {words[words.index("--profile") + 1] for words in (commands[0], *commands[5:])}
+    assert profiles == {profile.source}, "asked as the chat asks"
     assert models == ["dialog", "dialog-v1"] * 2
     assert not any("a secret key" in word for words in commands for word in words)
     assert served.live is not None and served.live.now.name == ORIGINAL, "nothing changes before the decision"
@@ -169,6 +173,12 @@ def test_a_command_that_fails_says_why(improver: Improver, control: Path) -> Non
     assert run.error.startswith("there is no luck today. (`easel data mix`; log: ")
     (control / "fail-mix").unlink()
     improver.resume()
+    assert wait(improver, "measured", "failed").error == ""
+
+
+def test_a_run_that_could_not_be_written_down_is_in_nobodys_way(improver: Improver) -> None:
+    (improver.folder / "1").mkdir(parents=True)  # what a full disk leaves
+    assert improver.start(RunSize()).number == 2
     assert wait(improver, "measured", "failed").error == ""
 
 

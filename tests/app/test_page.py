@@ -162,6 +162,17 @@ def test_undo_gives_the_message_back(page: Page) -> None:
     page.wait_for_function("document.querySelectorAll('#chat .message.user').length == 1")
 
 
+def test_a_conversation_that_was_undone_to_its_beginning_is_not_lost(page: Page) -> None:
+    say(page, "hello")
+    page.click("#undo")
+    page.wait_for_function("document.querySelector('#box textarea').value == 'hello'")
+    page.wait_for_function("document.querySelectorAll('#chat .message.user').length == 0")
+    expect(page.locator("#manage")).to_be_visible()
+    page.click("#new")
+    page.locator("#conversations label", has_text="hello").click()
+    expect(page.locator("#chat .message.user")).to_contain_text("hello")
+
+
 def test_what_a_busy_browser_swallowed_is_asked_for_again(page: Page) -> None:
     say(page, "hello")
     page.evaluate("window.same = true, document.querySelector('#chat .easel-beat').title = '0'")

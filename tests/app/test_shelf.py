@@ -198,11 +198,16 @@ def test_the_gallery_leads_to_a_hidden_branch(page: Page, store: Store) -> None:
     say(page, "draw a fox")
     page.click("#retry")
     page.wait_for_selector(".easel-branch:has-text('2/2')")
+    page.wait_for_selector(PICTURES)  # the second is drawn
     page.click("#gallery-open")
     page.wait_for_function("document.querySelectorAll('.easel-tiles button').length == 2")
     page.locator(TILES).last.click()  # the first of the two
     page.click("#gallery-jump")
     page.wait_for_selector(".easel-branch:has-text('1/2')")
+    older, newer = sorted(store.drawn("local", "fox"), key=lambda drawn: drawn.turn.created)
+    assert older.turn.seed != newer.turn.seed
+    (conversation,) = store.conversations("local")
+    assert conversation.seed == older.turn.seed, "what is said next changes that picture"
 
 
 def test_on_a_phone_in_chinese(browser: Browser, url: str, store: Store) -> None:

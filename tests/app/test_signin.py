@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import io
 import json
@@ -19,6 +20,7 @@ from PIL import Image
 
 from app.accounts import Accounts, User
 from app.guard import Access
+from app.pictures import png_bytes
 from app.profiles import PROFILES
 from app.quotas import FREE_TRIES
 from app.running import RunningTurns
@@ -347,7 +349,12 @@ def test_limits_in_openais_shape(world: World) -> None:
     assert 1 <= int(answer.headers["retry-after"]) <= 60
     assert answer.json()["error"]["code"] == "TooMany"
     world.accounts.limit(user, 100, 0)
-    assert "Your pictures fill the 0 MB" in refused(http.post("/v1/chat/completions", json=hello), 403)
+    data = base64.b64encode(png_bytes(Image.new("RGB", (9, 9), "red"))).decode()
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    shown = {"role": "user", "content": [{"type": "text", "text": "look"}, picture]}
+    past = {"messages": [shown, {"role": "assistant", "content": "Red."}, *hello["messages"]]}
+    assert "Your pictures fill the 0 MB" in refused(http.post("/v1/chat/completions", json=past), 403)
+    assert world.accounts.usage(user.id).pictures == 0, "what is refused is not kept"
     world.accounts.remove(user)
 
 

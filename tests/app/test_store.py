@@ -232,6 +232,10 @@ def test_ratings_that_do_not_fit_are_refused(store: Store, conversation: Convers
     talked = add(store, conversation, "hello")
     drawn = add(store, conversation, "a fox", talked.id, prompt="a fox")
     thinking = store.begin_turn(conversation, None, "x", (), "auto", 1)
+    store.rate(drawn, "", "a red fox")  # put right, then found to be no picture at all
+    store.opine(drawn, "should_talk")
+    assert [(rating.verdict, rating.prompt) for rating in store.ratings()] == [("should_talk", "")]
+    store.rate(drawn)
     for turn, verdict, prompt, reason in (
         (talked, "should_talk", "", "already of that kind"),
         (drawn, "should_draw", "", "already of that kind"),

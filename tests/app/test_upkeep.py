@@ -264,6 +264,8 @@ def test_the_commands(
     assert run("restore", "--from", out, "--store", str(tmp_path / "again")) == (0, whole)
     picture_file(tmp_path / "again", full["drawn"]).unlink()
     lost = {"missing": {full["drawn"]: ["A fox"]}}
+    for private in (tmp_path / "b.zip", tmp_path / "again", tmp_path / "again" / "easel.sqlite3"):
+        assert private.stat().st_mode & 0o077 == 0, private
     assert run("check", "--store", str(tmp_path / "again")) == (1, {**whole, "sound": False, "pictures": 3, **lost})
     assert run("collect", "--store", str(tmp_path / "again")) == (1, {"removed": 0, "bytes": 0, **lost})
     assert main(["store", "collect", "--store", folder, *where]) == 1

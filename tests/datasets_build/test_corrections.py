@@ -13,6 +13,7 @@ from datasets_build.check import check, violations
 from datasets_build.corrections import Case, CorrectionError, corrected_record, write
 from datasets_build.mix import SHARES
 from datasets_build.records import Job, run
+from datasets_build.shards import BuildError
 from dialog_mllm.messages import JOINER
 
 
@@ -45,6 +46,14 @@ def test_every_turn_of_every_task_makes_a_record_that_checks(data: Path, tmp_pat
         ["export", "--format", "trl", "--out", str(tmp_path / "x")],
     ):
         assert easel(["data", arguments[0], "--data", str(tmp_path), *arguments[1:]]) == 0
+
+
+def test_pairs_stand_beside_the_records_that_they_belong_to(data: Path, tmp_path: Path) -> None:
+    write(tmp_path, cases_of(data), {"seed": 1})
+    before = (tmp_path / "preferences.jsonl").read_bytes()
+    with pytest.raises(BuildError, match="made with seed 1, and now it is 2"):
+        write(tmp_path, cases_of(data, said="Perhaps."), {"seed": 2})
+    assert (tmp_path / "preferences.jsonl").read_bytes() == before
 
 
 def test_pairs_read_as_serving_shows_them(data: Path, tmp_path: Path) -> None:

@@ -393,7 +393,10 @@ def test_a_full_disk_cuts_no_line_in_half(tmp_path: Path, monkeypatch: pytest.Mo
             journal.add((1, 0), Answer("two"), None)
         monkeypatch.undo()
         journal.add((2, 0), Answer("three"), "not JSON")
-    lines = [json.loads(line) for line in (tmp_path / "j").read_text().splitlines()]
+        journal.add((3, 0), Answer("a fox\u2028in the snow\x85"), None)
+    with Journal(tmp_path / "j", {"seed": 1, "split": "train"}) as journal:  # which is one line
+        assert journal.answers[3, 0].text == "a fox\u2028in the snow\x85"
+    lines = [json.loads(line) for line in (tmp_path / "j").read_text().split("\n")[:-2]]
     assert [line.get("index") for line in lines] == [None, 0, 2] and lines[2]["verdict"] == "refused"
 
 
