@@ -14,7 +14,7 @@ setup: .venv/ready-$(FLAVOUR)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Easel needs Python 3.11 or newer. Name one: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # The CPU build of torch comes from wherever pip finds it, else from PyTorch's own index.
 .venv/ready-cpu: .venv/bin/python requirements/cpu.txt requirements/torch.txt pyproject.toml

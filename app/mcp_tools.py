@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.routing import Route
 
 from app import openai_format as fmt
-from app.api import Api, ChatReply
+from app.api import Api
 from app.caller import Caller, caller_of
 from app.errors import EaselError, InputRefused, NotFound
 from app.guard import MOST_BODY

@@ -69,7 +69,7 @@ class FitConfig:
 
 def schedule(progress: float, step: int, config: FitConfig) -> float:
     """The learning rate's factor at `progress` (0 to 1 of the training): warm-up, stable, linear decay."""
-    return min((step + 1) / config.warmup, 1.0, max(0.0, (1 - progress) / config.decay_share))
+    return min((step + 1) / max(1, config.warmup), 1.0, max(0.0, (1 - progress) / config.decay_share))
 
 
 class Optimizers:

@@ -36,6 +36,10 @@ from dialog_mllm.vlm import VlmEncoder, collate_vlm, load_vlm
 WEIGHTS = Path(__file__).parent / "weights"
 
 
+# What an adapter is made with, and what PEFT calls it.
+SHAPE = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora", "dropout": "lora_dropout"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterSettings:
     """Which model learns, and what is put on it."""
@@ -205,8 +209,13 @@ def _adapter_folder(folder: Path) -> str:
     return str(folder)
 
 
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((Path(_adapter_folder(folder)) / "adapter_config.json").read_text())
+    return config
+
+
 def _is_dora(folder: Path) -> bool:
-    return bool(json.loads((Path(_adapter_folder(folder)) / "adapter_config.json").read_text()).get("use_dora"))
+    return bool(_adapter_config(folder).get("use_dora"))
 
 
 def add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
@@ -215,12 +224,12 @@ def add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
         "--base", type=Path, default=WEIGHTS / "base", help="the model to adapt: a folder, or a name on the hub"
     )
     parser.add_argument("--adapter", type=Path, help="an adapter to start from")
-    parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--alpha", type=float, default=64.0)
-    parser.add_argument("--rslora", action="store_true", help="scale by the square root of the rank")
-    parser.add_argument("--dora", action="store_true", help="DoRA; vLLM serves it merged only (--merge)")
+    parser.add_argument("--rank", type=int, help=f"of a fresh adapter ({AdapterSettings.rank})")
+    parser.add_argument("--alpha", type=float, help=f"of a fresh adapter ({AdapterSettings.alpha:g})")
+    parser.add_argument("--rslora", action="store_true", default=None, help="scale by the square root of the rank")
+    parser.add_argument("--dora", action="store_true", default=None, help="DoRA; vLLM serves it merged only (--merge)")
     parser.add_argument("--qlora", action="store_true", help="the base in 4 bits (bitsandbytes, on a GPU)")
-    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--dropout", type=float, help=f"of a fresh adapter ({AdapterSettings.dropout:g})")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third slower")
     parser.add_argument(
         "--merge", type=Path, metavar="OUT", help="at the end, write base and best adapter as one model"
@@ -229,4 +238,11 @@ def add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def adapter_settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {field.name: getattr(args, field.name) for field in fields(AdapterSettings)}
+    """Raises TrainingError where an adapter is named, and shaped anew: it keeps its shape."""
+    named = {field.name: getattr(args, field.name) for field in fields(AdapterSettings)}
+    if args.adapter is not None:
+        if given := [name for name in SHAPE if named[name] is not None]:
+            raise TrainingError(f"--{given[0]} is for a fresh adapter, and {args.adapter} has its own: leave one out.")
+        config = _adapter_config(args.adapter)
+        named |= {name: config[key] for name, key in SHAPE.items() if key in config}
+    return {name: value for name, value in named.items() if value is not None}

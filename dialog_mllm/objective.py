@@ -29,7 +29,10 @@ def mixed_precision(precision: str = "auto") -> AbstractContextManager[Any]:
     """bf16 matrix products, for "auto" where the processor has them in hardware; twice as fast as float32, with AMX 8
     times."""
     where = device().type
-    fast = torch.cuda.is_bf16_supported() if where == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    if where == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(where, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and fast))
 
 

@@ -107,6 +107,8 @@ class Model:
             raise Refused(f"The lora adapter '{name}' cannot be found.", 404)
         self.model.delete_adapter(name)
         self.adapters.discard(name)
+        if not self.adapters:
+            self.model = self.model.unload()  # PEFT's can do nothing without one
         self._set = ""
 
     # Requests

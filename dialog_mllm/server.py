@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -39,6 +40,8 @@ BASE_NAME = "base"  # the base beside its adapter
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM knows
 PATIENCE = {"busy": 120.0, "broken": 15.0}  # seconds until a server that was ready is started again
 LOG_LINES = 12  # of the log's tail in an error message
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,12 @@ class VllmServer:
             return
         failures = 0
         while not self._stopping.is_set():
-            reason = self._run_once()
+            try:
+                reason = self._run_once()
+            except Exception as error:  # else it would be waited for without end
+                log.exception("the dialog model's server could not be run")
+                self._set("failed", f"The dialog model's server could not be run: {error}")
+                return
             if self._stopping.is_set():
                 return
             # A server that was ready before it died is not one that cannot start.
@@ -325,7 +333,8 @@ class VllmServer:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else vLLM replaces "uni" on CPUs; the engine is a process anyway
             "PYTHONUNBUFFERED": "1",
         }
-        threads = self.settings.threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or min(4, os.cpu_count() or 1)
+        given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP takes a list: of nested levels
+        threads = self.settings.threads or (int(given) if given.isdecimal() else 0) or min(4, os.cpu_count() or 1)
         environment["OMP_NUM_THREADS"] = str(threads)
         environment.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would override kv_cache_mb
         if Path(self._model).is_dir():

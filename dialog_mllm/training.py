@@ -109,8 +109,9 @@ def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pict
     if config.caption_minutes <= 0:
         return
     settings = replace(
-        config.fit, run=config.fit.run / "captions", minutes=config.caption_minutes, epochs=1000.0, decay_share=0.3
-    )
+        config.fit, run=config.fit.run / "captions", minutes=config.caption_minutes, epochs=1000.0, decay_share=0.3,
+        patience=None,  # nothing there is better or worse
+    )  # fmt: skip
     held_out = max(1, min(256, len(captions) // 10))
     train, validation = (
         Batches(part, pictures, settings.batch_tokens, settings.seed)
@@ -150,6 +151,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, float]:
+    if args.word_dropout and args.text_weight:
+        raise TrainingError("--word-dropout drops what is not learnt to be said: use it with --text-weight 0.")
     return train_mllm(
         MllmConfig(
             data=tuple(args.data),

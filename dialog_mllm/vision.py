@@ -29,6 +29,7 @@ from dialog_mllm.fit import FitConfig, Optimizers, schedule
 from dialog_mllm.messages import ImageBlock, Message
 from dialog_mllm.model import Eyes
 from dialog_mllm.objective import mixed_precision
+from dialog_mllm.parallel import device
 from dialog_mllm.records import DataError
 
 IGNORE = -100  # the class of what is not asked
@@ -229,12 +230,13 @@ def train_vision(
         return {}
     torch.manual_seed(seed)
     reader = Reader(pictures.labels, eyes.width)
-    trained = nn.ModuleDict({"eyes": eyes.modules, "reader": reader})
+    trained, where = nn.ModuleDict({"eyes": eyes.modules, "reader": reader}).to(device()), device()
     config = FitConfig(run, minutes=minutes, learning_rate=2e-3, decay_share=0.9 if taught else 0.6)
     optimizers = Optimizers(trained, config)
     chance = np.random.default_rng(seed)
     learnt = len(pictures) - min(HELD_OUT, len(pictures) // 4)
     held_out = pictures.look(np.arange(learnt, len(pictures)))
+    asked = [classes.to(where) for classes in held_out[1:]]
     begun, losses, right = time.monotonic(), [], {}
     for step, rows in enumerate(pictures.batches(seed, learnt), 1):
         progress = min(1.0, (time.monotonic() - begun) / 60 / minutes)
@@ -243,8 +245,8 @@ def train_vision(
         pixels, subjects, whole = pictures.look(rows, chance.random(len(rows)) < 0.5, *moved)
         with mixed_precision():
             with torch.set_grad_enabled(not alone):
-                tokens = eyes.tokens(normalised(pixels))
-            loss = read_loss(reader, tokens, subjects, whole)
+                tokens = eyes.tokens(normalised(pixels).to(where))
+            loss = read_loss(reader, tokens, subjects.to(where), whole.to(where))
         loss.backward()
         nn.utils.clip_grad_norm_(trained.parameters(), config.clip_norm)
         # At the whole rate, eyes that were taught would unlearn at first.
@@ -252,7 +254,7 @@ def train_vision(
         optimizers.step(rate * schedule(progress, step - 1, config))
         losses.append(loss.item())
         if step % 100 == 0 or progress == 1:
-            right = shares(eyes, reader, normalised(held_out[0]), *held_out[1:])
+            right = shares(eyes, reader, normalised(held_out[0]).to(where), *asked)
             told = f"loss {np.mean(losses):.3f} {right}"
             print(f"vision step {step}, {60 * progress * minutes:.0f} s: {told}", flush=True)
             losses.clear()

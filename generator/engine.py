@@ -200,7 +200,8 @@ class Engine:
         return job
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`, which the worker runs between two steps."""
+        """The result of `function`, which the worker runs between two steps. Raises what went wrong in loading."""
+        _ = self.pipeline  # waits for it
         future: Future[T] = Future()
 
         def task() -> None:

@@ -8,6 +8,7 @@ its end. On two cores eight drawings of 64 tokens take 0.87 of the time.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -46,8 +47,8 @@ class Lanes:
         if lanes not in self.pools:
             share = self.threads // lanes
             pool = ThreadPoolExecutor(lanes, "easel-lane", initializer=torch.set_num_threads, initargs=(share,))
-            barrier = [pool.submit(torch.get_num_threads) for _ in range(lanes)]
-            for started in barrier:
+            all_here = threading.Barrier(lanes)  # else the first thread would do the others' work, and they not begin
+            for started in [pool.submit(all_here.wait) for _ in range(lanes)]:
                 started.result()
             # OpenMP keeps the number for each thread, MKL one for all: the others' is put back.
             torch.set_num_threads(self.threads)

@@ -11,6 +11,8 @@ import torch
 def usual(device: str | torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies matrices of it in hardware, else float32: on other processors bfloat16 takes
     3 to 10 times as long."""
-    if torch.device(device).type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-    return torch.bfloat16
+    supported = {
+        "cpu": torch.cpu._is_avx512_bf16_supported,
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+    }.get(torch.device(device).type, lambda: True)
+    return torch.bfloat16 if supported() else torch.float32

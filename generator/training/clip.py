@@ -8,7 +8,6 @@ mirror of LiT (arXiv 2111.07991). The loss is CLIP's symmetric cross-entropy (ar
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generator.checkpoint import write_json, write_tensors
-from generator.training.data import PictureShards, epochs
+from generator.training.data import Epochs, PictureShards, chance
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 from generator.training.reading import EAGER
 from generator.training.text import CaptionTokens
@@ -92,12 +91,11 @@ def train_clip(config: ClipConfig) -> dict[str, float]:
     text = BertModel.from_pretrained(config.model / "text_encoder", add_pooling_layer=False, dtype=torch.float32)
     tokens = CaptionTokens(shards, tokenizer, tokenizer.model_max_length)
     clip = Clip.build(text.eval().requires_grad_(False), config)
-    rng = random.Random(config.seed)
-    batches = epochs(len(shards), config.batch, config.seed)
+    batches = Epochs(len(shards), config.batch, config.seed)
 
     def loss(step: int) -> Losses:
-        indices = next(batches)
-        ids = tokens.pick(indices, rng, config.refined)
+        indices = batches[step]
+        ids = tokens.pick(indices, chance(config.seed, step), config.refined)
         ids = ids[:, : int((ids != 0).sum(1).max())]  # padding that no text of the batch needs
         with mixed_precision():
             text, image = clip.embed_text(ids), clip.embed_image(shards.pixels(indices))

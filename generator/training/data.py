@@ -8,7 +8,10 @@ The pictures stay on disk (memory-mapped); scenes and captions are read once.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,7 @@ class PictureShards:
     def __len__(self) -> int:
         return len(self.records)
 
-    def pixels(self, indices: Sequence[int]) -> Tensor:
+    def pixels(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """The pictures at `indices` as float32 (n, 3, size, size) in -1 ... 1."""
         return self._rows(self.arrays, indices).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
@@ -72,14 +75,26 @@ class PictureShards:
         return torch.from_numpy(np.stack([arrays[s][i - self.starts[s]] for s, i in zip(shards, indices, strict=True)]))
 
 
-def epochs(n: int, batch: int, seed: int, start: int = 0) -> Any:
-    """Endless batches of indices: every picture once an epoch, in an order that `seed` fixes, from batch `start` on."""
-    batch = min(batch, n)
-    per_epoch = n // batch
-    step = start
-    while True:
-        epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng((seed, epoch)).permutation(n)
-        for k in range(place, per_epoch):
-            yield order[k * batch : (k + 1) * batch]
-            step += 1
+@dataclass(frozen=True)
+class Epochs:
+    """Batches of the indices of `n` pictures: each once an epoch, in an order that `seed` fixes. A batch follows from
+    its number alone, so that a training that goes on sees what it has not seen yet."""
+
+    n: int
+    batch: int
+    seed: int
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        batch = min(self.batch, self.n)
+        epoch, place = divmod(step, self.n // batch)
+        return _order(self.n, self.seed, epoch)[place * batch : (place + 1) * batch]
+
+
+@lru_cache(4)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+def chance(seed: int, step: int) -> random.Random:
+    """What is drawn by lot in one step, the same whenever that step is taken."""
+    return random.Random(f"{seed} {step}")

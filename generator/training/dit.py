@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from generator.request import DrawRequest
 from generator.sampling import Schedule
 from generator.sheets import contact_sheet
 from generator.text import Encoder, TextEncoders
-from generator.training.data import PictureShards, epochs
+from generator.training.data import Epochs, PictureShards, chance
 from generator.training.hints import Heads, SceneLabels
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 from generator.training.reading import EAGER, build_clip, build_t5, train_reading, try_reading
@@ -112,7 +111,7 @@ class Pictures:
         self.latents = encode_latents(vae, shards, config.out)  # (n, C, h, w)
         self.tokens = CaptionTokens(shards, tokenizer, config.text_len)
         self.labels = SceneLabels(shards, patch)
-        self.batches = epochs(len(shards), config.batch, config.seed)
+        self.batches = Epochs(len(shards), config.batch, config.seed)
         # The logarithm of the signal-to-noise ratio around which timesteps are drawn. The more latents show one thing,
         # the more noise they bear before it cannot be told.
         tokens = self.latents[0, 0].size / patch**2
@@ -165,12 +164,11 @@ class DenoiserLoss:
             lambda module, args, output: self.halfway.append(output) if torch.is_grad_enabled() else None
         )
         self.predict: Any = torch.compile(dit) if config.compile else dit  # a set's shapes are the same at every step
-        self.rng = random.Random(config.seed)
 
     def __call__(self, step: int) -> Losses:
-        config, rng = self.config, self.rng
+        config, rng = self.config, chance(self.config.seed, step)
         pictures = self.sets[len(self.sets) > 1 and rng.random() < config.small_share]
-        indices = np.sort(next(pictures.batches))
+        indices = np.sort(pictures.batches[step])
         ids = pictures.tokens.pick(indices, rng, config.refined, config.empty)
         clean = torch.from_numpy(np.array(pictures.latents[indices])).float()  # (B, C, h, w)
         noise = torch.randn_like(clean)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generator.inspector import WHOLE, Inspector, InspectorModel
-from generator.training.data import PictureShards, epochs
+from generator.training.data import Epochs, PictureShards
 from generator.training.hints import IGNORE, Heads, SceneLabels
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 
@@ -79,10 +79,10 @@ def train_inspector(config: InspectorConfig) -> dict[str, float]:
     model.body.register_forward_hook(
         lambda module, args, output: cells.append(output) if torch.is_grad_enabled() else None
     )
-    batches = epochs(len(shards), config.batch, config.seed)
+    batches = Epochs(len(shards), config.batch, config.seed)
 
     def loss(step: int) -> Losses:
-        indices = next(batches)
+        indices = batches[step]
         wanted = labels.of(indices)
         with mixed_precision():
             logits = model(disturb(shards.pixels(indices)))

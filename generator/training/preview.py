@@ -20,7 +20,7 @@ from torch import nn
 from generator.pipeline import load_vae, to_image
 from generator.preview import PIXELS, PreviewDecoder
 from generator.sheets import contact_sheet
-from generator.training.data import PictureShards, epochs
+from generator.training.data import Epochs, PictureShards
 from generator.training.dit import encode_latents
 from generator.training.loop import FitConfig, Losses, fit
 from generator.training.vae import CELL, distance
@@ -46,10 +46,10 @@ def train_preview(config: PreviewConfig) -> dict[str, float]:
     shards = PictureShards(config.pictures)
     latents = encode_latents(load_vae(config.vae), shards, config.out)
     decoder = PreviewDecoder(latents.shape[1])
-    batches = epochs(len(shards), config.batch, config.seed)
+    batches = Epochs(len(shards), config.batch, config.seed)
 
     def loss(step: int) -> Losses:
-        indices = np.sort(next(batches))
+        indices = np.sort(batches[step])
         wanted = F.avg_pool2d(shards.pixels(list(indices)), CELL // PIXELS)
         weights = F.interpolate(shards.importance(indices, config.subject_weight, 0.0), scale_factor=PIXELS)
         restored = decoder(torch.from_numpy(np.array(latents[indices])).float())

@@ -6,14 +6,13 @@ asked of the encoders' states directly (`TextReader`), and minutes are enough.
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from generator.training.data import PictureShards, epochs
+from generator.training.data import Epochs, PictureShards, chance
 from generator.training.hints import SceneLabels, TextReader
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 from generator.training.text import LANGUAGES, CaptionTokens
@@ -81,14 +80,13 @@ def train_reading(
     `config` names the run's folder, minutes and seed; `refined` is the share of refined prompts among the texts.
     """
     readers = {name: TextReader(labels.labels, encoder.config.hidden_size) for name, encoder in encoders.items()}
-    rng = random.Random(config.seed)
-    batches = epochs(len(tokens), 512, config.seed)
+    batches = Epochs(len(tokens), 512, config.seed)
     waiting: list[tuple[Tensor, Any]] = []
 
-    def next_batch() -> tuple[Tensor, Any]:
+    def next_batch(step: int) -> tuple[Tensor, Any]:
         """Texts of like length: little padding is read."""
         if not waiting:
-            indices = next(batches)
+            indices, rng = batches[step], chance(config.seed, step)
             ids = tokens.pick(indices, rng, refined)
             order = (ids != 0).sum(1).argsort()
             waiting.extend((ids[part], indices[part.numpy()]) for part in order.split(128))
@@ -96,7 +94,7 @@ def train_reading(
         return waiting.pop()
 
     def loss(step: int) -> Losses:
-        ids, indices = next_batch()
+        ids, indices = next_batch(step)
         ids = ids[:, : int((ids != 0).sum(1).max())]
         mask, wanted, losses = (ids != 0).long(), labels.of(indices), {}
         with mixed_precision():

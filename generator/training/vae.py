@@ -12,7 +12,6 @@ this have less noise in their fine details, and a denoiser learns them sooner (s
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +24,7 @@ from generator.errors import GeneratorError
 from generator.pipeline import load_vae, to_image
 from generator.sheets import contact_sheet
 from generator.training.critic import Critic
-from generator.training.data import PictureShards, epochs
+from generator.training.data import Epochs, PictureShards, chance
 from generator.training.loop import FitConfig, Losses, fit, mixed_precision
 
 CELL = 8  # pixels a side that one latent stands for
@@ -106,9 +105,8 @@ class VaeLoss:
 
     def __init__(self, config: VaeConfig, shards: PictureShards, vae: Any) -> None:
         self.config, self.shards, self.vae, self.critic = config, shards, vae, Critic()
-        self.rng = random.Random(config.seed)
-        self.many = epochs(len(shards), config.batch, config.seed)  # rows of crops
-        self.few = epochs(len(shards), max(1, config.batch // 2), config.seed + 1)  # of whole pictures
+        self.many = Epochs(len(shards), config.batch, config.seed)  # rows of crops
+        self.few = Epochs(len(shards), max(1, config.batch // 2), config.seed + 1)  # of whole pictures
         self.share = 0.0  # of the training that is done
 
     @property
@@ -118,7 +116,7 @@ class VaeLoss:
 
     def __call__(self, step: int) -> Losses:
         config = self.config
-        pixels, weights = self.pick()
+        pixels, weights = self.pick(step)
         with mixed_precision():
             latents = self.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
             sampled = latents.sample()
@@ -139,16 +137,17 @@ class VaeLoss:
             shown |= words
         return {"loss": total, **{name: value.detach() for name, value in shown.items()}}
 
-    def pick(self) -> tuple[Tensor, Tensor]:
+    def pick(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels (B, 3, H, W) and their weights (B, 1, H, W), of crops that lie on the latents' grid."""
         config, shards = self.config, self.shards
         crops = self.share < 1 - WHOLE_SHARE
-        indices = next(self.many if crops else self.few)
+        indices = (self.many if crops else self.few)[step]
         importance = shards.importance(indices, config.subject_weight, config.accessory_weight)
         pixels, weights = shards.pixels(indices), F.interpolate(importance, scale_factor=CELL)
         if not crops:
             return pixels, weights
-        y, x = (CELL * self.rng.randint(0, (shards.size - CROP) // CELL) for _ in range(2))
+        rng = chance(config.seed, step)
+        y, x = (CELL * rng.randint(0, (shards.size - CROP) // CELL) for _ in range(2))
         return pixels[..., y : y + CROP, x : x + CROP], weights[..., y : y + CROP, x : x + CROP]
 
     def told(self, share: float) -> None:

@@ -132,6 +132,18 @@ def test_the_card_says_what_the_adapter_is_and_not_where_it_lay(root, base, tmp_
     assert str(tmp_path) not in card and str(root.parent) not in card and str(base.parent) not in card
 
 
+def test_an_adapter_that_goes_on_keeps_its_shape_and_the_card_says_it(root, base, tmp_path, capsys):
+    first = tmp_path / "first"
+    finetune(FinetuneConfig(root, fitting(first), base=base, rank=2, alpha=3.0))
+    arguments = ["finetune", "--data", str(root), "--base", str(base), "--adapter", str(first / "adapter")]
+    arguments += ["--batch-tokens", "800", "--epochs", "1", "--out", str(tmp_path / "second")]
+    assert easel([*arguments, "--rank", "4"]) == 1
+    assert "--rank is for a fresh adapter" in capsys.readouterr().err
+    assert easel(arguments) == 0
+    card = (tmp_path / "second" / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert '"rank": 2' in card and '"alpha": 3.0' in card
+
+
 def test_a_dry_run_measures_and_keeps_nothing(root, base, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["finetune", "--data", str(root), "--base", str(base), "--out", str(run), "--rank", "4", "--dry-run"]

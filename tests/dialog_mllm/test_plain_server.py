@@ -97,6 +97,10 @@ def test_keys_and_adapters(http: TestClient, tiny_model: TinyModel, tmp_path: Pa
     assert http.post("/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": str(tmp_path)}).status_code == 400
     assert http.post("/v1/unload_lora_adapter", json=name).status_code == 200
     assert http.post("/v1/unload_lora_adapter", json=name).status_code == 404
+    assert said(http, model="base"), "it speaks on without any adapter"
+    assert http.post("/v1/load_lora_adapter", json=name).status_code == 200
+    assert said(http, model="dialog") == "<draw>fox"
+    assert http.post("/v1/unload_lora_adapter", json=name).status_code == 200
 
 
 def test_the_stream_ends_in_words_of_its_own(http: TestClient, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

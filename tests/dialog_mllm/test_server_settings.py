@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,22 @@ def test_steps_are_short_only_where_there_is_an_adapter(tmp_path: Path) -> None:
     assert "--max-num-batched-tokens" not in options(None)
     on_a_gpu = options(folder, lora_step_tokens=None, block_size=None, picture_cache_mb=None)
     assert not {"--max-num-batched-tokens", "--block-size", "--mm-processor-cache-gb"} & set(on_a_gpu)
+
+
+@pytest.mark.parametrize(("given", "threads"), [("3", "3"), ("4,2", "4"), ("", None), ("many", None)])
+def test_openmp_s_threads_may_be_given_in_any_of_its_ways(
+    given: str, threads: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert VllmServer("some/model")._environment()["OMP_NUM_THREADS"] == (threads or str(min(4, os.cpu_count() or 1)))
+
+
+def test_a_server_that_cannot_even_be_tried_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = VllmServer("some/model", log_dir=tmp_path)
+
+    def breaks() -> str:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(server, "_run_once", breaks)
+    with server, pytest.raises(ServerFailed, match="could not be run: no more processes"):
+        server.wait_ready(60)

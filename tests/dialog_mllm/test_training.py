@@ -248,6 +248,17 @@ def test_schedule_warms_up_holds_and_decays():
     assert schedule(1.0, 300, config) == 0.0
 
 
+def test_no_warm_up_is_possible():
+    assert schedule(0.0, 0, FitConfig(run=None, warmup=0)) == 1.0  # type: ignore[arg-type]
+
+
+def test_words_that_are_learnt_to_be_said_cannot_be_dropped(root, tmp_path, capsys):
+    arguments = ["train", "mllm", "--data", str(root), "--validation", str(root), "--out", str(tmp_path / "run")]
+    assert easel([*arguments, "--word-dropout", "0.1"]) == 1
+    assert "use it with --text-weight 0" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"minutes": -1}, {"optimizer": "sgd"}, {"decay_share": 0}])
 def test_impossible_settings_are_refused(tmp_path, bad):
     with pytest.raises(TrainingError):

@@ -16,7 +16,14 @@ from PIL import Image
 
 from generator import draw
 from generator.engine import DrawRequest, Engine, Job, Progress
-from generator.errors import DrawingCancelled, DrawingFailed, EngineClosed, QueueFull, RequestError
+from generator.errors import (
+    CheckpointError,
+    DrawingCancelled,
+    DrawingFailed,
+    EngineClosed,
+    QueueFull,
+    RequestError,
+)
 from generator.pipeline import Canvas, Pipeline
 from tests.generator.tiny import NATIVE
 
@@ -194,6 +201,14 @@ def test_what_goes_wrong_stays_with_its_request(pipeline: Pipeline) -> None:
             jobs["memory"].result(TIMEOUT)
         with Engine(pipeline) as calm:
             assert same(jobs["a red fox"].result(TIMEOUT).image, calm.submit(FOX).result(TIMEOUT).image)
+
+
+def test_what_went_wrong_in_loading_is_told_to_whoever_calls() -> None:
+    def fails() -> Pipeline:
+        raise CheckpointError("no such folder")
+
+    with Engine(fails) as engine, pytest.raises(CheckpointError, match="no such folder"):
+        engine.call(lambda: None)
 
 
 def test_a_failing_listener_does_not_cost_the_picture(engine: Engine) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from generator.errors import GeneratorError
+from generator.training.data import Epochs, chance
 from generator.training.loop import FitConfig, fit
+
+
+BATCHES = Epochs(100, 8, 3)
+seen: list[tuple[object, ...]] = []  # by the losses: the step, its batch, a lot and a number of its noise
 
 
 def train(run: Path, steps: int, broken_at: int | None = None) -> tuple[Tensor, dict[str, float], list[int]]:
@@ -19,6 +25,7 @@ def train(run: Path, steps: int, broken_at: int | None = None) -> tuple[Tensor, 
     model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 16), nn.Linear(16, 4))
 
     def loss(step: int) -> dict[str, Tensor]:
+        seen.append((step, tuple(BATCHES[step]), chance(0, step).random(), torch.rand(()).item()))
         x = torch.randn(32, 8, generator=torch.Generator().manual_seed(step))
         missed = (model(x) - x[:, :4].sin()).square().mean()
         return {"loss": missed * math.nan if step == broken_at else missed}
@@ -54,6 +61,22 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     averages = torch.cat([value.flatten() for value in before["averages"]["model"].values()])
     assert torch.equal(again, averages)
     assert train(tmp_path, 30)[1]["steps"] == 30
+
+
+def test_a_run_that_goes_on_sees_what_it_would_have_seen(tmp_path: Path) -> None:
+    seen.clear()
+    train(tmp_path / "at once", 30)
+    at_once = [*seen]
+    seen.clear()
+    train(tmp_path / "stopped", 20)
+    train(tmp_path / "stopped", 30)
+    assert seen == at_once and len({step for step, *_ in seen}) == 30
+
+
+def test_batches_go_through_all_pictures_once_an_epoch() -> None:
+    epoch, more = ([*np.concatenate([BATCHES[i] for i in range(start, start + 12)])] for start in (0, 12))
+    assert len({*epoch}) == len(epoch) == 96 and more != epoch
+    assert [*Epochs(5, 8, 0)[3]] != [*Epochs(5, 8, 0)[4]] and len(Epochs(5, 8, 0)[3]) == 5
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_spares_its_checkpoint(tmp_path: Path) -> None:
