@@ -14,7 +14,6 @@ from generator.errors import GeneratorError
 from generator.training.data import Epochs, chance
 from generator.training.loop import FitConfig, fit
 
-
 BATCHES = Epochs(100, 8, 3)
 seen: list[tuple[object, ...]] = []  # by the losses: the step, its batch, a lot and a number of its noise
 
