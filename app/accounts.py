@@ -133,8 +133,8 @@ class Accounts:
                 db.execute(sql(f"UPDATE pictures SET kept={kept} WHERE id=:id"), {"id": picture})
                 orphans += [picture] * delete_unshown(db, picture)
             db.execute(sql("DELETE FROM users WHERE id=:user"), values)
-        for picture in orphans:
-            picture_file(self.folder, picture).unlink(missing_ok=True)
+            for picture in orphans:  # in here: who adds one of them meanwhile must wait
+                picture_file(self.folder, picture).unlink(missing_ok=True)
         return usage
 
     def change_password(self, user: User, password: str) -> None:

@@ -66,9 +66,11 @@ def go_on_from(conversation: Conversation, turn: Turn, store: Store) -> Conversa
 
 def retry_of(turn: Turn, conversation: Conversation, store: Store) -> tuple[Conversation, UserMessage]:
     """What to take again to get a sibling of `turn`. A finished picture is retried for another one, so the seed of an
-    unlocked conversation is rolled anew; a failed turn is retried as it was."""
+    unlocked conversation is rolled anew; a failed turn is retried as it was, be that such a retry."""
     if turn.picture and conversation.seeds != "lock":
-        conversation = replace(store.change_conversation(conversation, seed=new_seed()), seeds="vary")
+        conversation = store.change_conversation(conversation, seed=new_seed())
+    if (turn.picture or turn.seeds == "vary") and conversation.seeds != "lock":
+        conversation = replace(conversation, seeds="vary")
     return conversation, UserMessage(turn.said, turn.uploads)
 
 

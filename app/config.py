@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ PREFIX = "EASEL_"
 NOT_SETTINGS = ("help", "config", "json")
 DEFAULT = "default"
 DATABASE = "database"
+DATA_DIR = "data-dir"
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -61,13 +62,28 @@ def database_of(args: argparse.Namespace) -> str:
     """For the commands beside `easel chat`: the same database, unless they are told another."""
     from app.database import SQLITE
 
-    if args.database is None:
-        action = argparse.Action([f"--{DATABASE}"], DATABASE, type=_address)
-        found = _from_environment({DATABASE: action})
-        if not found and (path := _file(None)) is not None and DATABASE in (values := _values(path)):
-            found = {DATABASE: _read(f"{path}: {DATABASE}", values[DATABASE], action)}
-        return found.get(DATABASE, SQLITE)
-    return str(args.database)
+    return str(args.database or _as_the_chat(DATABASE, _address) or SQLITE)
+
+
+def data_dir_of(args: argparse.Namespace) -> Path:
+    """The same for the data folder."""
+    from app.store import default_data_dir
+
+    folder: Path = args.data_dir or _as_the_chat(DATA_DIR, Path) or default_data_dir()
+    return folder.expanduser()
+
+
+def _as_the_chat(name: str, kind: Callable[[str], Any]) -> Any:
+    """A setting of `easel chat` by its long flag, as environment and file have it; None where they do not."""
+    dest = name.replace("-", "_")
+    action = argparse.Action([f"--{name}"], dest, type=kind)
+    if found := _from_environment({dest: action}):
+        return found[dest]
+    if (path := _file(None)) is not None:
+        values = {key.replace("_", "-"): value for key, value in _values(path).items()}
+        if name in values:
+            return _read(f"{path}: {name}", values[name], action)
+    return None
 
 
 def _address(text: str) -> str:

@@ -72,6 +72,7 @@ class Verdict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="a running Easel (default: start one)")
+    parser.add_argument("--key-env", metavar="VAR", help="the environment variable that holds its API key")
     parser.add_argument("--profile", default="storybook", help="of the Easel to start (%(default)s)")
     parser.add_argument("--data", type=Path, help="a data set: folder or file (default: dialogues made now)")
     parser.add_argument("--n", type=int, default=100, help="how many dialogues (%(default)s)")
@@ -89,12 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if args.n < 1 or args.concurrency < 1:
         raise EaselError("--n and --concurrency must be at least 1.")
-    settings = judge_settings(args)
+    settings, key = judge_settings(args), None
+    if args.key_env and not (key := os.environ.get(args.key_env)):
+        raise EaselError(f"The environment variable {args.key_env} (--key-env) holds no key.")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
         dialogues = read_dialogues(args.data or make_dialogues(folder / "data", args.n, args.seed), args.n)
         url = args.url or stack.enter_context(running_app(args.profile, folder / "app"))
-        verdicts = asyncio.run(hold_all(url.rstrip("/"), dialogues, args.concurrency))
+        verdicts = asyncio.run(hold_all(url.rstrip("/"), dialogues, args.concurrency, key))
     if args.out:
         wrong = [json.dumps({"id": record["id"], "wrong": verdict.wrong}, ensure_ascii=False)
                  for (record, _), verdict in zip(dialogues, verdicts, strict=True) if verdict.wrong]  # fmt: skip
@@ -228,7 +231,9 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path, patience:
     raise EaselError(f"Easel was not ready after {patience:.0f} s: {health or 'no answer'}")
 
 
-async def hold_all(url: str, dialogues: list[tuple[Record, Path]], concurrency: int) -> list[Verdict]:
+async def hold_all(
+    url: str, dialogues: list[tuple[Record, Path]], concurrency: int, key: str | None = None
+) -> list[Verdict]:
     from generator.inspector import Inspector
 
     inspector = Inspector.load()
@@ -244,7 +249,8 @@ async def hold_all(url: str, dialogues: list[tuple[Record, Path]], concurrency: 
         print(f"\r{done} of {len(dialogues)} dialogues", end="", file=sys.stderr, flush=True)
         return verdict
 
-    async with httpx.AsyncClient(base_url=url, timeout=300, trust_env=False) as http:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=300, trust_env=False) as http:
         verdicts = await asyncio.gather(*(hold(record, root) for record, root in dialogues))
     print(file=sys.stderr)
     return verdicts
@@ -270,6 +276,8 @@ async def _ask(http: httpx.AsyncClient, history: list[dict[str, Any]]) -> Answer
         body = response.json()
     except (httpx.HTTPError, ValueError) as error:
         raise EaselError(f"Easel at {http.base_url} does not answer: {error!r}. Is it running?") from error
+    if response.status_code in (401, 403):
+        raise EaselError(f"Easel at {http.base_url} asks for an API key: name the variable that holds it (--key-env).")
     if response.status_code != 200:
         # A turn that fails is a turn that is wrong, and the dialogue goes on as it can.
         return Answer(f"({body.get('error', {}).get('message', response.status_code)})", False, "", None, 0.0)

@@ -43,7 +43,7 @@ class Filter(Protocol):
 class WordFilter:
     def __init__(self, patterns: Sequence[str]) -> None:
         """Regular expressions; case does not count."""
-        self._pattern = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+        self._patterns = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
 
     @classmethod
     def read(cls, path: Path) -> WordFilter:
@@ -68,7 +68,8 @@ class WordFilter:
         return cls(patterns)
 
     def allows(self, text: str) -> bool:
-        return self._pattern.search(" ".join(text.split())) is None
+        text = " ".join(text.split())
+        return not any(pattern.search(text) for pattern in self._patterns)
 
 
 class ModerationFilter:

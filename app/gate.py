@@ -1,9 +1,11 @@
-"""Keeps users apart within Gradio, which knows sessions and files but not whose they are.
+"""Keeps users apart within Gradio, which knows sessions and files but not whose they are, and from the machine's files.
 
     gate = Gate(); receive, send = await gate.admit(scope, receive, send, owner)   # raises Forbidden or NotFound
+    app.add_middleware(Gated, gate=gate, owner=OWNER)   # where nobody signs in
 
 A session of Gradio's belongs to whoever names it first: its events, their results, its end. A file belongs to those who
-uploaded it or were given it. Of Gradio's routes only those are open that the page uses.
+uploaded it or were given it: of any other that the data of an event name, by its path or address, Gradio would make a
+copy to be fetched. Of Gradio's routes only those are open that the page uses.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Forbidden, InputRefused, NotFound
+from app.errors import EaselError, Forbidden, InputRefused, NotFound, TooLarge
+from app.refusals import refusal
 
 MOST_REMEMBERED = 100_000  # sessions, and files; the oldest are forgotten, and Gradio deletes files in a day
 _USED = re.compile(
@@ -100,6 +104,24 @@ class Gate:
         return noting
 
 
+class Gated:
+    """Everything belongs to one owner."""
+
+    def __init__(self, app: ASGIApp, gate: Gate, owner: str) -> None:
+        self.app = app
+        self.gate = gate
+        self.owner = owner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                receive, send = await self.gate.admit(scope, receive, send, self.owner)
+            except EaselError as error:
+                await refusal(error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
 def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
     memory[key] = value
     memory.move_to_end(key)
@@ -123,7 +145,10 @@ async def _read(receive: Receive) -> bytes:
     """The whole body, which the guard keeps short."""
     parts = bytearray()
     while True:
-        message = await receive()
+        try:
+            message = await receive()
+        except HTTPException as error:  # the guard's: nobody outside of FastAPI would answer with it
+            raise TooLarge(error.detail) from error
         if message["type"] == "http.disconnect":
             raise InputRefused("The client hung up.")
         parts.extend(message.get("body", b""))

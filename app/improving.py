@@ -394,6 +394,8 @@ class Improver:
         folder = self.path(run)
         for name in ("store", "feedback", "replay"):
             shutil.rmtree(folder / name, ignore_errors=True)
+        for replies in folder.glob("*.jsonl"):
+            replies.unlink()
         for path in (folder / "finetune").glob("*"):
             if path.name not in ("curve.csv", "curve.png", "settings.json"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

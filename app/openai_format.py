@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.caller import PROGRAM, Caller
-from app.conversation import UserMessage, check_unicode
+from app.conversation import UserMessage, check_message, check_unicode
 from app.errors import InputRefused, NotFound
 from app.pictures import MOST_BYTES, read_upload
 from app.profiles import Settings, parse_size
@@ -162,6 +162,9 @@ def read_messages(
         raise InputRefused("The last message must be the user's.")
     if spoken[0].role == "assistant":
         spoken = spoken[1:]  # a front end's greeting
+    last = spoken[-1]
+    message = UserMessage(last.text, tuple(last.pictures))
+    check_message(message)  # before any of the pictures is kept
     first = spoken[0]
     conversation = Conversation(
         # Programs name no conversation: it is known by how it began.
@@ -180,8 +183,6 @@ def read_messages(
         if reply:
             turns.update_turn(turn.id, status="done", **reply)
             parent = turn.id
-    last = spoken[-1]
-    message = UserMessage(last.text, tuple(last.pictures))
     return Past(replace(conversation, leaf=parent), message, turns, system)
 
 

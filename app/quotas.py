@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from app.accounts import Accounts
-from app.errors import QuotaExceeded, TooMany
+from app.errors import InputRefused, QuotaExceeded, TooMany
 
 WINDOW = 60.0  # seconds
 FREE_TRIES = 5  # from one address for one name
@@ -40,6 +40,8 @@ class Quotas:
         recent = self._turns.setdefault(owner, deque())
         while recent and recent[0] <= now - WINDOW:
             recent.popleft()
+        if turns > max(1, most):
+            raise InputRefused(f"That is {turns} pictures at once, and you may have {most:,} a minute. Ask for fewer.")
         if len(recent) + turns > most:
             oldest = recent[min(turns, len(recent)) - 1] if recent else now
             raise TooMany(

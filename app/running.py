@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -135,8 +135,13 @@ class RunningTurns:
         self, conversation: Conversation, message: core.UserMessage, mode: core.Mode, parent: str | None
     ) -> Run:
         """Returns once the message is stored. Raises InputRefused or StoreError, and nothing has happened."""
-        self.check_idle(conversation)
         core.check_message(message, mode)
+        async with self._admitted(conversation):
+            return await self._start(conversation, message, mode, parent)
+
+    async def _start(
+        self, conversation: Conversation, message: core.UserMessage, mode: core.Mode, parent: str | None
+    ) -> Run:
         if conversation.seeds == "vary" and any(turn.picture for turn in self._store.path(parent)):
             conversation = replace(self._store.change_conversation(conversation, seed=new_seed()), seeds="vary")
         cancel = asyncio.Event()
@@ -158,8 +163,9 @@ class RunningTurns:
             anew = bool(turn.picture) and conversation.seeds != "lock"
             base = self._store.turn(turn.base)
             return await self.redraw(conversation, base, turn.prompt, new_seed() if anew else turn.seed)
-        conversation, message = branches.retry_of(turn, conversation, self._store)
-        return await self.start(conversation, message, mode, turn.parent)
+        async with self._admitted(conversation):
+            conversation, message = branches.retry_of(turn, conversation, self._store)
+            return await self._start(conversation, message, mode, turn.parent)
 
     async def paint(self, conversation: Conversation, turn: Turn) -> Run:
         """Takes a message that was answered in words again, with a picture: what the user thinks right is kept."""
@@ -168,19 +174,21 @@ class RunningTurns:
         return run
 
     async def reword(self, conversation: Conversation, turn: Turn, text: str, mode: core.Mode) -> Run:
-        self.check_idle(conversation)
-        conversation, message = branches.reword(turn, text, conversation, self._store)
-        return await self.start(conversation, message, mode, turn.parent)
+        async with self._admitted(conversation):
+            conversation, message = branches.reword(turn, text, conversation, self._store)
+            return await self._start(conversation, message, mode, turn.parent)
 
     async def redraw(self, conversation: Conversation, turn: Turn, prompt: str, seed: int | None = None) -> Run:
         cancel = asyncio.Event()
         events = branches.redraw(conversation, turn, prompt, self._generator, self._store, self._profile, cancel, seed)
-        return await self._begin(conversation, events, cancel)
+        async with self._admitted(conversation):
+            return await self._begin(conversation, events, cancel)
 
     async def vary(self, conversation: Conversation, turn: Turn) -> Run:
         cancel = asyncio.Event()
         events = branches.vary(conversation, turn, self._generator, self._store, self._profile, cancel)
-        return await self._begin(conversation, events, cancel, branches.VARIATIONS)
+        async with self._admitted(conversation, branches.VARIATIONS):
+            return await self._begin(conversation, events, cancel, branches.VARIATIONS)
 
     async def stop_all(self, patience: float = 0.0) -> None:
         """The end. Nothing begins any more; what is under way may end within `patience` seconds, and what does not is
@@ -200,23 +208,28 @@ class RunningTurns:
                 with suppress(StoreError):
                     run.turn = self._store.update_turn(run.turn.id, status="failed", error=INTERRUPTED)
 
-    async def _begin(
-        self, conversation: Conversation, events: AsyncGenerator[core.Event], cancel: asyncio.Event, variations: int = 0
-    ) -> Run:
+    @asynccontextmanager
+    async def _admitted(self, conversation: Conversation, turns: int = 1) -> AsyncGenerator[None]:
+        """While a turn begins, no other does. Before anything is changed, its user's quota is asked."""
         self.check_idle(conversation)
         self._starting.add(conversation.id)
         try:
             if self._quotas is not None:
-                await self._quotas.admit(conversation.owner, variations or 1)
-            events = self._metrics.watch_turn("page", events)
-            accepted = await anext(events)
-            assert isinstance(accepted, core.Accepted)
-            turn = accepted.turn
-            run = Run(turn, cancel, turn.text, turn.prompt, drawing=bool(turn.prompt))
-            run.variations = [Canvas() for _ in range(variations)]
-            self._runs[conversation.id] = run
+                await self._quotas.admit(conversation.owner, turns)
+            yield
         finally:
             self._starting.discard(conversation.id)
+
+    async def _begin(
+        self, conversation: Conversation, events: AsyncGenerator[core.Event], cancel: asyncio.Event, variations: int = 0
+    ) -> Run:
+        events = self._metrics.watch_turn("page", events)
+        accepted = await anext(events)
+        assert isinstance(accepted, core.Accepted)
+        turn = accepted.turn
+        run = Run(turn, cancel, turn.text, turn.prompt, drawing=bool(turn.prompt))
+        run.variations = [Canvas() for _ in range(variations)]
+        self._runs[conversation.id] = run
         self._in_background(self._follow(conversation, run, events))
         return run
 

@@ -30,7 +30,7 @@ from app.api import add_api
 from app.database import SQLITE
 from app.errors import EaselError
 from app.filters import Filter, FilteredModels
-from app.gate import Gate
+from app.gate import Gate, Gated
 from app.guard import Access, Guard
 from app.improve_page import build_improve_page
 from app.improve_texts import IMPROVE_TEXTS
@@ -47,7 +47,7 @@ from app.reference import SUMMARY
 from app.running import RunningTurns
 from app.scores import Scorer
 from app.signin import SignIn
-from app.store import Store
+from app.store import OWNER, Store
 from app.texts import TEXTS
 from app.visitor import Visitors
 from app.web import build_page, mount_pages
@@ -70,7 +70,7 @@ def build_app(
     """The whole server; the models may still be starting. With `accounts`, everybody signs in."""
     access, metrics = replace(access or Access(), users=accounts is not None), Metrics()
     metered = Metered(FilteredModels(models, filters) if filters else models, metrics)
-    gate, quotas = (Gate(), Quotas(accounts)) if accounts is not None else (None, None)
+    gate, quotas = Gate(), Quotas(accounts) if accounts is not None else None
     visitors = Visitors(accounts, gate, quotas)
     scorer = Scorer(profile, store)
     turns = RunningTurns(profile, store, metered.dialog, metered.generator, metrics, scorer, quotas)
@@ -88,7 +88,9 @@ def build_app(
     app.state.turns, app.state.first_page, app.state.ending = turns, threading.Event(), asyncio.Event()
 
     app.add_middleware(ChooseLanguage)
-    if accounts is not None and gate is not None:
+    if accounts is None:
+        app.add_middleware(Gated, gate=gate, owner=OWNER)
+    else:
         app.add_middleware(SignIn, accounts=accounts, access=access, gate=gate)
         app.include_router(People(accounts, turns, metered.health, metrics).router)
     app.add_middleware(Guard, access=access)

@@ -443,14 +443,17 @@ class Page:
     ) -> AsyncGenerator[Update]:
         """A refused message stays in the box."""
         owner = owner_of(request)
+        made: Conversation | None = None
         try:
             values = self._read_panel(*panel)
             if current:
                 conversation = self.store.change_conversation(self._find(request, current), **values)
             else:
-                conversation = self.store.create_conversation(owner, self.profile.name, **values)
+                conversation = made = self.store.create_conversation(owner, self.profile.name, **values)
             await self.turns.start(conversation, message, mode, conversation.leaf)
         except EaselError as error:
+            if made is not None:
+                self.store.delete_conversation(made)
             _say(error)
             yield self._nothing()
             return
@@ -584,6 +587,7 @@ def mount_pages(app: Any, pages: dict[str, gr.Blocks], visitors: Visitors) -> No
         if path != "/":
             name = path.rpartition("/")[2]
             app.router.add_route(path, lambda _, name=name: RedirectResponse(f"{name}/"), include_in_schema=False)
+        blocks.has_launched = True  # else Gradio checks none of the paths that the data of an event name
         blocks.queue(default_concurrency_limit=None, api_open=False)
         keep_streams_open(blocks._queue)
         gr.mount_gradio_app(

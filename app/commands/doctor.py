@@ -29,11 +29,10 @@ from typing import Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from app.config import add_database, database_of
+from app.config import add_database, data_dir_of, database_of
 from app.database import SQLITE, named, server_version
 from app.errors import EaselError, StoreError
 from app.profiles import Profile, load_profile
-from app.store import default_data_dir
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 OLDEST_PYTHON = (3, 11)
@@ -72,13 +71,13 @@ class Check:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="storybook", help="storybook, hunyuan, or a .toml file (%(default)s)")
-    parser.add_argument("--data-dir", type=Path, help="where conversations would be kept (~/.local/share/easel)")
+    parser.add_argument("--data-dir", type=Path, help="where conversations would be kept (as `easel chat` has it)")
     add_database(parser)
     parser.add_argument("--port", type=int, default=7860, help="that the app would listen at (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int | tuple[dict[str, Any], int]:
-    data_dir = args.data_dir or default_data_dir()
+    data_dir = data_dir_of(args)
     checks = list(examine(load_profile(args.profile), data_dir, args.port, database_of(args)))
     status = int(any(check.state == "fail" for check in checks))
     if args.json:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from app.accounts import Accounts, User
-from app.config import add_database, database_of
+from app.config import add_database, data_dir_of, database_of
 from app.database import must_be_there
 from app.errors import InputRefused
-from app.store import default_data_dir
 
 
 def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
@@ -41,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
         add("--for", dest="purpose", default="command line", metavar="PROGRAM", help="a name for it (%(default)s)")
     if what == "remove":
         add("--yes", action="store_true", help="do not ask")
-    add("--data-dir", type=Path, help="the app's data folder (~/.local/share/easel, or $EASEL_DATA)")
+    add("--data-dir", type=Path, help="the app's data folder (as `easel chat` has it)")
     add_database(parser)
 
 
 def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
     os.umask(0o077)  # as the app's: what is in the folder is nobody else's on this machine
-    folder = (args.data_dir or default_data_dir()).expanduser()
+    folder = data_dir_of(args)
     database = database_of(args)
     if what != "add":
         must_be_there(folder, database)
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace, what: str) -> dict[str, Any]:
                 raise InputRefused("The first user administers the others: add --admin.")
             user = accounts.add(args.name, _password(args), args.admin, args.adopt)
             note = {"note": "`easel chat` asks for sign-in from its next start."} if first else {}
-            return {"added": user.name, "admin": user.admin, **note}
+            return {"added": user.name, "admin": user.admin, "data_dir": str(folder), **note}
         user = accounts.named(args.name)
         if what == "password":
             accounts.change_password(user, _password(args))

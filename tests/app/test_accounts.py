@@ -209,6 +209,9 @@ async def test_turns_in_a_minute(accounts: Accounts) -> None:
     await quotas.admit("api", 100)
     clock.now += 40
     await quotas.admit(anna.id, 4)
+    clock.now += 60
+    with pytest.raises(InputRefused, match="6 pictures at once, and you may have 5 a minute"):  # waiting would not help
+        await quotas.admit(anna.id, 6)
     accounts.limit(anna, 0, None)
     with pytest.raises(TooMany):
         await quotas.admit(anna.id)

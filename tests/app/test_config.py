@@ -10,6 +10,7 @@ import pytest
 
 from app import cli, config
 from app.commands import chat
+from app.config import data_dir_of
 from app.errors import EaselError
 
 
@@ -80,6 +81,18 @@ def test_mistakes_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("EASEL_STOP_TIMEOUT", "soon")
     with pytest.raises(EaselError, match="EASEL_STOP_TIMEOUT: 'soon' is no time"):
         parse()
+
+
+def test_commands_beside_the_chat_find_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nowhere = argparse.Namespace(data_dir=None)
+    monkeypatch.setenv("EASEL_DATA", str(tmp_path / "old"))
+    assert data_dir_of(nowhere) == tmp_path / "old"
+    (tmp_path / "config.toml").write_text(f"data_dir = '{tmp_path / 'file'}'\n")
+    monkeypatch.setenv("EASEL_CONFIG", str(tmp_path / "config.toml"))
+    assert data_dir_of(nowhere) == tmp_path / "file"
+    monkeypatch.setenv("EASEL_DATA_DIR", str(tmp_path / "environment"))
+    assert data_dir_of(nowhere) == tmp_path / "environment"
+    assert data_dir_of(argparse.Namespace(data_dir=tmp_path / "flag")) == tmp_path / "flag"
 
 
 def test_what_holds_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,6 +285,19 @@ async def test_a_failed_turn_is_retried_as_it_was(world: World) -> None:
     assert events[-1].turn.uploads == failed.turn.uploads
 
 
+async def test_a_retry_that_failed_still_changes_the_picture_before(world: World) -> None:
+    world.dialog.replies += [FOX, *3 * [SCARF]]
+    await world.say("draw a fox")
+    await world.say("a blue scarf")
+    (_, turn) = world.store.path(world.conversation.leaf)
+    world.generator.errors.append(DrawingFailed("The drawing broke off."))
+    await world.take(*retry_of(turn, world.conversation, world.store), parent=turn.parent)
+    (_, failed) = world.store.path(world.conversation.leaf)
+    assert failed.status == "failed" and failed.seeds == "vary"
+    await world.take(*retry_of(failed, world.conversation, world.store), parent=turn.parent)
+    assert world.generator.requests[-1].source is not None
+
+
 @pytest.mark.parametrize("mode", ["auto", "draw", "talk"])
 async def test_modes_reach_the_model(world: World, mode: str) -> None:
     await world.say("hello", mode=mode)

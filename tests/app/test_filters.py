@@ -36,6 +36,12 @@ def test_words_phrases_and_expressions(tmp_path: Path) -> None:
         assert one.allows(text), text
 
 
+def test_each_expression_stands_for_itself(tmp_path: Path) -> None:
+    one = WordFilter.read(words(tmp_path, "/(foo|bar)baz/\n/(\\w)\\1\\1\\1/\n/(?i)bad/\n/(?P<a>x)y/\n/(?P<a>y)z/\n"))
+    assert not any(one.allows(text) for text in ("aaaa", "barbaz", "BAD", "xy", "yz"))
+    assert one.allows("abab")
+
+
 @pytest.mark.parametrize(
     ("text", "says"), [("ok\n/(/\n", "line 2: no regular expression"), ("# nothing\n", "holds no words")]
 )

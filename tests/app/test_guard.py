@@ -223,7 +223,7 @@ def test_a_body_that_says_it_is_too_long_is_not_read(client: Clients) -> None:
     assert "larger than 64 MB. Send fewer or smaller pictures" in refused(answer, 413)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/images/generations"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/images/generations", "/gradio_api/queue/join"])
 def test_a_body_without_length_is_cut_off(client: Clients, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.setattr(guard, "MOST_BODY", 100_000)
     sent = 0
@@ -293,33 +293,59 @@ def test_other_ways_in(drawn: tuple[TestClient, Path], path: str) -> None:
     assert drawn[0].get(path).status_code in (400, 403, 404)
 
 
-def test_a_message_names_no_file_of_the_machine(store: Store) -> None:
-    """Not as a path and not as an address, in the data that the page's script sends."""
+Say = Callable[..., httpx.Response | str]
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "secret.png"
+    path.write_bytes(b"root:x:0:0")
+    return path
+
+
+def sender(http: TestClient) -> Say:
+    """Says something as the page's script does, with other values of its components: what comes of it, or the answer
+    that refuses it."""
+    config = http.get("/config").json()
+    (send,) = [entry for entry in config["dependencies"] if _is_send(config, entry)]
+    shown = {part["id"]: part["props"] for part in config["components"]}
+
+    def say(text: str, **more: Any) -> httpx.Response | str:
+        given = {"box": {"text": text, "files": []}, "seed": 1, "size": STORYBOOK.sizes[0], **more}
+        inputs = [shown[number] for number in send["inputs"]]
+        data = [given.get(props.get("elem_id"), props.get("value")) for props in inputs]
+        join = {"data": data, "fn_index": send["id"], "session_hash": "x"}
+        answer = http.post("/gradio_api/queue/join", json=join)
+        if answer.status_code != 200:
+            return answer
+        return http.get("/gradio_api/queue/data", params={"session_hash": "x"}).text
+
+    return say
+
+
+def test_an_event_names_no_file_of_the_machine(store: Store, secret: Path) -> None:
+    """Not as a path and not as an address, in the data that the page's script sends: neither in the message nor where a
+    choice is expected, of which Gradio would make a copy that it then serves."""
     models = FakeModels()
     with TestClient(build_app(STORYBOOK, store, models), base_url="http://127.0.0.1") as http:  # type: ignore[arg-type]
-        config = http.get("/config").json()
-        (send,) = [entry for entry in config["dependencies"] if _is_send(config, entry)]
-
-        def say(text: str, *paths: str) -> str:
-            files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
-            given = {"box": {"text": text, "files": files}, "seed": 1, "size": STORYBOOK.sizes[0]}
-            shown = {part["id"]: part["props"] for part in config["components"]}
-            inputs = [shown[number] for number in send["inputs"]]
-            data = [given.get(props.get("elem_id"), props.get("value")) for props in inputs]
-            join = {"data": data, "fn_index": send["id"], "session_hash": "x"}
-            assert http.post("/gradio_api/queue/join", json=join).status_code == 200
-            return http.get("/gradio_api/queue/data", params={"session_hash": "x"}).text
-
+        say = sender(http)
         assert '"success":true' in say("hello")  # the request is as the page sends it
-        asked = len(models.dialog.asked)
-        for path in (
-            "/etc/hostname",
-            str(store.folder / "easel.sqlite3"),
-            "http://127.0.0.1:1/",
-            "https://example.com/",
-        ):
-            assert '"success":false' in say("look", path)
-        assert len(models.dialog.asked) == asked == 1
+        database = str(store.folder / "easel.sqlite3")
+        for path in ("/etc/hostname", str(secret), database, "http://127.0.0.1:1/", "https://example.com/"):
+            file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            for more in ({"box": {"text": "look", "files": [file]}}, {"size": file}, {"mode": file}, {"style": [file]}):
+                answer = say("look", **more)
+                assert not isinstance(answer, str) and "This file does not exist here" in refused(answer, 404)
+        assert len(models.dialog.asked) == 1
+
+
+def test_gradio_itself_checks_the_paths_too(store: Store, secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second wall, should the first be passed."""
+    monkeypatch.setattr("app.gate.Gate._check_file", lambda *_: None)
+    with TestClient(build_app(STORYBOOK, store, FakeModels()), base_url="http://127.0.0.1") as http:  # type: ignore[arg-type]
+        told = sender(http)("look", size={"path": str(secret), "meta": {"_type": "gradio.FileData"}})
+        assert isinstance(told, str) and '"success":false' in told
+        assert secret.name not in told.replace(str(secret), ""), "a copy was made"
 
 
 def _is_send(config: dict[str, Any], entry: dict[str, Any]) -> bool:

@@ -108,6 +108,7 @@ def test_from_feedback_to_an_adapter_in_use(
     assert (served.live.now.name, served.live.registry.active, run.state) == ("v1", "v1", "activated")
     folder = improver.path(run)
     assert not any((folder / name).exists() for name in ("store", "feedback", "replay", "finetune/adapter"))
+    assert not [*folder.glob("*.jsonl")], "replies to the users' messages go too"
     assert improver.curve(run).validation == ((1.0, 1.5),)
     assert served.live.registry.version("v1").scores == json.loads(json.dumps(run.scores))
 

@@ -99,7 +99,8 @@ def test_html_is_shown_and_not_run(page: Page) -> None:
     assert page.title() == "Easel"
 
 
-def test_refused_messages_stay_in_the_box(page: Page, tmp_path: Path) -> None:
+def test_refused_messages_stay_in_the_box(page: Page, tmp_path: Path, store: Store) -> None:
+    before = store._db.all("SELECT id FROM conversations")
     send(page, "   ")
     page.get_by_text("The message is empty").wait_for()
     page.fill("#box textarea", "x" * 20_000)
@@ -113,6 +114,7 @@ def test_refused_messages_stay_in_the_box(page: Page, tmp_path: Path) -> None:
     page.wait_for_selector("#box .thumbnail-item, #box .thumbnails")
     send(page, "look at this")
     page.get_by_text("notes.png is not a picture that can be read").wait_for()
+    assert store._db.all("SELECT id FROM conversations") == before, "nothing is left of what never began"
     assert page.input_value("#box textarea") == "look at this"
     expect(page.locator("#chat .message")).to_have_count(0)
 
@@ -163,14 +165,14 @@ def test_undo_gives_the_message_back(page: Page) -> None:
 
 
 def test_a_conversation_that_was_undone_to_its_beginning_is_not_lost(page: Page) -> None:
-    say(page, "hello")
+    say(page, "no, not this")
     page.click("#undo")
-    page.wait_for_function("document.querySelector('#box textarea').value == 'hello'")
+    page.wait_for_function("document.querySelector('#box textarea').value == 'no, not this'")
     page.wait_for_function("document.querySelectorAll('#chat .message.user').length == 0")
     expect(page.locator("#manage")).to_be_visible()
     page.click("#new")
-    page.locator("#conversations label", has_text="hello").click()
-    expect(page.locator("#chat .message.user")).to_contain_text("hello")
+    page.locator("#conversations label", has_text="no, not this").click()
+    expect(page.locator("#chat .message.user")).to_contain_text("no, not this")
 
 
 def test_what_a_busy_browser_swallowed_is_asked_for_again(page: Page) -> None:

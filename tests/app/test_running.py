@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.conversation import UserMessage
-from app.errors import InputRefused
+from app.errors import InputRefused, TooMany
 from app.profiles import Profile
 from app.running import Run, RunningTurns
 from app.store import INTERRUPTED, Conversation, Store
@@ -59,6 +59,25 @@ async def test_a_refused_message_blocks_nothing(turns: RunningTurns, conversatio
         await turns.start(conversation, UserMessage(""), "auto", None)
     assert turns.of(conversation) is None
     await finish(await turns.start(conversation, UserMessage("hello"), "auto", None))
+
+
+async def test_what_the_quota_refuses_changes_nothing(
+    turns: RunningTurns, store: Store, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await turns.start(conversation, UserMessage("draw a fox"), "auto", None)
+    await finish(run)
+
+    class Full:
+        async def admit(self, owner: str, turns: int = 1) -> None:
+            raise TooMany("Wait a little.", 1.0)
+
+    monkeypatch.setattr(turns, "_quotas", Full())
+    before = store.conversation("local", conversation.id)
+    for taken in (turns.retry(before, run.turn, "auto"), turns.reword(before, run.turn, "draw a cat", "auto")):
+        with pytest.raises(TooMany):
+            await taken
+    assert store.conversation("local", conversation.id) == before
+    turns.check_idle(before)
 
 
 async def test_conversations_do_not_mix(turns: RunningTurns, store: Store, conversation: Conversation) -> None:
