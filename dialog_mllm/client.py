@@ -31,10 +31,13 @@ from dialog_mllm.errors import (
     server_message,
 )
 from dialog_mllm.messages import MAX_IMAGES, Message, to_chat
-from dialog_mllm.protocol import DRAW, SWITCH, Event, Parser, Reply
+from dialog_mllm.protocol import DRAW, DRAW_SYNONYMS, SWITCH, Event, Parser, Reply
 
 Mode = Literal["auto", "draw", "talk"]
 
+# Tokens that a reply shall have room for: of a conversation that leaves fewer, the oldest messages are forgotten. The
+# server would cut the reply instead.
+ROOM = 128
 # Greedy decoding may loop; vLLM ends a reply that repeats 2 to 24 tokens this often in a row.
 _REPETITION = {"min_pattern_size": 2, "max_pattern_size": 24, "min_count": 4}
 
@@ -91,6 +94,7 @@ class DialogClient:
         self._squares = squares
         self._draw_bias = draw_bias
         self._draw: DrawToken | None = None
+        self._context: int | None = None  # tokens that the model can read and write in all, as its tokenizer says
 
     async def reply(
         self,
@@ -108,13 +112,13 @@ class DialogClient:
         while True:
             body = await self._body(_forget(messages, dropped), mode, draw, temperature, seed)
             body["model"] = model or self.model
+            most = _droppable(messages)
             try:
-                async with aclosing(self._attempts(body, mode, draw)) as events:
+                async with aclosing(self._attempts(body, mode, draw, dropped < most)) as events:
                     async for event in events:
                         yield replace(event, forgotten=dropped) if isinstance(event, Reply) else event
                 return
             except ContextTooLong:  # said before the first token: nothing has been shown
-                most = _droppable(messages)
                 if dropped >= most:
                     raise
                 dropped, step = min(dropped + step, most), step * 2
@@ -126,7 +130,8 @@ class DialogClient:
             tokens = answer.get("tokens") if answer is not None else []
             if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
                 raise DialogUnavailable(f"The dialog model's tokenizer at {self._url()} answers nonsense.")
-            self._draw = DrawToken(tuple(tokens))
+            context = (answer or {}).get("max_model_len")
+            self._draw, self._context = DrawToken(tuple(tokens)), context if isinstance(context, int) else None
         return self._draw
 
     async def check_protocol(self) -> DrawToken:
@@ -162,6 +167,7 @@ class DialogClient:
             "temperature": temperature,
             "max_tokens": self.max_tokens,
             "stream": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
             "skip_special_tokens": False,  # vLLM's default would strip the protocol
             "spaces_between_special_tokens": False,
             "repetition_detection": _REPETITION,
@@ -178,15 +184,18 @@ class DialogClient:
         elif mode == "auto" and self._draw_bias and draw.single is not None:
             body["logit_bias"] = {str(draw.single): self._draw_bias}
         elif mode == "talk":
-            body["bad_words"] = [DRAW]
+            body["bad_words"] = [DRAW, *DRAW_SYNONYMS]
         return body
 
-    async def _attempts(self, body: dict[str, Any], mode: Mode, draw: DrawToken) -> AsyncGenerator[Event | Reply]:
-        """Tries again while nothing has been shown and the server was not there."""
+    async def _attempts(
+        self, body: dict[str, Any], mode: Mode, draw: DrawToken, roomy: bool
+    ) -> AsyncGenerator[Event | Reply]:
+        """Tries again while nothing has been shown and the server was not there. `roomy`: ContextTooLong is raised also
+        where little room is left for the reply."""
         for attempt in range(self._retries + 1):
             shown = False
             try:
-                async with aclosing(self._stream(body, mode, draw)) as events:
+                async with aclosing(self._stream(body, mode, draw, roomy)) as events:
                     async for event in events:
                         shown = True
                         yield event
@@ -196,16 +205,17 @@ class DialogClient:
                     raise
                 await asyncio.sleep(0.3 * 3**attempt)
 
-    async def _stream(self, body: dict[str, Any], mode: Mode, draw: DrawToken) -> AsyncGenerator[Event | Reply]:
+    async def _stream(
+        self, body: dict[str, Any], mode: Mode, draw: DrawToken, roomy: bool
+    ) -> AsyncGenerator[Event | Reply]:
         parser = Parser(may_draw=mode != "talk")
         decision = _Decision(draw.single if mode != "draw" else None, self._draw_bias if mode == "auto" else 0.0)
         started = time.monotonic()
         tokens = 0
         first_token: float | None = None
         finish: str | None = None
+        begun = False
         async with self._open("/v1/chat/completions", body) as response:
-            for event in parser.feed(DRAW if mode == "draw" else ""):
-                yield event
             lines = response.aiter_lines()
             while True:
                 limit = self._timeouts.first_token if first_token is None else self._timeouts.between_tokens
@@ -213,6 +223,13 @@ class DialogClient:
                 if line is None or line == "data: [DONE]":
                     break
                 chunk = _read_chunk(line)
+                if not begun and chunk != _Chunk():
+                    left = self._context - chunk.read if self._context and chunk.read else ROOM
+                    if roomy and left < min(ROOM, self.max_tokens):
+                        raise ContextTooLong(TOO_LONG)
+                    begun = True
+                    for event in parser.feed(DRAW if mode == "draw" else ""):
+                        yield event
                 decision.see(chunk.positions)
                 tokens += len(chunk.positions)
                 finish = chunk.finish or finish
@@ -324,9 +341,13 @@ class _Decision:
                 self.probability = p / (p + (1 - p) * math.exp(-self._bias))
 
 
+TOO_LONG = "The message is too long for the dialog model. Shorten it, or start a new conversation."
+
+
 @dataclass(frozen=True)
 class _Chunk:
     text: str = ""
+    read: int | None = None  # tokens of the prompt
     finish: str | None = None
     positions: list[dict[str, float]] = field(default_factory=list)  # token -> log-probability, the sampled one first
 
@@ -340,8 +361,9 @@ def _read_chunk(line: str) -> _Chunk:
         if "error" in chunk:
             message = str((chunk["error"] or {}).get("message", ""))[:300]
             raise DialogUnavailable(f"The dialog model's server failed in mid-reply: {message or 'no reason given'}")
+        read = (chunk.get("usage") or {}).get("prompt_tokens")
         if not chunk["choices"]:
-            return _Chunk()
+            return _Chunk(read=read)
         choice = chunk["choices"][0]
         text = (choice.get("delta") or {}).get("content") or ""
         positions = [
@@ -350,7 +372,7 @@ def _read_chunk(line: str) -> _Chunk:
         ]
         if not isinstance(text, str):
             raise TypeError("content is not text")
-        return _Chunk(text, choice.get("finish_reason"), positions)
+        return _Chunk(text, read, choice.get("finish_reason"), positions)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise DialogUnavailable("The dialog model's server sends a malformed stream. Is it vLLM?") from error
 
@@ -370,8 +392,11 @@ async def _refusal(response: httpx.Response, base: str, model: str) -> DialogErr
         if "does not exist" in message:
             return DialogRefused(f"The server at {base} has no model {model!r}: {message}")
         return _NoSuchPath(f"The server at {base} is no vLLM server (404). Is the address right?")
-    if status == 400 and ("context length" in message or "max_model_len" in message):
-        return ContextTooLong("The message is too long for the dialog model. Shorten it, or start a new conversation.")
+    # The last is what vLLM says where nothing is left for the reply.
+    if status == 400 and any(
+        said in message for said in ("context length", "max_model_len", "max_tokens must be at least 1")
+    ):
+        return ContextTooLong(TOO_LONG)
     if status >= 500 or status == 429:
         return DialogUnavailable(f"The dialog model's server cannot answer now ({status}). {message}".rstrip())
     return DialogRefused(f"The dialog model's server refused the request ({status}): {message or 'no reason given'}")

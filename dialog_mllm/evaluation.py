@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dialog_mllm.client import DialogClient
 from dialog_mllm.errors import MessageError, ProtocolError
@@ -25,9 +25,6 @@ from dialog_mllm.messages import ImageBlock, Message
 from dialog_mllm.protocol import DRAW, SWITCH, Parser, Reply
 from dialog_mllm.records import DataError, Record, unreadable
 from dialog_mllm.scores import breakdown
-
-if TYPE_CHECKING:
-    from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 CONCURRENCY = 32
 # (the record's turn, the refined prompt, the prompt before it or None) -> is the prompt right?
@@ -99,21 +96,6 @@ def turns_of(records: Iterable[tuple[Record, Path]]) -> Iterator[Turn]:
                 previous = made.wanted_prompt
 
 
-def evaluate(
-    records: Iterable[tuple[Record, Path]],
-    client: DialogClient,
-    judge_prompt: JudgePrompt,
-    concurrency: int = CONCURRENCY,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Ask the server for every turn. A server that is away raises; an output that is no reply counts as wrong."""
-    try:
-        answered = asyncio.run(ask_all(list(turns_of(records)), client, concurrency, on_progress))
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from group
-    return score(answered, judge_prompt)
-
-
 async def ask_all(
     turns: Sequence[Turn],
     client: DialogClient,
@@ -156,55 +138,6 @@ async def ask_all(
         for dialogue in sorted(dialogues.values(), key=len, reverse=True):  # the long ones last would wait alone
             group.create_task(hold(dialogue))
     return [answered[place] for place in range(len(turns))]
-
-
-def evaluate_offline(
-    records: Iterable[tuple[Record, Path]],
-    model: Idefics3ForConditionalGeneration,
-    processor: Idefics3Processor,
-    judge_prompt: JudgePrompt,
-    batch: int = 64,
-) -> dict[str, Any]:
-    """The same measurement without a server, by transformers' greedy generation."""
-    return score(answer_offline(list(turns_of(records)), model, processor, batch), judge_prompt)
-
-
-def answer_offline(
-    turns: Sequence[Turn],
-    model: Idefics3ForConditionalGeneration,
-    processor: Idefics3Processor,
-    batch: int = 64,
-    max_tokens: int = 128,
-) -> list[Turn]:
-    import torch
-
-    from dialog_mllm.data import Encoder, PictureCache
-
-    encoder, pictures = Encoder(processor), PictureCache(processor)
-    asked = [encoder.ids(turn.history, reply=True) for turn in turns]
-    answered: dict[int, Turn] = {}
-    order = sorted(range(len(turns)), key=lambda i: len(asked[i][0]))
-    pad = processor.tokenizer.pad_token_id
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        longest = max(len(asked[i][0]) for i in rows)
-        ids = torch.full((len(rows), longest), pad)
-        shown = max(len(asked[i][1]) for i in rows)
-        pixels = torch.zeros(len(rows), shown, 3, pictures.size, pictures.size)  # all-zero pictures are padding
-        for row, i in enumerate(rows):
-            ids[row, longest - len(asked[i][0]) :] = torch.tensor(asked[i][0])
-            for column, block in enumerate(asked[i][1]):
-                pixels[row, column] = pictures.normalised(pictures.prepare(block, turns[i].record)[None])[0]
-        with torch.inference_mode():
-            inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": (ids != pad).long()}
-            if shown:
-                inputs["pixel_values"] = pixels
-            whole: Any = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
-            said = whole[:, longest:]
-        for i, tokens in zip(rows, said.tolist(), strict=True):
-            tokens = [token for token in tokens if token != pad]
-            answered[i] = replace(turns[i], reply=read_reply(processor.tokenizer.decode(tokens)))
-    return [answered[i] for i in range(len(turns))]
 
 
 def read_reply(raw: str) -> Reply | None:

@@ -277,7 +277,8 @@ def build_app(model: Model, base: str, key: str) -> FastAPI:
                 yield piece
 
         if body.get("stream"):
-            return StreamingResponse(_stream(each(), str(body["model"])), media_type="text/event-stream")
+            read = asked.inputs["input_ids"].shape[1]
+            return StreamingResponse(_stream(each(), str(body["model"]), read), media_type="text/event-stream")
         said = [piece async for piece in each()]
         message = {"role": "assistant", "content": "".join(piece.text for piece in said)}
         choice = {"index": 0, "message": message, "finish_reason": said[-1].finish}
@@ -286,8 +287,10 @@ def build_app(model: Model, base: str, key: str) -> FastAPI:
     return app
 
 
-async def _stream(pieces: AsyncGenerator[Piece], model: str) -> AsyncGenerator[str]:
-    head = {"id": f"chatcmpl-{time.time_ns():x}", "object": "chat.completion.chunk", "model": model}
+async def _stream(pieces: AsyncGenerator[Piece], model: str, read: int) -> AsyncGenerator[str]:
+    """Chunks as vLLM's, each with the number of tokens that were `read`."""
+    head: dict[str, Any] = {"id": f"chatcmpl-{time.time_ns():x}", "object": "chat.completion.chunk", "model": model}
+    head["usage"] = {"prompt_tokens": read}
     try:
         async for piece in pieces:
             choice: dict[str, Any] = {"index": 0, "delta": {"content": piece.text}, "finish_reason": piece.finish}

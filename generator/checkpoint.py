@@ -24,6 +24,10 @@ from generator.errors import CheckpointError
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MAPPED = 1 << 25  # bytes of a file that are in memory beside their copies
 FETCH_AGAIN = "Fetch the model folder again, or point to a complete one."
+OUT_OF_MEMORY = (
+    "The device has too little memory for {}. In the profile, offload = true keeps the text encoders and the VAE out of"
+    ' it while they rest, t5_8bit = true halves the larger text encoder, and precision = "bfloat16" all of it.'
+)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -119,6 +123,8 @@ def reading(folder: Path, weights: bool = True) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise CheckpointError(OUT_OF_MEMORY.format(folder)) from error
     except Exception as error:  # another library's loader raises whatever it meets
         raise CheckpointError(f"{folder} cannot be loaded: {error}. {FETCH_AGAIN}") from error
 

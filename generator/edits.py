@@ -64,11 +64,11 @@ def blended(region: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 class Trajectories:
-    """The latest trajectories, by their requests: of at least `fewest`, and of more while they fit into `most_bytes`.
-    What is not here any more can be drawn again, and an edit mostly follows upon its picture."""
+    """The latest trajectories, by their requests: the last one, and more while they fit into `most_bytes`. What is not
+    here any more can be drawn again, and an edit mostly follows upon its picture."""
 
-    def __init__(self, most_bytes: int = 64 * 2**20, fewest: int = 16) -> None:
-        self.most_bytes, self.fewest = most_bytes, fewest
+    def __init__(self, most_bytes: int = 128 * 2**20) -> None:
+        self.most_bytes = most_bytes
         self.kept: OrderedDict[DrawRequest, Trajectory] = OrderedDict()
         self.bytes = 0
 
@@ -84,5 +84,5 @@ class Trajectories:
             self.bytes -= self.kept.pop(request).bytes
         self.kept[request] = trajectory
         self.bytes += trajectory.bytes
-        while len(self.kept) > self.fewest and self.bytes > self.most_bytes:
+        while len(self.kept) > 1 and self.bytes > self.most_bytes:
             self.bytes -= self.kept.popitem(last=False)[1].bytes

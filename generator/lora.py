@@ -44,7 +44,7 @@ OFFICIAL_NAMES = {  # of layers in a block, and what they are here, side by side
     "mlp.fc2": ("ff.net.2",),
 }
 # PEFT's ways to begin that change the base itself: without that change the adapter means something else.
-CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
+CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, eq=False)

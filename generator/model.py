@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generator.checkpoint import read_json, read_tensors, write_json, write_tensors
+from generator.checkpoint import OUT_OF_MEMORY, read_json, read_tensors, write_json, write_tensors
 from generator.errors import CheckpointError
 from generator.linear import Linear
 from generator.rope import rope_2d, rotate
@@ -561,6 +561,8 @@ class HunyuanDiT(nn.Module):
             model = cls(config)
         try:
             model.load_state_dict(read_tensors(folder, dtype, device=device, side_by_side=QUERY_KEY_VALUE), assign=True)
+        except torch.OutOfMemoryError as error:
+            raise CheckpointError(OUT_OF_MEMORY.format(folder)) from error
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"The weights in {folder} do not fit its config.json: {reason}") from error

@@ -249,6 +249,7 @@ class Pipeline:
             if canvas.conditioning is None:
                 canvas.conditioning = self.condition(canvas)
             word = canvas.unguided[canvas.done] if len(canvas.unguided) > canvas.done else None
+            word = word if self.guided(canvas) else None
             both = self.guided(canvas) and word is None
             conditioning = canvas.conditioning if both else canvas.conditioning.last()
             rows.append(canvas.latents.expand(conditioning.batch, -1, -1, -1))
@@ -277,7 +278,10 @@ class Pipeline:
         config = self.vae.config
         latents = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
         with working(self.vae, self.dit.device):
-            return to_image(self.vae.decode(latents.to(self.vae.dtype)).sample)
+            pixels = self.vae.decode(latents.to(self.vae.dtype)).sample
+        if not pixels.isfinite().all():
+            raise DrawingFailed("The picture's numbers overflowed in the decoder. Compute in float32 or bfloat16.")
+        return to_image(pixels)
 
     @torch.inference_mode()
     def preview(self, canvas: Canvas) -> Image.Image:

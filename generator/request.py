@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, astuple, dataclass, field, fields
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Upload:
 
     data: bytes
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 
@@ -105,9 +105,12 @@ def _sha256(*files: tuple[Path, int, int]) -> str:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DrawRequest:
-    """One picture to draw. What does not depend on the model is checked on construction, the rest by `Limits.check`."""
+    """One picture to draw. What does not depend on the model is checked on construction, the rest by `Limits.check`.
+
+    Requests are equal that have the same digest. It is computed once, from that of the source: comparing two chains of
+    hundreds of edits would go as deep as they are long."""
 
     prompt: str
     negative_prompt: str = ""
@@ -121,6 +124,7 @@ class DrawRequest:
     source: DrawRequest | Upload | None = None  # the picture that this one is an edit of
     edit: EditSettings = EditSettings()
     lora: Lora | None = None
+    digest: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -145,6 +149,16 @@ class DrawRequest:
             for name in ("size", "steps", "sampler"):
                 if getattr(self, name) != getattr(self.source, name):
                     raise RequestError(f"An edit must have the {name} of its source, {getattr(self.source, name)}.")
+        source = self.source.digest if isinstance(self.source, DrawRequest) else self.source and self.source.sha256
+        own = [getattr(self, one.name) for one in fields(self) if one.name not in ("source", "edit", "digest")]
+        told = repr(_plain([*own, *astuple(self.edit), source]))
+        object.__setattr__(self, "digest", hashlib.sha256(told.encode()).hexdigest())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DrawRequest) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     def metadata(self) -> dict[str, str]:
         """Everything needed to draw it again, as texts for a PNG file; generator/metadata.py reads them back."""
@@ -175,6 +189,13 @@ class DrawRequest:
         if self.source is not None:
             facts["edit"] = asdict(self.edit)
         return facts
+
+
+def _plain(value: Any) -> Any:
+    """The same for equal numbers: 1 and 1.0."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, str | Lora | None) else float(value)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ for all steps, and `step` applies them, to each row of a batch those of its own 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class Schedule:
     prediction: str = "v_prediction"
     spacing: str = "leading"
     offset: int = 0  # added to the timesteps of "leading"
-    end_clean: bool = True  # the last step goes to no noise at all, else to the schedule's first timestep
+    # By sampler, whether the last step goes to no noise at all; else it goes to the schedule's first timestep.
+    end_clean: Mapping[str, bool] = field(default_factory=lambda: dict.fromkeys(SAMPLERS, True))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Schedule:
@@ -42,6 +43,9 @@ class Schedule:
             "clip_sample": "clips pictures, which latents must not be",
             "thresholding": "clips pictures, which latents must not be",
             "use_karras_sigmas": "spaces its steps in another way",
+            "use_exponential_sigmas": "spaces its steps in another way",
+            "use_beta_sigmas": "spaces its steps in another way",
+            "use_lu_lambdas": "spaces its steps in another way",
             "use_flow_sigmas": "is a flow-matching schedule",
         }
         for key, reason in refused.items():
@@ -55,7 +59,10 @@ class Schedule:
         alphas_cumprod = torch.cumprod(1 - betas(config), dim=0)
         if config.get("rescale_betas_zero_snr"):
             alphas_cumprod = rescale_to_zero_signal(alphas_cumprod)
-        end_clean = config.get("set_alpha_to_one", True) and config.get("final_sigmas_type", "zero") == "zero"
+        end_clean = {  # diffusers' DDIM knows the one key, its DPM-Solver the other
+            "ddim": bool(config.get("set_alpha_to_one", True)),
+            "dpmpp": config.get("final_sigmas_type", "zero") == "zero",
+        }
         return cls(alphas_cumprod, prediction, spacing, int(config.get("steps_offset", 0)), end_clean)
 
     @property
@@ -141,7 +148,8 @@ def plan(schedule: Schedule, sampler: str, steps: int) -> Plan:
     if timesteps[0] >= schedule.train_steps or (np.diff(timesteps) >= 0).any():
         raise RequestError(f"{steps} steps are too many for the sampler {sampler} with this model. Ask for fewer.")
     kept = schedule.alphas_cumprod.double()
-    kept_end = 1.0 if schedule.end_clean else kept[0].item()
+    end_clean = schedule.end_clean[sampler]
+    kept_end = 1.0 if end_clean else kept[0].item()
     if sampler == "dpmpp" or schedule.prediction == "epsilon":  # both divide by the signal's share
         kept[kept == 0] = SMALLEST_SIGNAL
     path = np.append(kept.numpy()[timesteps], kept_end)
@@ -153,7 +161,7 @@ def plan(schedule: Schedule, sampler: str, steps: int) -> Plan:
     if sampler == "dpmpp":
         with np.errstate(divide="ignore"):
             progress = np.diff(np.log(alpha) - np.log(sigma))  # in half log-SNR; infinite where the end is clean
-        first_order = {0} | ({steps - 1} if schedule.end_clean or steps < 15 else set())
+        first_order = {0} | ({steps - 1} if end_clean or steps < 15 else set())
         for i in set(range(steps)) - first_order:
             before[i] = -0.5 * now[i] * progress[i] / progress[i - 1]
         now = now - before

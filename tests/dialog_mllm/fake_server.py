@@ -10,6 +10,7 @@ from typing import Any
 
 Answer = Callable[["Connection"], Any]
 DRAW_ID = 7
+CONTEXT = 512
 
 
 class Connection:
@@ -60,7 +61,7 @@ class FakeServer:
             length = int(head.split("content-length:")[1].split()[0])
             connection = Connection(head.split()[1], json.loads(await reader.readexactly(length)), reader, writer)
             if connection.path == "/tokenize":
-                await connection.json({"tokens": self._draw_ids})
+                await connection.json({"tokens": self._draw_ids, "max_model_len": CONTEXT})
             else:
                 self.requests.append(connection)
                 await self._answers.pop(0)(connection)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dialog_mllm.client import DialogClient, Mode, Timeouts
+from dialog_mllm.client import ROOM, DialogClient, Mode, Timeouts
 from dialog_mllm.errors import (
     ContextTooLong,
     DialogError,
@@ -22,7 +22,7 @@ from dialog_mllm.errors import (
 )
 from dialog_mllm.messages import Message
 from dialog_mllm.protocol import DrawStart, PromptDelta, Reply, TextDelta
-from tests.dialog_mllm.fake_server import DRAW_ID, Answer, Connection, fake_server
+from tests.dialog_mllm.fake_server import CONTEXT, DRAW_ID, Answer, Connection, fake_server
 
 QUICK = Timeouts(first_token=1.0, between_tokens=0.3)
 HELLO = [Message.user("hello")]
@@ -99,7 +99,7 @@ def test_talk_mode_forbids_the_token() -> None:
     _, (body,) = exchange(say("hi"), mode="talk")
     assert body["logit_bias"] == {str(DRAW_ID): -100}
     _, (body,) = exchange(say("hi"), mode="talk", draw_ids=[1, 2, 3])  # a foreign model: the token is three
-    assert body["bad_words"] == ["<draw>"]
+    assert body["bad_words"] == ["<draw>", "<画图>"]  # as DialogGen's released weights write it
     assert "logprobs" not in body
 
 
@@ -124,10 +124,11 @@ def test_a_long_reply_is_cut_and_says_so() -> None:
 
 def test_history_that_does_not_fit_is_forgotten() -> None:
     too_long = refuse(400, "This model's maximum context length is 512 tokens.")
+    full = refuse(400, "max_tokens must be at least 1, got 0.")
     history = [Message.user("1"), Message.assistant("1"), Message.user("2"), Message.assistant("2"), Message.user("3")]
 
     async def run() -> tuple[list, list]:
-        async with fake_server(too_long, too_long, say("ok")) as server:
+        async with fake_server(too_long, full, say("ok")) as server:
             events = await ask(DialogClient(server.url), messages=history)
             return events, [len(request.body["messages"]) for request in server.requests]
 
@@ -136,6 +137,31 @@ def test_history_that_does_not_fit_is_forgotten() -> None:
     assert events[-1].forgotten == 4
     with pytest.raises(ContextTooLong, match="Shorten it"):
         exchange(too_long)
+
+
+@pytest.mark.parametrize("mode", ["auto", "draw"])
+def test_history_that_leaves_no_room_for_a_reply_is_forgotten(mode: Mode) -> None:
+    def reading(tokens: int) -> Answer:
+        async def answer(connection: Connection) -> None:
+            await connection.head()
+            usage = {"usage": {"prompt_tokens": tokens}}
+            await connection.chunk({"choices": [{"delta": {"role": "assistant", "content": ""}}], **usage})
+            await connection.tokens("a", " fox")
+
+        return answer
+
+    history = [Message.user("1"), Message.assistant("1"), Message.user("2")]
+
+    async def run(*answers: Answer) -> tuple[list, list]:
+        async with fake_server(*answers) as server:
+            events = await ask(DialogClient(server.url), messages=history, mode=mode)
+            return events, [len(request.body["messages"]) - (mode == "draw") for request in server.requests]
+
+    events, lengths = asyncio.run(run(reading(CONTEXT - ROOM + 1), reading(CONTEXT - 1)))
+    assert lengths == [3, 1] and events[-1].forgotten == 2, "the last message itself may fill it"
+    assert [type(event) for event in events].count(DrawStart) == (mode == "draw")
+    events, lengths = asyncio.run(run(reading(CONTEXT - ROOM)))
+    assert lengths == [3] and events[-1].content == ("<draw>" if mode == "draw" else "") + "a fox"
 
 
 def test_retries_before_the_first_token_only() -> None:

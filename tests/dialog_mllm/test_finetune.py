@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from dialog_mllm.client import DialogClient
 from dialog_mllm.errors import ProtocolError, TrainingError
-from dialog_mllm.evaluation import answer_offline, turns_of
+from dialog_mllm.evaluation import turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune
 from dialog_mllm.fit import FitConfig
 from dialog_mllm.lora import load_adapted
@@ -21,6 +21,7 @@ from dialog_mllm.records import DataError, read_records
 from dialog_mllm.server import ServerSettings, VllmServer
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
 from tests.dialog_mllm import toy
+from tests.dialog_mllm.offline import answer_offline
 
 
 @pytest.fixture(scope="module")

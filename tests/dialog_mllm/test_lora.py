@@ -20,7 +20,7 @@ from dialog_mllm.card import source
 from dialog_mllm.client import DialogClient
 from dialog_mllm.data import Batches, PictureCache
 from dialog_mllm.errors import AdapterError, ServerFailed, TrainingError
-from dialog_mllm.evaluation import answer_offline, turns_of
+from dialog_mllm.evaluation import turns_of
 from dialog_mllm.finetune import FinetuneConfig, finetune
 from dialog_mllm.fit import FitConfig, learn
 from dialog_mllm.lora import WEIGHTS, AdapterSettings, attach, load_adapted, merge, save_adapter
@@ -31,6 +31,7 @@ from dialog_mllm.records import read_records
 from dialog_mllm.server import ServerSettings, VllmServer
 from dialog_mllm.tokenizer import texts_of, train_tokenizer
 from tests.dialog_mllm import toy
+from tests.dialog_mllm.offline import answer_offline
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,9 @@ def test_what_the_server_refuses(served: VllmServer) -> None:
     history = [Message.user("hi"), *[Message.assistant("A B " * 40), Message.user("and " * 20)] * 6]
     reply = ask(client_of(served), history)
     assert (reply.prompt, reply.forgotten % 2, 0 < reply.forgotten < len(history)) == ("fox", 0, True)
+    for words in range(2, 40):  # however full it is, the reply is whole
+        history = [Message.user("hi"), Message.assistant("A B " * 100), Message.user("and " * words)]
+        assert ask(client_of(served), history).prompt == "fox", words
 
 
 def test_many_at_once_get_what_each_gets_alone(served: VllmServer) -> None:

@@ -144,7 +144,7 @@ def test_a_forgotten_source_is_drawn_again(pipeline: Pipeline) -> None:
         pictures = [engine.submit(request).result(20).image for request in (FOX, SNOW, chain)]
         assert begun == ["a red fox", "snow", "red snow"]
     with Engine(watched) as engine:
-        engine.trajectories = Trajectories(most_bytes=0, fewest=1)
+        engine.trajectories = Trajectories(most_bytes=0)
         begun.clear()
         heard: list[Progress] = []
         again = engine.submit(chain, heard.append).result(20).image
@@ -153,11 +153,26 @@ def test_a_forgotten_source_is_drawn_again(pipeline: Pipeline) -> None:
     assert [progress.step for progress in heard][-6:] == [5, 6, 7, 8, 9, 10]
 
 
+def test_chains_of_edits_may_be_long() -> None:
+    """The app builds them anew at every turn, and looks for what it has of them."""
+
+    def chain(length: int) -> DrawRequest:
+        request = FOX
+        for number in range(length):
+            request = replace(request, prompt=f"a fox {number}", source=request)
+        return request
+
+    kept = Trajectories()
+    kept.keep(chain(2000), Trajectory((torch.zeros(1),), (), (None,)))
+    assert chain(2000) in kept and chain(1999) not in kept and chain(1999) != chain(2000)
+    assert replace(FOX, guidance=2) == replace(FOX, guidance=2.0) != replace(FOX, guidance=2.5)
+
+
 def test_the_latest_trajectories_are_kept() -> None:
     def of(size: int) -> Trajectory:
         return Trajectory((torch.zeros(size // 4),), (), (None,))
 
-    kept = Trajectories(most_bytes=100, fewest=1)
+    kept = Trajectories(most_bytes=100)
     requests: Sequence[DrawRequest] = [replace(FOX, seed=i) for i in range(4)]
     kept.keep(requests[0], of(40))
     kept.keep(requests[1], of(40))

@@ -18,10 +18,12 @@ BUNDLED = Path(generator.__file__ or "").parent / "weights" / "storybook"
 
 
 @pytest.mark.parametrize(("device", "fast", "expected"), [
-    ("cpu", True, torch.bfloat16), ("cpu", False, torch.float32), ("cuda", False, torch.bfloat16),
+    ("cpu", True, torch.bfloat16), ("cpu", False, torch.float32), ("cuda", True, torch.bfloat16),
+    ("cuda", False, torch.float32),
 ])  # fmt: skip
 def test_usual(device: str, fast: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: fast or including_emulation)
     assert usual(device) == expected
 
 

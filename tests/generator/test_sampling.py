@@ -84,6 +84,13 @@ def test_ddim_that_ends_on_the_first_timestep() -> None:
     check(ours(config, "ddim", 10), theirs(DDIMScheduler(**config), 10))
 
 
+def test_each_sampler_heeds_its_own_key_of_how_the_way_ends() -> None:
+    config = {**SCHEDULER, "set_alpha_to_one": False}
+    known = {key: value for key, value in config.items() if key not in ("clip_sample", "set_alpha_to_one")}
+    check(ours(config, "dpmpp", 25), theirs(DPMSolverMultistepScheduler(**known), 25))
+    check(ours({**SCHEDULER, "final_sigmas_type": "sigma_min"}, "ddim", 10), theirs(DDIMScheduler(**SCHEDULER), 10))
+
+
 @pytest.mark.parametrize(("spacing", "steps"), [("linspace", 10), ("trailing", 30)])
 def test_ddim_steps_to_the_timestep_that_comes_next(spacing: str, steps: int) -> None:
     """Where the steps are uneven, diffusers' DDIM goes to t - 1000 // steps and then asks the model about another t.
