@@ -85,7 +85,7 @@ def test_ddim_that_ends_on_the_first_timestep() -> None:
 
 
 def test_each_sampler_heeds_its_own_key_of_how_the_way_ends() -> None:
-    config = {**SCHEDULER, "set_alpha_to_one": False}
+    config = {**SCHEDULER, "set_alpha_to_one": False, "timestep_spacing": "leading"}
     known = {key: value for key, value in config.items() if key not in ("clip_sample", "set_alpha_to_one")}
     check(ours(config, "dpmpp", 25), theirs(DPMSolverMultistepScheduler(**known), 25))
     check(ours({**SCHEDULER, "final_sigmas_type": "sigma_min"}, "ddim", 10), theirs(DDIMScheduler(**SCHEDULER), 10))
