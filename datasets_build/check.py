@@ -183,6 +183,7 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
                 counts["pictures"] += 1
                 _check_picture(block, where, split, root, report, seen)
     drawn: list[Drawn] = []
+    brought = False  # whether a picture of the user's is newer than what was drawn
     world = record["source"].startswith(SOURCE)  # of which every scene is known, and drawn
     kind = record.get("of", record)["task"]  # of the dialogue that a correction is taken from
     if record["task"] in ("D_e", "D_f") and record["learn"] != [len(turns) - 1]:
@@ -201,14 +202,19 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
             if any(block["type"] == "image" for block in reply["content"]) != kept:
                 report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
             if world:
+                brought = brought or any(block["type"] == "image" for block in user["content"])
+                _check_base(turn["request"], drawn, brought, here, report)
                 drawn.append(_check_drawn(reply, turn, drawn, here, report))
+                brought = False
                 if kind != "D_w":  # what people think of is of any split
                     _check_split(drawn[-1][0], split, here, report, seen)
                 _check_correction(turns, i, here, report)
             elif kind != "D_f":  # people keep no rule
                 _check_unseen(messages, turns, i, here, report)
-        elif turn["scene"] is not None:
-            report.add("only drawn turns have a scene", here)
+        else:
+            brought = brought or any(block["type"] == "image" for block in user["content"])
+            if turn["scene"] is not None:
+                report.add("only drawn turns have a scene", here)
         if world:
             _check_named(turns, i, here, report)
 
@@ -287,6 +293,14 @@ def _check_drawn(
     if expected != scene:
         report.add("an edit changes what was asked, and nothing else", where)
     return scene, form
+
+
+def _check_base(request: Mapping[str, Any], drawn: Sequence[Drawn], brought: bool, where: str, report: Report) -> None:
+    """A change that names no picture is made of the one on the table, which of a picture that was brought is not
+    told."""
+    latest = request["op"] in ("edit", "undo", "again") and "base_turn" not in request
+    if latest and drawn and not brought and Scene.from_json(request["base"]) != drawn[-1][0]:
+        report.add("a change is made of the picture on the table, or says of which", where)
 
 
 def _check_split(scene: Scene, split: str, where: str, report: Report, seen: _Seen) -> None:

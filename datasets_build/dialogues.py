@@ -223,8 +223,9 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
     request = {"op": "edit", "edit": edit, "base": base.scene.to_json()}
     if other is not None:
         subjects = base.scene.subjects[edit["subject"]], other.subjects[edit["other_subject"]]
-        if subjects[0].kind == subjects[1].kind:
-            raise NoSample
+        kinds = [subject.kind for subject in (*base.scene.subjects, *other.subjects)]
+        if any(kinds.count(subject.kind) > 1 for subject in subjects):
+            raise NoSample  # nobody would know which
         request["other"] = other.to_json()
     return scene, request, edit_text(base.scene, edit, voice, other)
 
@@ -239,6 +240,8 @@ def _change_several(voice: Speaker, base: Drawing, op: str) -> Asked:
         edit, scene = edit_within(voice, before, each, voice.split if each == ops[-1] else None)
         words.append(edit_text(before, edit, voice))
         edits.append(edit)
+    if "sky" in ops and scene.background == "space":
+        raise NoSample  # where it is always night
     request = {"op": "edit", "edit": edits[0], "then": edits[1:], "base": base.scene.to_json()}
     return scene, request, join_edits(words, voice)
 
@@ -422,6 +425,11 @@ def _is_base(drawing: Drawing, request: Mapping[str, Any]) -> bool:
     return drawn and drawing.scene == Scene.from_json(request["base"])
 
 
+def _is_plain_edit(request: Mapping[str, Any] | None) -> bool:
+    """An edit of the picture just before it."""
+    return request is not None and request["op"] == "edit" and "base_turn" not in request
+
+
 def _go_back(voice: Speaker, table: Table, op: str) -> None:
     """The same picture again, the one before it, or one that is named."""
     if not table.drawings:
@@ -439,6 +447,8 @@ def _go_back(voice: Speaker, table: Table, op: str) -> None:
             raise NoSample
         goal = current if op == "again" else steps[-2]
         done = table.exchanges[current.turn].request if op == "undo" and current.turn is not None else None
+        if op == "undo" and not _is_plain_edit(done):
+            raise NoSample  # nothing says what is undone
         user = undone(voice, goal.scene, done) if done and voice.rng.random() < UNDONE_SHARE else ""
         user = user or voice.pick("edits", op)
     if not any(exchange.drawn == goal.scene for exchange in table.exchanges):

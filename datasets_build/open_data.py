@@ -104,7 +104,7 @@ def _text_exchange(speaker: Speaker, path: str, reply: str, **slots: str) -> lis
     frame = speaker.pick("looking", path)
     for slot, text in slots.items():
         frame = frame.replace(f"{{{slot}}}", text)
-    return [Exchange(frame, reply, "t2t", opens=True)]
+    return [Exchange(frame, reply, "t2t", {"op": "write"}, opens=True)]
 
 
 def _rewrite(speaker: Speaker) -> list[Exchange]:

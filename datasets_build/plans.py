@@ -197,6 +197,6 @@ def values(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "topic", record["topic"]
     for turn in turns:
         request = turn["request"] or {}
-        if request.get("op") == "edit" and request.get("form") != "correct":  # a correction is of the edit before it
+        if request.get("op") == "edit" and request.get("form") != "correction":  # a correction is of the edit before it
             op = request["edit"]["op"]
             yield "edit", EDIT_GROUP.get(op, op)  # teachers name the group itself

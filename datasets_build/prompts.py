@@ -16,7 +16,7 @@ from datasets_build.topics import TOPICS
 REFUSED = 0.16  # of the requests ask for what the world does not hold
 
 
-def build(language: str, split: str, rng: random.Random) -> Dialogue:
+def build(language: str, split: str, rng: random.Random, after_another: bool = False) -> Dialogue:
     speaker, topic = Speaker(language, split, rng), rng.choice(TOPICS)
-    exchange = refuse(speaker) if rng.random() < REFUSED else fresh(speaker, topic)
+    exchange = refuse(speaker) if rng.random() < REFUSED else fresh(speaker, topic, after_another)
     return Dialogue(language, (exchange,), tuple(speaker.used), topic.name)

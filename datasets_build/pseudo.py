@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 from datasets_build import dialogues, open_data, prompts
-from datasets_build.records import Dialogue, Exchange, NoSample, build_dialogue
+from datasets_build.records import Builder, Dialogue, Exchange, NoSample, build_dialogue
 
-PIECES = ((prompts.build, 50), (open_data.build, 28), (dialogues.build, 22))
+PIECES = (("D_p", 50), ("D_o", 28), ("D_tt", 22))
 MAX_TURNS = 8
 
 
@@ -23,17 +24,29 @@ def build(language: str, split: str, rng: random.Random) -> Dialogue:
     exchanges: list[Exchange] = []
     phrasings: list[str] = []
     while len(exchanges) < wanted:
-        builder = rng.choices([piece for piece, _ in PIECES], [weight for _, weight in PIECES])[0]
+        seen = any(exchange.drawn or exchange.uploads for exchange in exchanges)
+        builders: dict[str, Builder] = {
+            # Beside a picture, a bare "a cat" could be a change of it.
+            "D_p": partial(prompts.build, after_another=seen), "D_o": open_data.build, "D_tt": dialogues.build,
+        }  # fmt: skip
+        builder = builders[rng.choices([task for task, _ in PIECES], [weight for _, weight in PIECES])[0]]
         own_language = language if rng.random() < 0.9 else {"en": "zh", "zh": "en"}[language]
         piece = build_dialogue(builder, own_language, split, lots)
         room = wanted - len(exchanges)
         if len(piece.exchanges) > room or not piece.exchanges[0].opens:
             continue
+        if seen and any(_names_a_picture(exchange) for exchange in piece.exchanges):
+            continue  # "the first picture" would be another one here
         exchanges += [_moved(exchange, len(exchanges)) for exchange in piece.exchanges]
         phrasings += piece.phrasings
     if sum(len(exchange.uploads) for exchange in exchanges) > 4:
         raise NoSample  # more pictures than the model is shown
     return Dialogue(language, tuple(exchanges), tuple(phrasings))
+
+
+def _names_a_picture(exchange: Exchange) -> bool:
+    request = exchange.request or {}
+    return "base_turn" in request and request.get("form") != "correction"
 
 
 def _moved(exchange: Exchange, turns: int) -> Exchange:

@@ -81,6 +81,8 @@ def limit(speaker: Speaker, scene: Scene) -> Exchange:
         values["kind"] = name(meant.subjects[0].kind, language)
         if values["kind"] not in user:
             raise NoSample  # it was only called "it"
+        roomy = len(scene.subjects) < MAX_SUBJECTS and edit["op"] != "remove_subject"
+        reason = "absent_offer" if roomy and rng.random() < 0.5 else reason
     elif reason == "bare":
         values["bare"] = name(edit["kind"], language)
     reply = rng.choice(bank("refusals", language)["say"][reason]).format_map(values)
@@ -116,8 +118,13 @@ def _too_many(speaker: Speaker) -> str:
         kind, count = rng.choice(KINDS), rng.choice(bank("refusals", language)["numbers"])
         subject = {"kind": kind} | ({"colour": rng.choice(COLOURS)} if kind != "girl" and rng.random() < 0.3 else {})
         add_flavour(subject, speaker)
-        noun = noun_phrase(subject, language, rng, article="")
-        words = f"{count} {plural(noun)}" if language == "en" else f"{count}{MEASURES[kind]}{noun}"
+        if language == "en":  # it is the noun that is many: "cats with closed eyes"
+            flavour = str(subject.pop("flavour", ""))
+            nouns = plural(noun_phrase(subject, language, rng, article=""))
+            words = f"{count} {nouns} {flavour}" if stands_behind(flavour) else f"{count} {flavour} {nouns}"
+            words = " ".join(words.split())
+        else:
+            words = f"{count}{MEASURES[kind]}{noun_phrase(subject, language, rng, article='')}"
     if rng.random() < 0.4:
         where = phrase("background", rng.choice(BACKGROUNDS), language, rng)
         words = f"{words} {where}" if language == "en" else f"{where}的{words}"

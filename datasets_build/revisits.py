@@ -48,7 +48,8 @@ CORRECTED = {
 def name_picture(speaker: Speaker, table: Table) -> tuple[str, Drawing]:
     """An earlier drawing that differs from the latest picture, and what this user calls it: by number or subject."""
     rng = speaker.rng
-    brought = any(drawing.turn is None for drawing in table.drawings)  # then no one knows which is the second
+    brought = any(drawing.turn is None for drawing in table.drawings)
+    brought = brought or any(exchange.uploads for exchange in table.exchanges)  # then no one knows which is the second
     named = [
         *((number, "", drawing) for number, drawing in table.earlier() if not brought),
         *((0, kind, drawing) for kind, drawing in _by_kind(table)),

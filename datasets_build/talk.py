@@ -58,8 +58,10 @@ def about_things(speaker: Speaker) -> Exchange:
     colour = {"colour": rng.choice(COLOURS)} if rng.random() < 0.4 else {}
     noun = name(kind, language, rng, "kind")
     many = _plural(kind, noun) if language == "en" else noun
+    free = talk["reply"] not in ("colour", "place")  # nobody asks what colour a blue house has
+    bare = noun_phrase({"kind": kind}, language, rng)
     values = {
-        "a": _with_detail(noun_phrase({"kind": kind} | colour, language, rng), speaker),
+        "a": _with_detail(noun_phrase({"kind": kind} | colour, language, rng), speaker) if free else bare,
         "kind": noun,
         "many": many,
         "Many": many[:1].upper() + many[1:],

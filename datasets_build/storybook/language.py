@@ -131,7 +131,8 @@ def noun_phrase(
     worn = wearing_phrase(said.get("accessories", ()) if detail == "full" else (), language, rng)
     flavour = said.get("flavour", "")
     if language == "zh":
-        start = {"a": "一" + MEASURES[kind], "the": "那" + MEASURES[kind]}.get(article, article)
+        measure = "艘" if "飞船" in noun else MEASURES[kind]
+        start = {"a": "一" + measure, "the": "那" + measure}.get(article, article)
         if kind == "girl" and colour:  # a girl's colour is her dress's
             dress = f"穿{colour}{pick(DRESS['zh'], rng)}"
             return f"{start}{worn}{'、' if worn else ''}{dress}的{flavour}{size}{noun}"

@@ -72,6 +72,10 @@ def _the(scene: Scene, subject: Subject, language: str) -> str:
     return f"the {noun} {name(subject.position, 'en')}" if twins else f"the {noun}"
 
 
+def _it(subject: Subject) -> str:
+    return "she" if subject.kind == "girl" else "it"
+
+
 def _colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
     subject = rng.choice(scene.subjects)
     the, colour = _the(scene, subject, language), name(subject.colour, language)
@@ -107,7 +111,7 @@ def _wears(scene: Scene, language: str, rng: random.Random) -> _Topic:
     accessory = subject.accessories[0]
     said, the = accessory_phrase(accessory, language), _the(scene, subject, language)
     verb = VERBS[language][accessory.kind][0]
-    answer = f"{the}{verb}{said}。" if language == "zh" else f"It is {verb} {said}."
+    answer = f"{the}{verb}{said}。" if language == "zh" else f"{_it(subject).capitalize()} is {verb} {said}."
     return {"x": the}, answer, _accept("accessory", accessory.kind)
 
 
@@ -182,7 +186,8 @@ def _position(scene: Scene, language: str, rng: random.Random) -> _Topic:
     where = name(subject.position, language)
     accept = [word.rpartition(" ")[2] for word in _accept("position", subject.position)]
     accept = [word for word in dict.fromkeys(accept) if word != "side"]
-    return {"x": the}, f"{the}在{where}。" if language == "zh" else f"It is {where}.", accept
+    answer = f"{the}在{where}。" if language == "zh" else f"{_it(subject).capitalize()} is {where}."
+    return {"x": the}, answer, accept
 
 
 def _who(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -238,7 +243,8 @@ def _has(scene: Scene, language: str, rng: random.Random) -> _Topic:
     if language == "zh":
         answer, accept = _yes(kind in worn, f"{the}{verb}{a}", f"{the}没有{a}", language)
     else:
-        answer, accept = _yes(kind in worn, f"it is {verb} {an}", f"it has no {a}", language)
+        it = _it(subject)
+        answer, accept = _yes(kind in worn, f"{it} is {verb} {an}", f"{it} has no {a}", language)
     return {"x": the, "a": a, "an": an, "v": verb}, answer, accept
 
 

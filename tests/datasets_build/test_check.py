@@ -101,6 +101,16 @@ def edit_changed_more(records: Records) -> None:
     record["turns"][i]["request"].pop("other", None)
 
 
+def edit_of_another_picture(records: Records) -> None:
+    record, i = next(
+        (r, i) for r in records for i, t in enumerate(r["turns"])
+        if i and (t["request"] or {}).get("op") == "edit" and "base_turn" not in t["request"]
+        and r["turns"][i - 1]["scene"] is not None and r["messages"][2 * i]["content"][0]["type"] == "text"
+    )  # fmt: skip
+    before = record["turns"][i - 1]["scene"]
+    before["shot"] = "wide" if before["shot"] != "wide" else "normal"
+
+
 def same_record_twice(records: Records) -> None:
     records.append({**records[0], "id": "another"})
 
@@ -122,6 +132,7 @@ def no_messages(records: Records) -> None:
         (two_users_in_a_row, "roles alternate"),
         (other_scene, "the refined prompt says exactly the scene"),
         (edit_changed_more, "an edit changes what was asked, and nothing else"),
+        (edit_of_another_picture, "a change is made of the picture on the table"),
         (same_record_twice, "no two records are the same"),
         (same_id_twice, "ids are unique"),
         (no_messages, "the record has the schema"),

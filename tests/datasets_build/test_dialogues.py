@@ -310,3 +310,25 @@ def test_a_thing_is_told_by_a_look_that_is_its_alone(language: str, own: set[str
     assert own <= said and not others & said
     alone = Scene((Subject("fox", "red", "normal", "middle", (hat,)),), "snow")
     assert not own & {refer(alone, 0, language, random.Random(seed))["it"] for seed in range(400)}
+
+
+def many(task: str, language: str, n: int = 250, split: str = "train") -> list[Dialogue]:
+    rng = random.Random(f"{task} {language}")
+    return [build_dialogue(builders()[task], language, split, rng) for _ in range(n)]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_is_offered_is_possible_and_what_is_combined_plain(language: str) -> None:
+    offer = ("Shall I add one?", "要加一个吗")
+    for dialogue in [*many("D_c", language), *many("D_n", language)]:
+        scene = None
+        for exchange in dialogue.exchanges:
+            scene = exchange.drawn or (exchange.uploads or (scene,))[-1]
+            if scene is not None and any(words in exchange.reply for words in offer):
+                assert len(scene.subjects) == 1, exchange
+            request = exchange.request or {}
+            if request.get("op") == "edit" and "other" in request:
+                kinds = [s["kind"] for name in ("base", "other") for s in request[name]["subjects"]]
+                edit = request["edit"]
+                combined = request["other"]["subjects"][edit["other_subject"]]["kind"]
+                assert kinds.count(combined) == 1
