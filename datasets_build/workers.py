@@ -83,7 +83,7 @@ def _ray(address: str, number: int) -> Generator[None]:
         import ray
         import ray.data
     except ImportError as error:
-        raise BuildError("--ray needs Ray: pip install 'easel[scale]', or leave --ray out") from error
+        raise BuildError("--ray needs Ray: pip install 'ray[data]', or leave --ray out") from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         cpus = number if address == "local" else None

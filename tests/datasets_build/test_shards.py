@@ -253,7 +253,7 @@ def test_ray_is_asked_for_where_it_is_missing(
     monkeypatch.setitem(sys.modules, "ray", None)
     arguments = ["data", "p", "--out", str(tmp_path), "--n", "2", "--ray", "auto"]
     assert easel(arguments) == 1
-    assert "pip install 'easel[scale]'" in capsys.readouterr().err
+    assert "pip install 'ray[data]'" in capsys.readouterr().err
     assert easel([*arguments, "--teacher", "http://127.0.0.1:1/v1", "--teacher-model", "x"]) == 2
     assert "--ray is for the offline teacher" in capsys.readouterr().err
 
