@@ -198,7 +198,7 @@ class Api:
         if self.quotas is not None:
             await self.quotas.admit(caller.owner, body.n)
         for draw in requests:
-            job = await asyncio.to_thread(self.models.generator.submit, draw)
+            job = await asyncio.get_running_loop().run_in_executor(core.SUBMITTERS, self.models.generator.submit, draw)
             try:
                 work = asyncio.shield(asyncio.wrap_future(job.future))
                 drawing = await (while_listening(request, work) if request is not None else work)

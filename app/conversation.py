@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -40,6 +41,9 @@ TITLE_LENGTH = 48
 LOOK_EVERY = 0.3  # seconds between two looks at a waiting drawing's place in the queue
 # Of the letters of two prompts, the share that stands in both, in order, from which on one is an edit of the other.
 ALIKE = 0.6
+MOST_COMPARED = 400  # letters of two prompts that are compared one by one
+# Submitting waits while the generator loads: it must not take the threads that all else needs.
+SUBMITTERS = ThreadPoolExecutor(64, "easel-submit")
 STOPPED = "Stopped."
 UNEXPECTED = "Something went wrong that should not have. Press Retry; the log says more."
 
@@ -405,8 +409,12 @@ def _request(
 
 def likeness(before: DrawRequest, after: DrawRequest) -> float:
     """Of two prompts, 0 to 1; 0 where the seed, the size, the steps or the sampler asks for a picture of its own."""
-    same = all(getattr(before, name) == getattr(after, name) for name in ("seed", "size", "steps", "sampler"))
-    return SequenceMatcher(None, before.prompt, after.prompt, autojunk=False).ratio() if same else 0.0
+    if any(getattr(before, name) != getattr(after, name) for name in ("seed", "size", "steps", "sampler")):
+        return 0.0
+    old, new = before.prompt, after.prompt
+    if max(len(old), len(new)) > MOST_COMPARED:  # the time grows with the third power: of long ones, the words
+        return SequenceMatcher(None, old.split()[:MOST_COMPARED], new.split()[:MOST_COMPARED], autojunk=False).ratio()
+    return SequenceMatcher(None, old, new, autojunk=False).ratio()
 
 
 async def draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any]:
@@ -426,10 +434,11 @@ async def draw(generator: Generator, request: DrawRequest) -> AsyncGenerator[Any
             loop.call_later(LOOK_EVERY, look, ahead)
 
     submitted = asyncio.ensure_future(
-        asyncio.to_thread(
-            generator.submit, request, lambda progress: tell(Progress(progress.step, progress.steps, progress.preview))
+        loop.run_in_executor(
+            SUBMITTERS, generator.submit, request,
+            lambda progress: tell(Progress(progress.step, progress.steps, progress.preview)),
         )
-    )
+    )  # fmt: skip
     try:
         job = await asyncio.shield(submitted)
     except asyncio.CancelledError:

@@ -41,7 +41,10 @@ MOST_ENTRIES = 100_000
 MOST_BYTES = 8 * 2**30  # that a file may unpack to
 MOST_RECORD_BYTES = 64 * 2**20
 MOST_PICTURE_BYTES = 128 * 2**20
+MOST_DIRECTORY = 16 * 2**20  # bytes of a file's list of entries
 MOST_TITLE = 120
+MOST_TURNS = 5_000  # of a conversation
+MOST_TEXT = 20_000  # characters of anything that was said
 LAST_SECOND = 253402300799.0  # of the year 9999
 
 
@@ -197,6 +200,9 @@ _Time = Annotated[float, Field(ge=0, le=LAST_SECOND, allow_inf_nan=False)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
+_Text = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -210,20 +216,20 @@ class _RatingRecord(_Part):
 class _TurnRecord(_Part):
     id: _Id
     parent: _Id | None
-    said: str
-    uploads: tuple[_Name, ...]
+    said: _Text
+    uploads: Annotated[tuple[_Name, ...], Field(max_length=100)]
     mode: Mode
     status: Status
     seed: _Seed
     settings: dict[str, Any]
     created: _Time
-    text: str
-    prompt: str
+    text: _Text
+    prompt: _Text
     picture: _Name | None
     switched: bool
-    raw: str
+    raw: _Text
     draw_probability: Annotated[float, Field(ge=0, le=1)] | None
-    error: str
+    error: _Text
     timings: dict[str, _Number] | None
     seeds: Seeds = "inherit"
     varies: _Id | None = None
@@ -254,7 +260,7 @@ class _Record(_Part):
     leaf: _Id | None
     created: _Time
     updated: _Time
-    turns: tuple[_TurnRecord, ...]
+    turns: Annotated[tuple[_TurnRecord, ...], Field(max_length=MOST_TURNS)]
     pictures: dict[_Name, _PictureRecord]
 
     @model_validator(mode="after")
@@ -288,6 +294,12 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
 
 def _opened(source: Path) -> zipfile.ZipFile:
     try:
+        with source.open("rb") as file:  # all of the directory would be read into memory
+            file.seek(max(0, source.stat().st_size - 66_000))
+            end = file.read()
+        at = end.rfind(b"PK\5\6")
+        if at >= 0 and int.from_bytes(end[at + 12 : at + 16], "little") > MOST_DIRECTORY:
+            raise InputRefused(f"{source.name} holds too many entries. Export the conversations one by one.")
         return zipfile.ZipFile(source)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
         raise InputRefused(f"{source.name} is no ZIP file. Choose a file that Easel exported.") from error

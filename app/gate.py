@@ -29,6 +29,7 @@ _USED = re.compile(
     r"|user|login_check|token)/?",
     re.DOTALL,
 )
+_SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 _HEARTBEAT = re.compile(r"heartbeat/([\w-]+)/?")
 _WITH_BODY = ("queue/join", "cancel", "reset")
 
@@ -79,6 +80,8 @@ class Gate:
             self._check_file(owner, path)
 
     def _check_session(self, owner: str, name: str) -> None:
+        if not _SESSION.fullmatch(name):
+            raise InputRefused("This is no name of a page's session.")
         if self._sessions.get(name, owner) != owner:
             raise Forbidden("This page's session is somebody else's. Reload the page.")
         _remember(self._sessions, name, owner)

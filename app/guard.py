@@ -26,6 +26,7 @@ from app.errors import EaselError, Forbidden, TooLarge, Unauthorized
 from app.refusals import refusal
 
 MOST_BODY = 64 * 2**20  # bytes of a request; JSON is read into memory
+MOST_EVENT = 2**20  # of the page's events, whose values Gradio keeps for as long as it remembers the session
 MOST_UPLOAD = 256 * 2**20  # of what the page uploads: goes to disk, and each file has its own limit
 SHORTEST_KEY = 16
 PROGRAMS = ("/v1/", "/mcp", "/metrics")  # paths that need the key; people's pages are not among them
@@ -168,7 +169,8 @@ class Guard:
 def limited(receive: Receive, scope: Scope) -> Receive:
     """`receive`, for a body of at most so many bytes. What announces more is refused unread; what does not say its
     length, or lies about it, is cut off where it grows too large."""
-    most = MOST_UPLOAD if scope["path"].endswith("/gradio_api/upload") else MOST_BODY
+    _, page, route = scope["path"].partition("/gradio_api/")
+    most = MOST_BODY if not page else MOST_UPLOAD if route == "upload" else MOST_EVENT
     too_large = f"The request is larger than {most // 2**20} MB. Send fewer or smaller pictures."
     announced = Headers(scope=scope).get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > most:

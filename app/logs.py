@@ -63,7 +63,7 @@ class JsonLines(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, default=str)
 
 
 class TextLines(logging.Formatter):
@@ -114,4 +114,5 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}:{_plain(part)}" for name, part in value.items())
     text = str(value)
-    return text if re.fullmatch(r"[^\s=\"]+", text) else json.dumps(text, ensure_ascii=False)
+    plain = text.isprintable() and re.fullmatch(r"[^\s=\"]+", text)
+    return text if plain else json.dumps(text)  # whatever a terminal would obey is escaped

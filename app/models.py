@@ -61,7 +61,8 @@ class Models:
         the dialog model is not our own vLLM's."""
         states = (self.dialog.state, self.generator.state)
         status = READY if states == (READY, READY) else FAILED if FAILED in states else WARMING
-        errors = [error for error in (self.dialog.error, self.generator.error) if error]
+        # Anybody may ask: what else the server's log said is for whoever reads the log.
+        errors = [error.splitlines()[0] for error in (self.dialog.error, self.generator.error) if error]
         health = {"status": status, "dialog": states[0], "generator": states[1]}
         if self.dialog.served_by != "vllm":
             health["served_by"] = self.dialog.served_by

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +55,17 @@ from app.web import build_page, mount_pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LAST_LOOK = 0.5  # seconds until a page shows how a turn ended
+KEPT = 86_400  # seconds that uploads of an earlier run are kept
 GRACE = 3  # seconds that open connections get at the end
 _ENDLESS = re.compile(r"/gradio_api/(queue/data|heartbeat/\w+)$")
+
+
+def sweep(uploads: Path) -> None:
+    """Removes what earlier runs left there: Gradio forgets what it has to delete when it ends."""
+    for path in uploads.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and path.stat().st_mtime < time.time() - KEPT:
+                path.unlink()
 
 
 def build_app(
@@ -182,6 +192,7 @@ def serve(
         store = Store(data_dir, database)
         os.environ.setdefault("GRADIO_TEMP_DIR", str(data_dir / "uploads"))  # else all Gradio apps share one in /tmp
         stack.callback(store.close)
+        sweep(data_dir / "uploads")
         accounts = stack.enter_context(contextlib.closing(Accounts(data_dir, database)))
         people = accounts if accounts.users() else None
         models = Models(profile, data_dir / "logs", data_dir / ADAPTERS)

@@ -27,6 +27,7 @@ from app.texts import Texts
 _ALWAYS_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>&#|~!$@]|://|(?<=www)\.")
 _LINE_START = re.compile(r"^([ \t]*)([-+=:]|\d+(?=[.)]))", re.MULTILINE)
 _HTML_AND_LINKS = re.compile(r"[<>&\[\]!\\]|://|(?<=www)\.")
+MOST_COMPARED = 300  # words and spaces of two prompts that are compared one by one
 _ICON = ' class="easel-icon"'
 _WORDS = re.compile(r"[\w'-]*[a-z0-9][\w'-]*|\s+|.", re.IGNORECASE | re.ASCII | re.DOTALL)
 
@@ -80,13 +81,28 @@ def difference(before: str, after: str) -> str:
     """`after` as HTML, with what is new marked and what went struck through."""
     old, new = _WORDS.findall(before), _WORDS.findall(after)
     parts: list[str] = []
-    for kind, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    for kind, i1, i2, j1, j2 in _changes(old, new):
         gone, come = _inline("".join(old[i1:i2])), _inline("".join(new[j1:j2]))
         if kind == "equal":
             parts.append(come)
         else:
             parts += [f"<del>{gone}</del>"] * bool(gone.strip()) + [f"<mark>{come}</mark>"] * bool(come)
     return "".join(parts)
+
+
+def _changes(old: Sequence[str], new: Sequence[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    """As difflib's opcodes. Where much lies between the common beginning and the common end, all of it has changed: the
+    time that it takes to tell grows with the third power of words that come often."""
+    shorter = min(len(old), len(new))
+    head = next((i for i in range(shorter) if old[i] != new[i]), shorter)
+    tail = next((i for i in range(shorter - head) if old[-1 - i] != new[-1 - i]), shorter - head)
+    if max(len(old), len(new)) - head - tail <= MOST_COMPARED:
+        return difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    ends = len(old) - tail, len(new) - tail
+    return [
+        ("equal", 0, head, 0, head), ("replace", head, ends[0], head, ends[1]),
+        ("equal", ends[0], len(old), ends[1], len(new)),
+    ]  # fmt: skip
 
 
 def _entities(match: re.Match[str] | str) -> str:

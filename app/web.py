@@ -36,6 +36,8 @@ from app.visitor import Visitors, owner_of
 
 Update = dict[Any, Any]  # component -> new value
 BEATS = count(1)
+MOST_SESSIONS = 1000  # of browsers' tabs, whose state Gradio keeps; an older one is loaded anew
+MOST_WATCHED = 1000  # events at once: a page that watches a turn is one for as long as that lasts
 
 
 def build_page(
@@ -588,7 +590,9 @@ def mount_pages(app: Any, pages: dict[str, gr.Blocks], visitors: Visitors) -> No
             name = path.rpartition("/")[2]
             app.router.add_route(path, lambda _, name=name: RedirectResponse(f"{name}/"), include_in_schema=False)
         blocks.has_launched = True  # else Gradio checks none of the paths that the data of an event name
+        blocks.state_session_capacity = MOST_SESSIONS
         blocks.queue(default_concurrency_limit=None, api_open=False)
+        blocks._queue.max_thread_count = MOST_WATCHED
         keep_streams_open(blocks._queue)
         gr.mount_gradio_app(
             app, blocks, path, footer_links=[], run_history=False, ssr_mode=False, show_error=True,

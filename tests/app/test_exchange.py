@@ -159,6 +159,21 @@ def test_what_a_file_unpacks_to_is_known_before(store: Store, full: Conversation
         unpacked_size(again)
 
 
+def test_what_is_too_much_for_a_conversation_is_refused(
+    store: Store, full: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "out.zip"
+    source.write_bytes(packed(store, full))
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "MOST_DIRECTORY", 10)
+        with pytest.raises(InputRefused, match="holds too many entries"):
+            unpack(store, "local", source)
+    store.update_turn(store.turns(full)[0].id, said="x" * (exchange.MOST_TEXT + 1))
+    source.write_bytes(packed(store, full))
+    with pytest.raises(InputRefused, match=r"is damaged .*at most 20000 characters"):
+        unpack(store, "local", source)
+
+
 def test_several_conversations_in_one_file(store: Store, full: Conversation, tmp_path: Path) -> None:
     second = store.create_conversation("local", "storybook", {}, seed=1)
     add(store, second, "hello", None, text="hello")

@@ -247,6 +247,17 @@ def test_on_the_wire_the_rest_is_not_awaited(client: Clients) -> None:
         assert wire.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.parametrize("name", ["x" * 65, "a b", "", "é"])
+def test_sessions_have_names(client: Clients, name: str) -> None:
+    answer = client().post("/gradio_api/cancel", json={"session_hash": name, "fn_index": 0, "event_id": "x"})
+    assert "no name of a page's session" in refused(answer, 400)
+
+
+def test_events_are_short(client: Clients) -> None:
+    answer = client().post("/gradio_api/queue/join", json={"data": ["x" * 2**20], "fn_index": 0, "session_hash": "x"})
+    assert "larger than 1 MB" in refused(answer, 413)
+
+
 def test_uploads_of_the_page(client: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MOST_UPLOAD", 200_000)
     http = client()

@@ -70,6 +70,11 @@ def test_text_for_people(out: io.StringIO) -> None:
     assert second[9:] == "warning shown"
 
 
+def test_no_terminal_obeys_a_log() -> None:
+    assert logs._plain("/v1/\x1b[2J\x1b]0;owned\x07") == '"/v1/\\u001b[2J\\u001b]0;owned\\u0007"'
+    assert logs._plain("/v1/\x9b2J") == '"/v1/\\u009b2J"' and logs._plain("/v1/models") == "/v1/models"
+
+
 def test_the_page_is_quiet(out: io.StringIO, store: Store, profile: Profile) -> None:
     logs.set_up("json", "info", out)
     with TestClient(build_app(profile, store, FakeModels()), base_url="http://127.0.0.1") as client:  # type: ignore[arg-type]

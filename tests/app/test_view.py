@@ -93,6 +93,14 @@ def test_differences_are_marked() -> None:
     assert "<mark>" not in difference(before, before)
 
 
+def test_long_prompts_are_compared_as_far_as_time_allows() -> None:
+    shown = difference("a fox " + "!" * 4000 + " in snow", "a fox " + "!." * 2000 + " in snow")  # minutes, one by one
+    assert shown.startswith("a fox !<del>!") and shown.endswith("</mark> in snow")
+    assert shown.count("<del>") == shown.count("<mark>") == 1
+    long = "word " * 900
+    assert difference(long + "red", long + "blue") == f"{long}<del>red</del><mark>blue</mark>"
+
+
 def test_a_picture_with_its_prompt(store: Store, conversation: Conversation) -> None:
     first = turn(store, conversation, status="done", prompt="a red fox", picture="f" * 32)
     second = turn(store, conversation, status="done", prompt="a blue fox", picture="e" * 32, draw_probability=0.98)
