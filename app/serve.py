@@ -40,6 +40,7 @@ from app.logs import LogRequests
 from app.mcp_tools import McpTools
 from app.metrics import CountRequests, Metered, Metrics
 from app.models import Models
+from app.mounting import mount_pages
 from app.people import People
 from app.profiles import Profile
 from app.quick import FirstPage, one_server_each
@@ -51,7 +52,7 @@ from app.signin import SignIn
 from app.store import OWNER, Store
 from app.texts import TEXTS
 from app.visitor import Visitors
-from app.web import build_page, mount_pages
+from app.web import build_page
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LAST_LOOK = 0.5  # seconds until a page shows how a turn ended

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from starlette.responses import RedirectResponse
 
 from app.branches import check_picture, go_on_from, go_to, reopen
 from app.compare import Comparison
@@ -23,12 +22,10 @@ from app.conversation import MODES, STOPPED, Mode, UserMessage
 from app.errors import EaselError, InputRefused
 from app.gallery import Gallery
 from app.gaze import Gaze
-from app.look import look
 from app.profiles import MOST_STEPS, Profile, parse_size
 from app.running import RunningTurns
 from app.shelf import DOWNLOAD, LIST, Exchange, Finder
 from app.store import SEEDS, Conversation, Seeds, Store, Turn, Verdict, new_seed
-from app.streams import keep_streams_open
 from app.texts import PEOPLE, Texts
 from app.view import show_scores, show_turns
 from app.visible import visible_if
@@ -36,8 +33,6 @@ from app.visitor import Visitors, owner_of
 
 Update = dict[Any, Any]  # component -> new value
 BEATS = count(1)
-MOST_SESSIONS = 1000  # of browsers' tabs, whose state Gradio keeps; an older one is loaded anew
-MOST_WATCHED = 1000  # events at once: a page that watches a turn is one for as long as that lasts
 
 
 def build_page(
@@ -581,21 +576,3 @@ class Page:
 
 def _say(error: EaselError) -> None:
     gr.Warning(escape(str(error)), duration=12)
-
-
-def mount_pages(app: Any, pages: dict[str, gr.Blocks], visitors: Visitors) -> None:
-    """Each page at its path, with or without a slash at its end; "/" must come last."""
-    for path, blocks in sorted(pages.items(), key=lambda page: -len(page[0])):
-        if path != "/":
-            name = path.rpartition("/")[2]
-            app.router.add_route(path, lambda _, name=name: RedirectResponse(f"{name}/"), include_in_schema=False)
-        blocks.has_launched = True  # else Gradio checks none of the paths that the data of an event name
-        blocks.state_session_capacity = MOST_SESSIONS
-        blocks.queue(default_concurrency_limit=None, api_open=False)
-        blocks._queue.max_thread_count = MOST_WATCHED
-        keep_streams_open(blocks._queue)
-        gr.mount_gradio_app(
-            app, blocks, path, footer_links=[], run_history=False, ssr_mode=False, show_error=True,
-            enable_monitoring=False, max_file_size="1gb", pwa=False, mcp_server=False, auth_dependency=visitors.name,
-            **look(),
-        )  # fmt: skip
