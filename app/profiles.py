@@ -235,6 +235,7 @@ PROFILES = {
         dialog=str(_BASE),
         inspector=str(_INSPECTOR),
         max_images=BUNDLED_IMAGES,
+        draw_bias=2.5,
         styles=STORYBOOK,
     ),
     "hunyuan": Profile(

@@ -127,7 +127,8 @@ def start_client(args: argparse.Namespace, profile: Profile, stack: contextlib.E
     from dialog_mllm.evaluation import CONCURRENCY
     from dialog_mllm.server import VllmServer
 
-    patient = Timeouts(first_token=900.0, between_tokens=300.0)  # nobody waits, and many are asked at once
+    # Nobody waits, and many are asked at once, on a machine that may be busy with something else.
+    patient = Timeouts(connect=60.0, first_token=900.0, between_tokens=300.0)
     if args.url:
         key = os.environ.get(args.key_env, "") if args.key_env else args.key
         return DialogClient(args.url, key or None, args.model, timeouts=patient, **profile.asking)
