@@ -235,7 +235,7 @@ PROFILES = {
         dialog=str(_BASE),
         inspector=str(_INSPECTOR),
         max_images=BUNDLED_IMAGES,
-        draw_bias=2.5,
+        draw_bias=1.3,
         styles=STORYBOOK,
     ),
     "hunyuan": Profile(
