@@ -192,6 +192,9 @@ def build(path: Path, split: str, out: Path) -> dict[str, Any]:
         to_record(dialogue, f"{TASK}-{split}-{number:05d}", TASK, split, PICTURE_SEED, out, source, LICENCE)
         for number, dialogue in enumerate(dialogues)
     ]
+    for record in records:
+        for turn in record["turns"]:
+            turn["switch_known"] = False  # whether a message turns to something new, its writer was not asked
     return write_split(out, split, records, {"seed": PICTURE_SEED}, source, LICENCE, command=COMMAND)
 
 

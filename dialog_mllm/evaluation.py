@@ -171,7 +171,7 @@ def judge(turn: Turn, judge_prompt: JudgePrompt) -> dict[str, bool]:
             right["minimal_change"] = bool(prompt) and _changed_words(turn.previous_prompt, prompt) <= most
     else:
         right["false_draw"] = turn.drew is True
-    if reply is not None:
+    if reply is not None and turn.turn.get("switch_known", True):
         right["topic_accuracy"] = reply.switched == turn.wanted.startswith(SWITCH)
     if turn.operation == "answer":
         said = reply.text if reply is not None and not turn.drew else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from app.cli import main as easel
 from app.judging import judge_prompt
 from datasets_build.check import check
 from datasets_build.written import WrittenError, bundled, read_conversations
+from dialog_mllm.evaluation import judge, turns_of
 from dialog_mllm.messages import DRAW, SWITCH
+from dialog_mllm.protocol import Reply
 from dialog_mllm.records import data_files, read_records
 
 CONVERSATIONS = """
@@ -52,6 +55,10 @@ def test_words_become_records_that_keep_every_rule(tmp_path):
     # What an edit does not name stays; what is worn it names in full.
     assert "orange fox on the left and a black cat on the right" in said[2] and "night" in said[2]
     assert said[5].startswith(SWITCH + DRAW)
+    switched = judge(
+        replace(next(turns_of([(english, tmp_path / "d")])), reply=Reply("text", "Hi!", "", True)), judge_prompt
+    )
+    assert "topic_accuracy" not in switched, "nobody has said where a topic ends"
     assert "big red fox" not in replies(chinese)[0] and "红色大狐狸，海滩上" in replies(chinese)[0]
     assert chinese["messages"][0]["content"][0]["type"] == "image"
 
