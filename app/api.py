@@ -156,7 +156,11 @@ class Api:
         """A reply that has begun: what is refused is refused before a stream begins."""
         if self.quotas is not None:
             await self.quotas.admit(caller.owner)  # before any of the pictures is kept
-        reply = await asyncio.to_thread(ChatReply, self, body, address, caller)  # decodes pictures
+        try:
+            reply = await asyncio.to_thread(ChatReply, self, body, address, caller)  # decodes pictures
+        except InputRefused:
+            self.metrics.turns.labels("api", "refused").inc()  # as a turn that begins and is refused
+            raise
         await reply.begin()
         return reply
 
