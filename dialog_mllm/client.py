@@ -140,6 +140,7 @@ class DialogClient:
         if draw.single is None:
             return draw  # plain text to this model: nothing strips it
         body = await self._body([Message.user("draw")], "auto", draw, 0.0, None)
+        del body["stream_options"]  # which vLLM refuses beside no stream
         answer = await self._post(
             "/v1/chat/completions", body | {"stream": False, "max_tokens": 1, "logit_bias": {str(draw.single): 100}}
         )
