@@ -248,9 +248,9 @@ class Pipeline:
         for canvas in canvases:
             if canvas.conditioning is None:
                 canvas.conditioning = self.condition(canvas)
-            word = canvas.unguided[canvas.done] if len(canvas.unguided) > canvas.done else None
-            word = word if self.guided(canvas) else None
-            both = self.guided(canvas) and word is None
+            needs = self.guided(canvas)
+            word = canvas.unguided[canvas.done] if needs and len(canvas.unguided) > canvas.done else None
+            both = needs and word is None
             conditioning = canvas.conditioning if both else canvas.conditioning.last()
             rows.append(canvas.latents.expand(conditioning.batch, -1, -1, -1))
             parts.append((conditioning, canvas.done))
@@ -269,19 +269,19 @@ class Pipeline:
         return sampling.guided(self.schedule, timestep, request.guidance, request.guidance_interval)
 
     def decode(self, canvas: Canvas) -> Image.Image:
-        """The finished picture."""
-        return self.picture(canvas.latents)
-
-    @torch.inference_mode()
-    def picture(self, latents: Tensor) -> Image.Image:
-        """One picture from its latents (1, C, h, w)."""
-        config = self.vae.config
-        latents = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-        with working(self.vae, self.dit.device):
-            pixels = self.vae.decode(latents.to(self.vae.dtype)).sample
+        """The finished picture. Raises DrawingFailed where the decoder's numbers overflow."""
+        pixels = self.pixels(canvas.latents)
         if not pixels.isfinite().all():
             raise DrawingFailed("The picture's numbers overflowed in the decoder. Compute in float32 or bfloat16.")
         return to_image(pixels)
+
+    @torch.inference_mode()
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Latents (1, C, h, w) -> (1, 3, H, W) in -1...1."""
+        config = self.vae.config
+        latents = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+        with working(self.vae, self.dit.device):
+            return self.vae.decode(latents.to(self.vae.dtype)).sample
 
     @torch.inference_mode()
     def preview(self, canvas: Canvas) -> Image.Image:
@@ -289,7 +289,7 @@ class Pipeline:
         if self.preview_decoder is not None:
             small = to_image(self.preview_decoder(canvas.clean))
         else:
-            small = self.picture(F.avg_pool2d(canvas.clean, 2, ceil_mode=True))
+            small = to_image(self.pixels(F.avg_pool2d(canvas.clean, 2, ceil_mode=True)))
         return small.resize(canvas.request.size, Image.Resampling.BILINEAR)
 
 

@@ -192,10 +192,12 @@ class DrawRequest:
 
 
 def _plain(value: Any) -> Any:
-    """The same for equal numbers: 1 and 1.0."""
+    """The same for equal numbers: 1 for 1.0. No other way round, for floats cannot tell large seeds apart."""
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    return value if isinstance(value, str | Lora | None) else float(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else float(value)
+    return value
 
 
 @dataclass(frozen=True)

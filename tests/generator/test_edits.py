@@ -49,6 +49,12 @@ def test_a_trajectory_keeps_nothing_of_its_neighbours(pipeline: Pipeline) -> Non
     assert sum(held.values()) == way.bytes
 
 
+def test_requests_are_equal_when_their_numbers_are() -> None:
+    assert replace(SNOW, guidance=5) == replace(SNOW, guidance=5.0, guidance_interval=(0, 1))
+    big = 2**60
+    assert replace(FOX, seed=big) != replace(FOX, seed=big + 1), "floats cannot tell them apart"
+
+
 def test_an_edit_that_takes_nothing_over_is_a_fresh_picture(pipeline: Pipeline) -> None:
     free, fresh = drawn(pipeline, replace(SNOW, edit=FREE)), drawn(pipeline, replace(SNOW, source=None))
     torch.testing.assert_close(free.latents, fresh.latents)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
 from generator.errors import CheckpointError
-from generator.int8 import TRANSFORMERS_WEIGHTS, Int8, load_t5, quantised
+from generator.int8 import TRANSFORMERS_WEIGHTS, Int8, Int8Linear, load_t5, quantised
 from generator.pipeline import load_pipeline
 from generator.request import DrawRequest
 from generator.text import TextEncoders
@@ -51,6 +51,13 @@ def test_rows_are_rounded_by_their_own_scale() -> None:
     whole, unit = quantised(weight)
     assert whole.dtype == torch.int8 and whole.abs().amax(1)[4:].eq(127).all()
     assert ((whole * unit - weight).abs() <= unit * 0.5001).all()
+
+
+def test_float16_does_not_overflow_where_its_result_does_not() -> None:
+    layer = Int8Linear(2, 512, torch.float16)
+    layer.weight.fill_(127)
+    layer.unit.fill_(1e-3)
+    assert torch.allclose(layer(torch.full((1, 512), 10.0)), torch.tensor(650.24).half(), rtol=0.01)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -139,10 +139,10 @@ def test_the_request_matters(pipeline: Pipeline) -> None:
 
 def test_a_latents_shift_is_added(pipeline: Pipeline) -> None:
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = pipeline.picture(latents + 0.5 * 0.7)
+    expected = pipeline.pixels(latents + 0.5 * 0.7)
     try:
         pipeline.vae.register_to_config(shift_factor=0.5)
-        assert difference(pipeline.picture(latents), expected) <= 1
+        assert torch.allclose(pipeline.pixels(latents), expected, atol=1e-4)
     finally:
         pipeline.vae.register_to_config(shift_factor=None)
 
@@ -160,6 +160,18 @@ def test_an_overflow_is_its_own_canvas_s_error(pipeline: Pipeline) -> None:
     pipeline.advance([sick, healthy])
     assert isinstance(sick.failed, DrawingFailed) and "overflowed at step 1 of 5" in str(sick.failed)
     assert healthy.failed is None and healthy.latents.isfinite().all()
+
+
+def test_an_overflow_of_the_decoder_fails_the_picture_and_no_preview(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canvas = pipeline.begin(FOX)
+    pipeline.advance([canvas])
+    decode = pipeline.vae.decode
+    monkeypatch.setattr(pipeline.vae, "decode", lambda z: type(decode(z))(sample=decode(z).sample * float("inf")))
+    with pytest.raises(DrawingFailed, match="overflowed in the decoder"):
+        pipeline.decode(canvas)
+    assert replace(pipeline, preview_decoder=None).preview(canvas).size == FOX.size
 
 
 def test_canvases_of_one_batch_are_independent(pipeline: Pipeline) -> None:
