@@ -197,12 +197,12 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
         user, reply = messages[2 * i], messages[2 * i + 1]
         here = f"{where} turn {i}"
         _check_tokens(user, reply, turn, here, counts, report)
+        brought = brought or any(block["type"] == "image" for block in user["content"])
         if turn["type"] in ("t2i", "ti2i"):
             kept = i + 1 < len(turns) and (kind == "D_f" or (kind != "D_c" and world))  # the others show none
             if any(block["type"] == "image" for block in reply["content"]) != kept:
                 report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
             if world:
-                brought = brought or any(block["type"] == "image" for block in user["content"])
                 _check_base(turn["request"], drawn, brought, here, report)
                 drawn.append(_check_drawn(reply, turn, drawn, here, report))
                 brought = False
@@ -211,10 +211,8 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
                 _check_correction(turns, i, here, report)
             elif kind != "D_f":  # people keep no rule
                 _check_unseen(messages, turns, i, here, report)
-        else:
-            brought = brought or any(block["type"] == "image" for block in user["content"])
-            if turn["scene"] is not None:
-                report.add("only drawn turns have a scene", here)
+        elif turn["scene"] is not None:
+            report.add("only drawn turns have a scene", here)
         if world:
             _check_named(turns, i, here, report)
 

@@ -29,7 +29,6 @@ import json
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,14 +51,6 @@ class WrittenError(Exception):
     """A file of conversations cannot be used; the text says where and why."""
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The picture that the conversation is about, and the form of its prompt."""
-
-    scene: Scene | None = None
-    seen: bool = False  # whether any picture was there so far
-
-
 def read_conversations(text: str, where: str) -> list[Dialogue]:
     """The conversations of a TOML file. Raises WrittenError, which names the conversation and the message."""
     try:
@@ -79,40 +70,40 @@ def read_conversations(text: str, where: str) -> list[Dialogue]:
 
 def _dialogue(turns: list[Any], where: str) -> Dialogue:
     exchanges: list[Exchange] = []
-    table, language = _Table(), ""
+    table: Scene | None = None  # the picture that the conversation is about
+    language = ""
     for number, turn in enumerate(turns, 1):
         here = f"{where}, message {number}"
         said = _checked(turn, here)
         language = language or language_of(said)
         uploads = tuple(_scene(read_partial(words), here) for words in turn.get("shows", ()))
         if uploads:
-            table = _Table(uploads[-1], True)
+            table = uploads[-1]
         exchange, table = _exchange(turn, uploads, table, language, here)
         exchanges.append(exchange)
     return Dialogue(language, tuple(exchanges), ())
 
 
 def _exchange(
-    turn: Mapping[str, Any], uploads: tuple[Scene, ...], table: _Table, language: str, here: str
-) -> tuple[Exchange, _Table]:
+    turn: Mapping[str, Any], uploads: tuple[Scene, ...], table: Scene | None, language: str, here: str
+) -> tuple[Exchange, Scene | None]:
+    """The exchange, and the picture that the conversation is about after it."""
     said = turn["said"]
     more: dict[str, Any] = {"uploads": uploads, "opens": bool(uploads)}
-    if "draw" in turn:
-        asked = read_partial(turn["draw"])
-        scene = _scene(asked, here)
-        request = {"op": "draw", "asked": asked}
-        more |= {"type": "t2i", "opens": True}
-        return draw_exchange(said, write_prompt(scene, language, 0), request, scene, **more), _Table(scene, True)
-    if "edit" in turn:
-        if table.scene is None:
+    if "draw" in turn or "edit" in turn:
+        if "draw" in turn:
+            asked = read_partial(turn["draw"])
+            more |= {"type": "t2i", "opens": True}
+        elif table is None:
             raise WrittenError(f"{here}: there is no picture that `edit` could change; use `draw`, or `shows`")
-        asked = inherited(read_partial(turn["edit"]), table.scene)
+        else:
+            asked = inherited(read_partial(turn["edit"]), table)
+            more["type"] = "ti2i"
         scene = _scene(asked, here)
         request = {"op": "draw", "asked": asked}
-        prompt = write_prompt(scene, language, 0)
-        return draw_exchange(said, prompt, request, scene, type="ti2i", **more), _Table(scene, True)
+        return draw_exchange(said, write_prompt(scene, language, 0), request, scene, **more), scene
     if "answer" in turn:
-        kind = "ti2t" if table.seen else "t2t"
+        kind = "ti2t" if table is not None else "t2t"
         return Exchange(said, turn["answer"], kind, {"op": "answer", "accept": turn["accept"]}, **more), table
     if "refuse" in turn:
         return Exchange(said, turn["refuse"], "t2t", {"op": "refuse"}, **more), table

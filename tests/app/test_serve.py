@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import uvicorn
 
 from app.profiles import PROFILES
 from app.quick import FirstPage
-from app.serve import Server, build_app
+from app.serve import KEPT, Server, build_app, sweep
 from app.store import Store
 from tests.app import fakes
 
@@ -54,6 +55,18 @@ def test_the_generator_may_load_once_a_page_is_there() -> None:
         patch.setattr("app.quick.SETTLED", 0.01)
         asyncio.run(ask())
     assert seen.is_set()
+
+
+def test_uploads_of_earlier_runs_are_swept(tmp_path: Path) -> None:
+    old, new = (tmp_path / name / "picture.png" for name in ("old", "new"))
+    for path in (old, new):
+        path.parent.mkdir()
+        path.write_bytes(b"picture")
+    before = time.time() - KEPT - 60
+    os.utime(old, (before, before))
+    sweep(tmp_path)
+    assert not old.exists() and new.exists()
+    sweep(tmp_path / "nothing yet")
 
 
 def test_an_open_page_does_not_hold_up_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
