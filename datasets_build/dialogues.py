@@ -129,7 +129,8 @@ def _talk(voice: Speaker, table: Table, first: bool, last: bool) -> Exchange:
 
 
 def ask_for_picture(voice: Speaker, table: Table) -> None:
-    put_new(table, fresh(voice, table.topic, after_another=bool(table.drawings)))
+    after_words = bool(table.exchanges) and table.exchanges[-1].type == "t2t"
+    put_new(table, fresh(voice, table.topic, bool(table.drawings), after_words))
 
 
 def put_new(table: Table, exchange: Exchange) -> None:

@@ -15,9 +15,19 @@ from datasets_build.banks import Speaker, bank, examples, joined
 from datasets_build.changes import edit_text
 from datasets_build.records import Exchange, NoSample
 from datasets_build.references import refer
-from datasets_build.requests import FLAVOUR_SHARE, add_flavour, fill_frame, plural
+from datasets_build.requests import (
+    FLAVOUR_SHARE,
+    SPOKEN_SHARE,
+    WHY_SHARE,
+    add_flavour,
+    fill_frame,
+    plural,
+    with_why,
+)
+from datasets_build.spoken import spoken
 from datasets_build.storybook.edits import Edit, sample_edit
 from datasets_build.storybook.language import (
+    Partial,
     describe_subjects,
     noun_phrase,
     stands_behind,
@@ -30,6 +40,7 @@ from datasets_build.storybook.scene import (
     COLOURS,
     KINDS,
     MAX_SUBJECTS,
+    SIZES,
     STYLES,
     Scene,
     Subject,
@@ -51,8 +62,14 @@ def refuse(speaker: Speaker) -> Exchange:
     if speaker.language == "zh" and kind == "nouns":
         wanted = wanted[2:] if wanted.startswith("一") else wanted  # without its measure word
     if kind == "nouns":
-        path = "draw" if rng.random() < 0.8 else "draw_next"
-        user = sentence(fill_frame(speaker, path, _dress_up(user, speaker)))
+        [path] = rng.choices(("draw", "draw_next", "draw_then"), (75, 15, 10))
+        if rng.random() < SPOKEN_SHARE:
+            user = _spoken(user, speaker, path)
+        else:
+            user = fill_frame(speaker, path, _dress_up(user, speaker))
+        user = sentence(user) if speaker.language == "en" else user
+        if path == "draw" and rng.random() < WHY_SHARE:
+            user = with_why(user, speaker)
     reply = rng.choice(bank("refusals", speaker.language)["say"][kind])
     reply = reply.format_map(examples(speaker.language, rng) | {"x": wanted})
     return Exchange(roughen(user, speaker.language, rng), sentence(reply), "t2t", REFUSE, opens=True)
@@ -158,6 +175,24 @@ def _dress_up(noun: str, speaker: Speaker) -> str:
         manner = phrase("manner", rng.choice(STYLES), language, rng)
         noun = f"{noun} {manner}" if language == "en" else f"{manner}的{noun}"
     return noun
+
+
+def _spoken(noun: str, speaker: Speaker, path: str) -> str:
+    """ "a dragon, it's green and it's wearing a hat": it cannot be drawn for all that."""
+    rng = speaker.rng
+    thing: Partial = {"kind": "robot"}
+    if rng.random() < 0.6:
+        thing["colour"] = rng.choice(COLOURS)
+    if rng.random() < 0.3:
+        thing["size"] = rng.choice(SIZES)
+    if rng.random() < 0.3 and (worn := sample_accessories(rng)):
+        thing["accessories"] = [{"kind": accessory.kind, "colour": accessory.colour} for accessory in worn]
+    asked: Partial = {"subjects": [thing]}
+    if rng.random() < 0.5:
+        asked["background"] = rng.choice(BACKGROUNDS)
+    inside = path != "draw" or rng.random() < 0.3
+    text = spoken(asked, speaker, inside, instead=noun)
+    return fill_frame(speaker, path, text, last=True) if inside else text
 
 
 def _with_flavour(noun: str, speaker: Speaker) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from datasets_build.banks import Speaker, bank
 from datasets_build.records import Exchange, NoSample, draw_exchange
+from datasets_build.spoken import spoken
 from datasets_build.storybook.language import (
     N_TEMPLATES,
     Partial,
@@ -60,6 +61,9 @@ BARE_SHARE = 0.25  # of requests are what is wanted and nothing else: "a red fox
 NAMED_SHARE = (
     0.1  # of requests for one subject at no place in particular speak of the user's own: "My cat is called Max."
 )
+SPOKEN_SHARE = 0.1  # of requests say one thing after another, as people speak
+WHY_SHARE = 0.08  # of requests that begin a conversation say first why the picture is wanted
+THEN_SHARE = 0.5  # of requests right after a reply in words take it up: "ok, then a house"
 DOING_SHARE = 0.15  # of requests for one subject at a place, those that say what it does there
 FLAVOUR_SHARE = 0.28  # of things are called something that no picture shows, of what is worn and of places half of it
 TAIL_SHARE = 0.05  # of requests end in a wish that changes nothing: "make it beautiful"
@@ -81,19 +85,24 @@ DOERS = {
 PLAIN_TEMPLATE_SHARE = 0.95
 
 
-def fresh(speaker: Speaker, topic: Topic, after_another: bool = False) -> Exchange:
-    """A request for a new picture, and the prompt that it should lead to."""
+def fresh(speaker: Speaker, topic: Topic, after_another: bool = False, after_words: bool = False) -> Exchange:
+    """A request for a new picture, and the prompt that it should lead to.
+
+    after_another: there are pictures before it. after_words: the reply just before it drew nothing."""
     rng = speaker.rng
     if rng.random() < OPEN_SHARE and (exchange := open_request(speaker)):
         return exchange
-    return request(speaker, *asked_of_split(rng, topic, speaker.split), after_another)
+    return request(speaker, *asked_of_split(rng, topic, speaker.split), after_another, after_words)
 
 
-def request(speaker: Speaker, asked: Partial, scene: Scene, after_another: bool) -> Exchange:
+def request(speaker: Speaker, asked: Partial, scene: Scene, after_another: bool, after_words: bool = False) -> Exchange:
     """The request for what is `asked`, which means `scene`."""
     rng = speaker.rng
     template = 0 if rng.random() < PLAIN_TEMPLATE_SHARE else rng.randrange(N_TEMPLATES)
-    words = surround(request_text(asked, speaker, after_another), speaker, 0.12 if after_another else 0.0, 0.04)
+    words = request_text(asked, speaker, after_another, after_words)
+    words = surround(words, speaker, 0.12 if after_another else 0.0, 0.04)
+    if not after_another and not after_words and rng.random() < WHY_SHARE:
+        words = with_why(words, speaker)
     user = roughen(words, speaker.language, rng)
     prompt = write_prompt(scene, speaker.language, template)
     return draw_exchange(user, prompt, {"op": "draw", "asked": asked}, scene, opens=True)
@@ -121,6 +130,16 @@ def open_request(speaker: Speaker) -> Exchange | None:
     user = roughen(speaker.pick_from(choice["ask"], "requests.open"), speaker.language, speaker.rng)
     request = {"op": "draw", "asked": {"subjects": [{"kind": choice["kind"]}]}}
     return draw_exchange(user, write_prompt(scene, speaker.language, 0), request, scene, opens=True)
+
+
+def with_why(text: str, speaker: Speaker) -> str:
+    """A request behind what it is for, or who asks: "I'm 8 years old. I want a turtle." """
+    why = speaker.pick("requests", "why")
+    if speaker.language == "zh":
+        return why + text
+    if not why.endswith((".", ":")) and not re.match(r"I\b|I'", text):
+        text = text[:1].lower() + text[1:]
+    return f"{why} {text}"
 
 
 def surround(text: str, speaker: Speaker, before: float, after: float) -> str:
@@ -187,13 +206,20 @@ def _asked_subject(rng: random.Random, topic: Topic, talkative: float) -> Partia
 # ------------------------------------------------------------------------------------------------- how it is said
 
 
-def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) -> str:
+def request_text(asked: Partial, speaker: Speaker, after_another: bool = False, after_words: bool = False) -> str:
     """`asked` as this user says it, before the slips of the fingers."""
     rng, language = speaker.rng, speaker.language
     if not after_another and len(asked["subjects"]) == 1 and rng.random() < 0.08:
         return keywords(asked, speaker)
-    asked, follow_ups = _set_apart(asked, speaker)
     path = "draw" if not after_another or rng.random() < 0.4 else "draw_next"
+    if after_words and not after_another and rng.random() < THEN_SHARE:
+        path = "draw_then"
+    if rng.random() < SPOKEN_SHARE:
+        inside = after_another or path == "draw_then" or rng.random() < 0.3
+        text = spoken(asked, speaker, inside)
+        text = fill_frame(speaker, path, text, not after_another, last=True) if inside else text
+        return sentence(text) if language == "en" else text
+    asked, follow_ups = _set_apart(asked, speaker)
     twins = _twins(asked["subjects"], language, rng)
     if not twins:
         _add_flavours(asked, speaker)
@@ -213,7 +239,8 @@ def request_text(asked: Partial, speaker: Speaker, after_another: bool = False) 
         place = " ".join(word for word in (asked.pop("flavour", ""), name(asked["background"], language)) if word)
         rest = {part: value for part, value in asked.items() if part != "background"}
         wanted = f"{with_article('a', place)} with {describe(rest, language, rng, who)}"
-    text = wanted if plain and rng.random() < BARE_SHARE else fill_frame(speaker, path, wanted, plain)
+    bare = plain and path != "draw_then" and rng.random() < BARE_SHARE
+    text = wanted if bare else fill_frame(speaker, path, wanted, plain)
     return _with_follow_ups(text, follow_ups, language, rng)
 
 
@@ -320,16 +347,18 @@ def _add_flavours(asked: Partial, speaker: Speaker) -> None:
     add_flavour(asked, speaker, "place")
 
 
-def fill_frame(speaker: Speaker, path: str, phrase_text: str, plain: bool = True) -> str:
+def fill_frame(speaker: Speaker, path: str, phrase_text: str, plain: bool = True, last: bool = False) -> str:
     """A frame of the requests' bank around a phrase ("a red fox in the snow"), which must not sound broken.
 
-    Where it is not `plain` from the context that a new picture is meant, the frame says so."""
-    inside = speaker.language == "zh" and "，" in phrase_text
+    Where it is not `plain` from the context that a new picture is meant, the frame says so. A phrase of many pieces
+    stands well only at the end of its frame (`last`), as a Chinese one with commas does."""
+    last = last or (speaker.language == "zh" and "，" in phrase_text)
 
     def fits(frame: str) -> bool:
-        # A Chinese phrase with commas stands well only at the end of its frame.
-        whole = not inside or frame.rstrip("。！!？?").endswith("{a}") or frame == "{n}"
-        return whole and (plain or path == "draw_next" or bool(_DRAWING_WORD.search(frame)))
+        ends = frame.rstrip("。.！!？?").endswith("{a}") and frame.count("{a}") == 1
+        return (not last or ends or frame == "{n}") and (
+            plain or path == "draw_next" or bool(_DRAWING_WORD.search(frame))
+        )
 
     frame = speaker.pick("requests", path, fits=fits)
     return frame.replace("{a}", phrase_text).replace("{n}", without_article(phrase_text, speaker.language))

@@ -1,4 +1,5 @@
-"""Questions that a scene answers about itself: colour, kind, accessories, count, place, background, sky, style, yes/no.
+"""Questions that a scene answers about itself: of its subjects (colour, kind, size, accessories, count, place), its
+background, sky and style, and yes/no.
 
     python -c "
     import random
@@ -19,9 +20,13 @@ from datasets_build.storybook.asked import QUESTIONS
 from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase
 from datasets_build.storybook.scene import (
     ACCESSORIES,
+    BACKGROUNDS,
     COLOURS,
+    HELD,
     KINDS,
+    POSITIONS,
     SKIES,
+    STYLES,
     Accessory,
     Scene,
     Subject,
@@ -31,6 +36,18 @@ from datasets_build.storybook.vocabulary import MEASURES, NAMES, UNDERSTOOD, VER
 QuestionAnswer = tuple[str, str, list[str]]
 
 ANIMALS = ("cat", "dog", "rabbit", "fox", "bear", "panda", "bird", "fish", "turtle", "butterfly")
+
+# Where someone has an accessory, and in Chinese how it got there (围巾围在谁脖子上).
+_BODY = {
+    "en": {"hat": ("on", "head"), "scarf": ("around", "neck"), "glasses": ("on", "nose"), "crown": ("on", "head"),
+           "balloon": ("in", "hand"), "umbrella": ("in", "hand")},
+    "zh": {"hat": ("戴", "头上"), "scarf": ("围", "脖子上"), "glasses": ("戴", "鼻子上"), "crown": ("戴", "头上"),
+           "balloon": ("拿", "手里"), "umbrella": ("撑", "手里")},
+}  # fmt: skip
+_EDGES = {
+    "en": {"left": "at the left edge", "middle": "right in the middle", "right": "at the right edge"},
+    "zh": {"left": "最左边", "middle": "正中间", "right": "最右边"},
+}
 
 
 def ask(scene: Scene, language: str, rng: random.Random, split: str) -> QuestionAnswer:
@@ -72,6 +89,23 @@ def _the(scene: Scene, subject: Subject, language: str) -> str:
     return f"the {noun} {name(subject.position, 'en')}" if twins else f"the {noun}"
 
 
+def _alternatives(truth: str, values: Sequence[str], say: Callable[[str], str], rng: random.Random) -> dict[str, str]:
+    """The slots of "Is it {one} or {other}?": the right value and a wrong one, in either order."""
+    pair = [truth, rng.choice([value for value in values if value != truth])]
+    rng.shuffle(pair)
+    return {"one": say(pair[0]), "other": say(pair[1])}
+
+
+def _a(kind: str, language: str) -> str:
+    """A kind as an alternative: "a fox", 狐狸."""
+    return noun_phrase({"kind": kind}, language, article="a" if language == "en" else "")
+
+
+def _an(accessory: str, language: str) -> str:
+    """An accessory as an alternative: "a hat", 帽子."""
+    return accessory_phrase({"kind": accessory}, language, article="a" if language == "en" else "")
+
+
 def _it(subject: Subject) -> str:
     return "she" if subject.kind == "girl" else "it"
 
@@ -82,7 +116,8 @@ def _colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
     if subject.kind == "girl":  # a girl's colour is her dress's
         the = f"{the}的衣服" if language == "zh" else f"the dress of {the}"
     answer = f"{the}是{colour}的。" if language == "zh" else f"It is {colour}."
-    return {"x": the}, answer, _accept("colour", subject.colour)
+    slots = _alternatives(subject.colour, COLOURS, lambda value: name(value, language), rng)
+    return {"x": the, **slots}, answer, _accept("colour", subject.colour)
 
 
 def _animal(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -90,7 +125,8 @@ def _animal(scene: Scene, language: str, rng: random.Random) -> _Topic:
     if len(scene.subjects) > 1 or subject.kind not in ANIMALS:
         return None
     said = noun_phrase({"kind": subject.kind}, language)
-    return {}, f"这是{said}。" if language == "zh" else f"It is {said}.", _accept("kind", subject.kind)
+    slots = _alternatives(subject.kind, ANIMALS, lambda value: _a(value, language), rng)
+    return slots, f"这是{said}。" if language == "zh" else f"It is {said}.", _accept("kind", subject.kind)
 
 
 def _content(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -108,11 +144,67 @@ def _wears(scene: Scene, language: str, rng: random.Random) -> _Topic:
     subject = rng.choice(scene.subjects)
     if len(subject.accessories) != 1:
         return None
-    accessory = subject.accessories[0]
+    return _told_worn(scene, subject, subject.accessories[0], ACCESSORIES, language, rng)
+
+
+def _told_worn(
+    scene: Scene, subject: Subject, accessory: Accessory, among: Sequence[str], language: str, rng: random.Random
+) -> tuple[dict[str, str], str, list[str]]:
+    """Which of the accessories `among` the subject has: `accessory`."""
     said, the = accessory_phrase(accessory, language), _the(scene, subject, language)
     verb = VERBS[language][accessory.kind][0]
     answer = f"{the}{verb}{said}。" if language == "zh" else f"{_it(subject).capitalize()} is {verb} {said}."
-    return {"x": the}, answer, _accept("accessory", accessory.kind)
+    slots = _alternatives(accessory.kind, among, lambda value: _an(value, language), rng)
+    return {"x": the, "v": verb, **slots}, answer, _accept("accessory", accessory.kind)
+
+
+def _holds(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    subject = rng.choice(scene.subjects)
+    held = [accessory for accessory in subject.accessories if accessory.kind in HELD]
+    return _told_worn(scene, subject, held[0], HELD, language, rng) if held else None
+
+
+def _has_on(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    subject = rng.choice(scene.subjects)
+    worn = [accessory for accessory in subject.accessories if accessory.kind not in HELD]
+    if len(worn) != 1:
+        return None
+    among = [kind for kind in ACCESSORIES if kind not in HELD]
+    return _told_worn(scene, subject, worn[0], among, language, rng)
+
+
+def _wearer(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    found = _worn(scene, rng)
+    if found is None or len({subject.kind for subject in scene.subjects}) < len(scene.subjects):
+        return None  # of two foxes the kind does not say which one
+    subject, accessory = found
+    if sum(accessory.kind in [other.kind for other in each.accessories] for each in scene.subjects) > 1:
+        return None
+    the, noun, verb = _the(scene, subject, language), name(accessory.kind, language), VERBS[language][accessory.kind][0]
+    where, body = _BODY[language][accessory.kind]
+    plural = accessory.kind == "glasses"
+    slots = {
+        "a": noun, "v": verb, "w": where, "b": body, "is": "are" if plural else "is", "m": MEASURES[accessory.kind]
+    }  # fmt: skip
+    if language == "zh":
+        return slots, f"{the}{verb}{noun}。", _accept("kind", subject.kind)
+    return slots, f"{the} is {verb} the {noun}.", _accept("kind", subject.kind)
+
+
+def _compared(scene: Scene, language: str, rng: random.Random) -> _Topic:
+    if len({subject.kind for subject in scene.subjects}) < 2:
+        return None
+    small, big = sorted(scene.subjects, key=lambda subject: -("big", "normal", "small").index(subject.size))
+    if (small.size, big.size) != ("small", "big"):
+        return None  # kinds differ in their own measures, so that one step of size may not show
+    larger = rng.random() < 0.5
+    subject, other = (big, small) if larger else (small, big)
+    said = {each.kind: _the(scene, each, language) for each in scene.subjects}
+    slots = {"key": "bigger" if larger else "smaller"}
+    slots |= _alternatives(subject.kind, (subject.kind, other.kind), lambda kind: said[kind], rng)
+    the = said[subject.kind]
+    answer = f"{the}更{'大' if larger else '小'}。" if language == "zh" else f"{the} is {slots['key']}."
+    return slots, answer, _accept("kind", subject.kind)
 
 
 def _accessory_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -123,6 +215,7 @@ def _accessory_colour(scene: Scene, language: str, rng: random.Random) -> _Topic
     the, noun, colour = _the(scene, subject, language), name(accessory.kind, language), name(accessory.colour, language)
     plural = accessory.kind == "glasses"
     slots = {"x": the, "a": noun, "is": "are" if plural else "is", "m": MEASURES[accessory.kind]}
+    slots |= _alternatives(accessory.colour, COLOURS, lambda value: name(value, language), rng)
     if len(scene.subjects) > 1:
         slots["key"] = "accessory colour of"
     if language == "zh":
@@ -187,7 +280,8 @@ def _position(scene: Scene, language: str, rng: random.Random) -> _Topic:
     accept = [word.rpartition(" ")[2] for word in _accept("position", subject.position)]
     accept = [word for word in dict.fromkeys(accept) if word != "side"]
     answer = f"{the}在{where}。" if language == "zh" else f"{_it(subject).capitalize()} is {where}."
-    return {"x": the}, answer, accept
+    slots = _alternatives(subject.position, POSITIONS, lambda value: name(value, language), rng)
+    return {"x": the, **slots}, answer, accept
 
 
 def _who(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -197,16 +291,25 @@ def _who(scene: Scene, language: str, rng: random.Random) -> _Topic:
     said = noun_phrase({"kind": subject.kind, "colour": subject.colour}, language)
     where = name(subject.position, language)
     accept = _accept("kind", subject.kind)
-    return {"p": where}, f"{where}是{said}。" if language == "zh" else f"It is {said}.", accept
+    slots = {"p": where, "side": subject.position, "edge": _EDGES[language][subject.position]}
+    slots |= _alternatives(subject.kind, KINDS, lambda value: _a(value, language), rng)
+    return slots, f"{where}是{said}。" if language == "zh" else f"It is {said}.", accept
 
 
 def _background(scene: Scene, language: str, rng: random.Random) -> _Topic:
     where, accept = phrase("background", scene.background, language), _accept("background", scene.background)
-    return {}, f"在{where}。" if language == "zh" else f"It is {where}.", accept
+    slots = _alternatives(scene.background, BACKGROUNDS, lambda value: phrase("background", value, language), rng)
+    return slots, f"在{where}。" if language == "zh" else f"It is {where}.", accept
 
 
 def _sky(scene: Scene, language: str, rng: random.Random) -> _Topic:
-    return {}, _sky_answer(scene.sky, language), _accept("sky", scene.sky)
+    slots = _alternatives(scene.sky, SKIES, lambda value: _sky_said(value, language), rng)
+    return slots, _sky_answer(scene.sky, language), _accept("sky", scene.sky)
+
+
+def _sky_said(sky: str, language: str) -> str:
+    """What it is: "night", "raining"; 夜晚."""
+    return name(sky, language) if language == "zh" or sky != "rain" else "raining"
 
 
 def _sky_answer(sky: str, language: str) -> str:
@@ -217,7 +320,8 @@ def _sky_answer(sky: str, language: str) -> str:
 
 def _style(scene: Scene, language: str, rng: random.Random) -> _Topic:
     style, accept = name(scene.style, language), _accept("style", scene.style)
-    return {}, f"是{style}风格。" if language == "zh" else f"It is in {style} style.", accept
+    slots = _alternatives(scene.style, STYLES, lambda value: name(value, language), rng)
+    return slots, f"是{style}风格。" if language == "zh" else f"It is in {style} style.", accept
 
 
 def _yes(truth: bool, yes: str, no: str, language: str) -> tuple[str, list[str]]:
@@ -261,7 +365,7 @@ def _is_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
 
 def _is_sky(scene: Scene, language: str, rng: random.Random) -> _Topic:
     value = _either(scene.sky, SKIES, rng)
-    said = name(value, language) if language == "zh" or value != "rain" else "raining"
+    said = _sky_said(value, language)
     told = _sky_answer(scene.sky, language).rstrip(".。")
     told = told[0].lower() + told[1:]
     answer, accept = _yes(value == scene.sky, told, told, language)
@@ -281,7 +385,8 @@ def _is_kind(scene: Scene, language: str, rng: random.Random) -> _Topic:
 
 
 _TOPICS: dict[str, Callable[[Scene, str, random.Random], _Topic]] = {
-    "colour": _colour, "animal": _animal, "content": _content, "wears": _wears, "accessory colour": _accessory_colour,
+    "colour": _colour, "animal": _animal, "content": _content, "wears": _wears, "holds": _holds, "has on": _has_on,
+    "wearer": _wearer, "compared": _compared, "accessory colour": _accessory_colour,
     "count": _count, "count animals": _count_animals,
     "count colour": _count_colour, "count worn": _count_worn, "position": _position, "who": _who,
     "background": _background, "sky": _sky, "style": _style,
