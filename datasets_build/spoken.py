@@ -11,7 +11,6 @@ they think, say "there's a dog and it's big and the dog is black", "dog, black, 
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Sequence
 
@@ -56,21 +55,21 @@ def spoken(asked: Partial, speaker: Speaker, inside: bool = False, instead: str 
 def _about(subject: Partial, manner: str, speaker: Speaker, alone: bool) -> list[str]:
     """What it is, and then each thing that is said behind it."""
     rng, language = speaker.rng, speaker.language
-    head, behind = copy.deepcopy(dict(subject)), []
+    head, girl, behind = dict(subject), subject["kind"] == "girl", []
     position, worn = head.pop("position", ""), head.pop("accessories", [])
     for part in ("size", "colour"):
-        dress = part == "colour" and subject["kind"] == "girl"  # hers is her dress's
-        if part in head and head[part] != "normal" and (manner == "notes" or rng.random() < BEHIND_SHARE):
-            behind.append(("dress" if dress else f"size_{head[part]}" if part == "size" else part, head.pop(part)))
+        value = head.get(part, "normal")
+        if value == "normal" or (manner != "notes" and rng.random() >= BEHIND_SHARE):
+            continue
+        del head[part]
+        clause = f"size_{value}" if part == "size" else "dress" if girl else "colour"  # hers is her dress's
+        behind.append((clause, name(value, language, rng, part)))
+    rng.shuffle(behind)
     article = f"一{MEASURES[subject['kind']]}" if language == "zh" else "a"
     first = _first(noun_phrase(head, language, rng, article=article), manner, language)
     noun = name(subject["kind"], language)
     it = _it(subject["kind"], language) if alone or rng.random() < 0.5 else f"the {noun}" if language == "en" else noun
-    clauses = []
-    rng.shuffle(behind)
-    for part, value in behind:
-        word = name(value, language, rng, "colour" if part in ("dress", "colour") else "size")
-        clauses.append(_clause(part, manner, speaker).format(it=it, x=word))
+    clauses = [_clause(clause, manner, speaker).format(it=it, x=word) for clause, word in behind]
     clauses += _worn_clauses(worn, it, manner, speaker)
     if position:
         place = name(position, language, rng, "position")
