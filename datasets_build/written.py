@@ -17,8 +17,9 @@ leaves open stays as it was, but for what is worn and held, which it names in fu
 brings with the message, drawn from their words. `accept`: words of which a right answer has one. Before each turn
 stands what the turns before should have led to, whatever a model would have made of them.
 
-Without a file, those that come with Easel are taken, of the split: the developers read `written/validation.toml` while
-they make the builders, and never `written/test.toml`. Their scenes are of any split.
+Without a file, those that come with Easel are taken, of the split: the bundled model learnt from `written/train.toml`,
+the developers read `written/validation.toml` while they make the builders, and never `written/test.toml`. Their scenes
+are of any split.
 """
 
 from __future__ import annotations
@@ -163,10 +164,9 @@ def _scene(asked: Partial, here: str) -> Scene:
 # ------------------------------------------------------------------------------------------------- command line
 
 
-def bundled(split: str) -> Path | None:
-    """The file of conversations that comes with Easel for a split; there is none to train on."""
-    path = Path(str(files("datasets_build"))) / "written" / f"{split}.toml"
-    return path if path.is_file() else None
+def bundled(split: str) -> Path:
+    """The file of conversations that comes with Easel for a split."""
+    return Path(str(files("datasets_build"))) / "written" / f"{split}.toml"
 
 
 def build(path: Path, split: str, out: Path) -> dict[str, Any]:
@@ -183,10 +183,20 @@ def build(path: Path, split: str, out: Path) -> dict[str, Any]:
         to_record(dialogue, f"{TASK}-{split}-{number:05d}", TASK, split, PICTURE_SEED, out, source, LICENCE)
         for number, dialogue in enumerate(dialogues)
     ]
-    for record in records:
+    for dialogue, record in zip(dialogues, records, strict=True):
+        record["learn"] = _learnt(dialogue)
         for turn in record["turns"]:
             turn["switch_known"] = False  # whether a message turns to something new, its writer was not asked
     return write_split(out, split, records, {"seed": PICTURE_SEED}, source, LICENCE, command=COMMAND)
+
+
+def _learnt(dialogue: Dialogue) -> list[int]:
+    """The turns that a model can learn from: not talk and refusals once a topic is under way. Whether they turn to
+    another one, which their replies begin with, nobody knows; a new picture does, and an edit or an answer does not."""
+    opened = [exchange.opens for exchange in dialogue.exchanges]
+    return [
+        turn for turn, exchange in enumerate(dialogue.exchanges) if not any(opened[:turn]) or exchange.type != "t2t"
+    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -198,12 +208,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_arguments(args: argparse.Namespace) -> int:
-    path = args.file or bundled(args.split)
-    if path is None:
-        print("easel data written: Easel has no conversations to train on: name a file of yours", file=sys.stderr)
-        return 2
     try:
-        manifest = build(path, args.split, args.out)
+        manifest = build(args.file or bundled(args.split), args.split, args.out)
     except (WrittenError, BuildError) as error:
         print(f"easel data written: {error}", file=sys.stderr)
         return 1
