@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ from datasets_build.shards import DRAFTS, LICENCE, SOURCE, BuildError, explained
 from datasets_build.storybook.language import Partial, partial, write_prompt
 from datasets_build.storybook.reading import complete, language_of, read_partial
 from datasets_build.storybook.scene import Scene
+from datasets_build.swapping import swapped
 from dialog_mllm.messages import DRAW, SWITCH
 
 TASK = "D_w"
@@ -52,8 +54,10 @@ class WrittenError(Exception):
     """A file of conversations cannot be used; the text says where and why."""
 
 
-def read_conversations(text: str, where: str) -> list[Dialogue]:
-    """The conversations of a TOML file. Raises WrittenError, which names the conversation and the message."""
+def read_conversations(text: str, where: str, variations: int = 0) -> list[Dialogue]:
+    """The conversations of a TOML file, and of each up to so many variations, which are about other things.
+
+    Raises WrittenError, which names the conversation and the message."""
     try:
         rows = tomllib.loads(text).get("conversation")
     except tomllib.TOMLDecodeError as error:
@@ -65,8 +69,20 @@ def read_conversations(text: str, where: str) -> list[Dialogue]:
         turns = row.get("turns") if isinstance(row, dict) else None
         if not isinstance(turns, list) or not turns:
             raise WrittenError(f"{where}, conversation {number}: it needs `turns`, a list of messages")
-        dialogues.append(_dialogue(turns, f"{where}, conversation {number}"))
+        here = f"{where}, conversation {number}"
+        dialogues.append(_dialogue(turns, here))
+        varied = _varied(turns, dialogues[-1].language, random.Random(number), variations)
+        dialogues += [_dialogue(other, here) for other in varied]
     return dialogues
+
+
+def _varied(turns: list[Any], language: str, rng: random.Random, number: int) -> list[list[Any]]:
+    others: list[list[Any]] = []
+    for _ in range(number):
+        other = swapped(turns, language, rng)
+        if other and other not in others:
+            others.append(other)
+    return others
 
 
 def _dialogue(turns: list[Any], where: str) -> Dialogue:
@@ -169,15 +185,15 @@ def bundled(split: str) -> Path:
     return Path(str(files("datasets_build"))) / "written" / f"{split}.toml"
 
 
-def build(path: Path, split: str, out: Path) -> dict[str, Any]:
-    """Writes the file's conversations as the split of a data set, and returns the manifest."""
+def build(path: Path, split: str, out: Path, variations: int = 0) -> dict[str, Any]:
+    """Writes the file's conversations and their variations as the split of a data set, and returns the manifest."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise WrittenError(f"{path} cannot be read ({error})") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
     source = f"{SOURCE}, by hand: {path.name}@{digest[:12]}"
-    dialogues = read_conversations(text, str(path))
+    dialogues = read_conversations(text, str(path), variations)
     (out / DRAFTS).mkdir(parents=True, exist_ok=True)
     records = [
         to_record(dialogue, f"{TASK}-{split}-{number:05d}", TASK, split, PICTURE_SEED, out, source, LICENCE)
@@ -187,7 +203,8 @@ def build(path: Path, split: str, out: Path) -> dict[str, Any]:
         record["learn"] = _learnt(dialogue)
         for turn in record["turns"]:
             turn["switch_known"] = False  # whether a message turns to something new, its writer was not asked
-    return write_split(out, split, records, {"seed": PICTURE_SEED}, source, LICENCE, command=COMMAND)
+    settings = {"seed": PICTURE_SEED} | ({"variations": variations} if variations else {})
+    return write_split(out, split, records, settings, source, LICENCE, command=COMMAND)
 
 
 def _learnt(dialogue: Dialogue) -> list[int]:
@@ -205,11 +222,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, nargs="?", help="conversations in TOML (default: those that Easel has)")
     parser.add_argument("--out", type=Path, required=True, help="the data set's folder")
     parser.add_argument("--split", choices=SPLITS, default="test", help="what they are for (%(default)s)")
+    parser.add_argument(
+        "--variations", type=int, default=0, metavar="N", help="of each conversation, up to so many about other things"
+    )
 
 
 def run_arguments(args: argparse.Namespace) -> int:
     try:
-        manifest = build(args.file or bundled(args.split), args.split, args.out)
+        manifest = build(args.file or bundled(args.split), args.split, args.out, args.variations)
     except (WrittenError, BuildError) as error:
         print(f"easel data written: {error}", file=sys.stderr)
         return 1

@@ -137,6 +137,18 @@ def test_what_cannot_be_used_is_named(text, why, tmp_path, capsys):
         read_conversations(text, "mine.toml")
 
 
+def test_variations_are_more_records_about_other_things(tmp_path):
+    source = tmp_path / "mine.toml"
+    source.write_text(CONVERSATIONS, encoding="utf-8")
+    command = ["data", "written", str(source), "--split", "train", "--variations", "3"]
+    for folder in ("a", "b"):
+        assert easel([*command, "--out", str(tmp_path / folder)]) == 0
+    assert (tmp_path / "a/train-00000.jsonl").read_bytes() == (tmp_path / "b/train-00000.jsonl").read_bytes()
+    records = [record for record, _ in read_records(data_files([tmp_path / "a"], "train"))]
+    assert len(records) > 4 and len({json.dumps(record["messages"]) for record in records}) == len(records)
+    assert check(tmp_path / "a").ok, list(check(tmp_path / "a").lines())
+
+
 def test_files_that_are_not_there_are_named(tmp_path, capsys):
     assert easel(["data", "written", str(tmp_path / "no.toml"), "--out", str(tmp_path / "d")]) == 1
     assert "no.toml cannot be read" in capsys.readouterr().err
