@@ -91,7 +91,7 @@ turns = [{ said = "two cats", draw = "a black cat and a big white cat" },
     assert "black cat wearing a blue hat on the left and a big white cat on the right" in replies(record)[1]
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", ["validation", "test"])  # of the training split's, test_swapping.py reads the words
 def test_those_that_come_with_easel_can_be_used(split, tmp_path):
     assert easel(["data", "written", "--split", split, "--out", str(tmp_path)]) == 0
     records = [record for record, _ in read_records(data_files([tmp_path], split))]
