@@ -235,7 +235,6 @@ PROFILES = {
         dialog=str(_BASE),
         inspector=str(_INSPECTOR),
         max_images=BUNDLED_IMAGES,
-        draw_bias=1.3,
         styles=STORYBOOK,
     ),
     "hunyuan": Profile(
@@ -298,7 +297,6 @@ def _from_values(values: dict[str, Any], path: Path) -> Profile:
     if "dialog" in values:  # as it was trained; one of the bundled kind reads a picture in few tokens
         bundled = isinstance(values["dialog"], str) and is_bundled_kind(Path(values["dialog"]))
         values.setdefault("max_images", BUNDLED_IMAGES if bundled else MAX_IMAGES)
-        values.setdefault("draw_bias", PROFILES["storybook"].draw_bias if bundled else 0.0)
     if "sizes" in values:
         values["sizes"] = tuple(values["sizes"]) if isinstance(values["sizes"], list) else (values["sizes"],)
     elif {"width", "height"} & set(values):

@@ -1,4 +1,4 @@
-"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of 11.1 M parameters.
+"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of 13.5 M parameters.
 
     model, processor = build_base(tokenizer); save_base(model, processor, "weights/base")
 
@@ -52,7 +52,7 @@ class BaseConfig:
     vision_layers: int = 3
     vision_heads: int = 4
     hidden: int = 256
-    layers: int = 9
+    layers: int = 12
     heads: int = 4
     intermediate: int = 704
     positions: int = CONTEXT
