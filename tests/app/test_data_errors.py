@@ -21,7 +21,7 @@ from dialog_mllm.records import read_records
 from tests.app.fakes import KnowingModel
 from tests.datasets_build.scripted import KEY, ScriptedEndpoint, serving
 
-WRONG = "<draw>A flat picture of a pink cat, in the desert at sunset."
+WRONG = "<draw>A flat picture of a purple castle and a black pagoda, in the desert at sunset."
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_a_teacher_that_never_corrects_is_given_up(
 @pytest.mark.slow
 def test_the_bundled_model_learns_from_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "errors"
-    assert easel(["data", "errors", "--out", str(out), "--n", "12", "--workers", "1", "--json"]) == 0
+    assert easel(["data", "errors", "--out", str(out), "--n", "40", "--workers", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 0 < result["wrong"] < result["turns"] / 2 and result["errors"]["right"] > 0
     assert easel(["data", "check", str(out)]) == 0
