@@ -16,7 +16,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from datasets_build.storybook.asked import QUESTIONS
+from datasets_build.storybook.asked_en import ENGLISH
+from datasets_build.storybook.asked_zh import CHINESE
 from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase
 from datasets_build.storybook.scene import (
     ACCESSORIES,
@@ -34,6 +35,8 @@ from datasets_build.storybook.scene import (
 from datasets_build.storybook.vocabulary import MEASURES, NAMES, UNDERSTOOD, VERBS, name, of_split, phrase
 
 QuestionAnswer = tuple[str, str, list[str]]
+
+QUESTIONS = {"en": ENGLISH, "zh": CHINESE}
 
 ANIMALS = ("cat", "dog", "rabbit", "fox", "bear", "panda", "bird", "fish", "turtle", "butterfly")
 

@@ -7,7 +7,6 @@ import random
 
 import pytest
 
-from datasets_build.storybook.asked import QUESTIONS
 from datasets_build.storybook.edits import apply_edit, sample_edit
 from datasets_build.storybook.language import (
     _CAPTIONS,
@@ -19,7 +18,7 @@ from datasets_build.storybook.language import (
     write_caption,
     write_prompt,
 )
-from datasets_build.storybook.questions import ask
+from datasets_build.storybook.questions import QUESTIONS, ask
 from datasets_build.storybook.reading import complete, find_template, matches, read_partial, read_prompt
 from datasets_build.storybook.scene import Accessory, Scene, Subject, sample_scene
 from datasets_build.storybook.vocabulary import NAMES, PHRASES, UNDERSTOOD, name, of_split
