@@ -101,7 +101,7 @@ class Profile:
     system_messages: bool = False  # whether the dialog model was taught to heed a system message
     prompt_only: bool = False  # whether it was not taught to draw, and is told by a system prompt with examples
     source: str = ""  # what `load_profile` has read it from, for other processes to do the same
-    draw_bias: float = 0.0  # added to the logit of its draw token, see DialogClient; chosen on the validation split
+    draw_bias: float = 0.0  # added to the logit of its draw token, see DialogClient
 
     def __post_init__(self) -> None:
         for entry in fields(self):

@@ -180,7 +180,7 @@ def _dress_up(noun: str, speaker: Speaker) -> str:
 def _spoken(noun: str, speaker: Speaker, path: str) -> str:
     """ "a dragon, it's green and it's wearing a hat": it cannot be drawn for all that."""
     rng = speaker.rng
-    thing: Partial = {"kind": "robot"}
+    thing: Partial = {"kind": "robot"}  # any that is an "it": it is called `noun`
     if rng.random() < 0.6:
         thing["colour"] = rng.choice(COLOURS)
     if rng.random() < 0.3:

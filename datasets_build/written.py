@@ -1,4 +1,4 @@
-"""Conversations written by hand, as a data set: to measure a dialog model by what people really type, or to train it.
+"""Conversations written by hand, as a data set: to measure a dialog model by what no builder says, or to train it.
 
     easel data written mine.toml --out runs/mine --split test && easel eval dialog --data runs/mine
 
