@@ -157,7 +157,7 @@ class Improver:
         self._profile = profile
         self._dialog = dialog
         self._command = command or EASEL
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._closing = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -382,11 +382,12 @@ class Improver:
             self._end(run, "failed", f"{type(error).__name__}: {error}")
 
     def _end(self, run: Run, state: State, error: str = "") -> None:
-        run.state, run.error = state, error
-        try:
-            self._save(run)
-        except EaselError:
-            log.exception("the end of a run could not be written down")
+        with self._lock:  # who sees the end and resumes at once would write the same file
+            run.state, run.error = state, error
+            try:
+                self._save(run)
+            except EaselError:
+                log.exception("the end of a run could not be written down")
 
     def _close(self, run: Run, state: State) -> None:
         """What only the run needed goes: the users' words and pictures, ordinary data, the checkpoint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,24 @@ def test_a_command_that_fails_says_why(improver: Improver, control: Path) -> Non
     improver.start(RunSize())
     run = wait(improver, "failed")
     assert run.error.startswith("there is no luck today. (`easel data mix`; log: ")
+    (control / "fail-mix").unlink()
+    improver.resume()
+    assert wait(improver, "measured", "failed").error == ""
+
+
+def test_a_run_may_be_resumed_as_soon_as_its_end_is_seen(
+    improver: Improver, control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (control / "fail-mix").touch()
+    improver.start(RunSize())
+    rename = Path.replace
+
+    def slowly(self: Path, target: Path) -> Path:
+        time.sleep(0.3)  # long enough for another to write its own
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", slowly)
+    wait(improver, "failed")
     (control / "fail-mix").unlink()
     improver.resume()
     assert wait(improver, "measured", "failed").error == ""
