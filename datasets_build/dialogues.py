@@ -156,23 +156,26 @@ def _look(voice: Speaker, table: Table) -> None:
         table.exchanges.append(looking.look(voice, table.current.scene))
 
 
-def change_picture(voice: Speaker, table: Table, step: Step, corrected_next: bool = False) -> None:
-    """The next exchange of the table, as `step` says. `corrected_next`: and the one after it corrects it."""
+def change_picture(
+    voice: Speaker, table: Table, step: Step, corrected_next: bool = False, brings: bool = False
+) -> None:
+    """The next exchange of the table, as `step` says. `corrected_next`: and the one after it corrects it. `brings`: the
+    user brings the picture that is to be changed, as always where there is none yet."""
     if step.op in ("again", "undo", "return"):
         return _go_back(voice, table, step.op)
     if step.op == "correct":
         return _correct(voice, table)
-    rng = voice.rng
     uploads: tuple[Scene, ...] = ()
-    which = ""
-    if step.form == "earlier":
-        which, base = name_picture(voice, table)
-    elif table.drawings:
-        base = table.current
-    else:
-        uploads = (sample_seen(rng, voice.split),)
+    which, context = "", table
+    if brings or not table.drawings:
+        uploads = (sample_seen(voice.rng, voice.split),)
         base = Drawing(uploads[0], voice.language, 0, len(table.exchanges))
-    scene, request, user = _change(voice, table, base, step, corrected_next)
+        context = Table(voice, table.topic)  # nothing that was said before is about this picture
+    elif step.form == "earlier":
+        which, base = name_picture(voice, table)
+    else:
+        base = table.current
+    scene, request, user = _change(voice, context, base, step, corrected_next)
     if which:
         request |= {"base_turn": base.turn, "form": "earlier"}
         user = _of_earlier(voice, which, request["edit"], user)
@@ -216,15 +219,16 @@ def _change(voice: Speaker, table: Table, base: Drawing, step: Step, corrected_n
             return asked
     other = None
     if op == "combine":
-        older = [drawing.scene for drawing in table.drawings if drawing.root != base.root]
+        older = [drawing for drawing in table.drawings if drawing.root != base.root]
         if not older:
             raise NoSample
-        other = older[-1]
+        other, root = older[-1].scene, older[-1].root
     edit, scene = edit_within(voice, base.scene, op, voice.split, other)
     request = {"op": "edit", "edit": edit, "base": base.scene.to_json()}
     if other is not None:
         subjects = base.scene.subjects[edit["subject"]], other.subjects[edit["other_subject"]]
-        kinds = [subject.kind for subject in (*base.scene.subjects, *other.subjects)]
+        scenes = [base.scene, other, *(drawing.scene for drawing in older if drawing.root != root)]
+        kinds = [subject.kind for scene in scenes for subject in scene.subjects]
         if any(kinds.count(subject.kind) > 1 for subject in subjects):
             raise NoSample  # nobody would know which
         request["other"] = other.to_json()
