@@ -31,6 +31,7 @@ import random
 import sys
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ class WrittenError(Exception):
 
 
 def read_conversations(text: str, where: str, variations: int = 0) -> list[Dialogue]:
-    """The conversations of a TOML file, and of each up to so many variations, which are about other things.
+    """The conversations of a TOML file, and of each up to so many variations, which are about other things. These show
+    the pictures that users bring, and not those that were drawn, as in D_c: that costs an eighth of the renders.
 
     Raises WrittenError, which names the conversation and the message."""
     try:
@@ -72,7 +74,7 @@ def read_conversations(text: str, where: str, variations: int = 0) -> list[Dialo
         here = f"{where}, conversation {number}"
         dialogues.append(_dialogue(turns, here))
         varied = _varied(turns, dialogues[-1].language, random.Random(number), variations)
-        dialogues += [_dialogue(other, here) for other in varied]
+        dialogues += [replace(_dialogue(other, here), pictures=False) for other in varied]
     return dialogues
 
 

@@ -42,7 +42,7 @@ def made(task: str, language: str, split: str, n: int) -> list[Dialogue]:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("task", ["D_o", "D_p", "D_pm", "D_tt", "D_n", "D_c"])
 def test_every_exchange_does_what_its_request_says(task: str, language: str, split: str) -> None:
-    for dialogue in made(task, language, split, 4 if split == "validation" else 12):
+    for dialogue in made(task, language, split, 12 if split == "train" else 4):
         for exchange in dialogue.exchanges:
             assert exchange.user.strip() and exchange.reply.strip()
             assert DRAW not in exchange.user and SWITCH not in exchange.user
