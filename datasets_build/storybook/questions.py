@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 from datasets_build.storybook.asked_en import ENGLISH
 from datasets_build.storybook.asked_zh import CHINESE
-from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase, wearing_phrase
+from datasets_build.storybook.language import accessory_phrase, describe_subjects, noun_phrase
 from datasets_build.storybook.scene import (
     ACCESSORIES,
     BACKGROUNDS,
@@ -138,11 +138,6 @@ def _content(scene: Scene, language: str, rng: random.Random) -> _Topic:
     return {}, f"图里是{said}。" if language == "zh" else f"I see {said}.", accept
 
 
-def _kinds_worn(subject: Subject) -> list[dict[str, str]]:
-    """What the subject wears and holds, without the colours, as partial accessories."""
-    return [{"kind": accessory.kind} for accessory in subject.accessories]
-
-
 def _worn(scene: Scene, rng: random.Random) -> tuple[Subject, Accessory] | None:
     choices = [(subject, accessory) for subject in scene.subjects for accessory in subject.accessories]
     return rng.choice(choices) if choices else None
@@ -231,39 +226,31 @@ def _accessory_colour(scene: Scene, language: str, rng: random.Random) -> _Topic
     return slots, f"{'They are' if plural else 'It is'} {colour}.", _accept("colour", accessory.colour)
 
 
-def _how_many(counted: Sequence[Subject], seen: str, language: str) -> tuple[str, list[str]]:
-    """The answer that counts these subjects, after all that may be counted (`seen`), and what is accepted for it.
-
-    What is seen comes first, here and where the answer is yes or no: a model says one word after another, and what it
-    has said of the picture it need not find out within the first word."""
-    numbers = {
-        "en": (("none", ["none", "no", "zero", "0", "没有", "零"]), ("one", ["one", "1", "一个"]),
-               ("two", ["two", "2", "两个", "二"])),
-        "zh": (("没有", ["none", "no", "zero", "0", "没有", "零"]), ("一个", ["one", "1", "一个"]),
-               ("两个", ["two", "2", "两个", "二"])),
-    }  # fmt: skip
-    number, accept = numbers[language][len(counted)]
-    return f"图里有{seen}，{number}。" if language == "zh" else f"I see {seen}, so {number}.", accept
-
-
-def _told_apart(subjects: Sequence[Subject], language: str, worn: bool = False) -> str:
-    """ "a red fox and a blue house", 红色狐狸和蓝色房子 (without a measure word that could be taken for the count);
-    `worn`: and what they wear and hold."""
-    article = "a" if language == "en" else ""
-    said = [
-        {"kind": subject.kind, "colour": subject.colour, "accessories": _kinds_worn(subject) if worn else []}
-        for subject in subjects
-    ]
-    return (" and " if language == "en" else "和").join(noun_phrase(each, language, article=article) for each in said)
-
-
 def _count(scene: Scene, language: str, rng: random.Random) -> _Topic:
-    return {}, *_how_many(scene.subjects, _told_apart(scene.subjects, language), language)
+    said = describe_subjects([{"kind": s.kind} for s in scene.subjects], language)
+    if len({s.kind for s in scene.subjects}) < len(scene.subjects):  # "a fox and a fox" needs the colours
+        said = describe_subjects([{"kind": s.kind, "colour": s.colour} for s in scene.subjects], language)
+    one = len(scene.subjects) == 1
+    accept = ["one", "1", "一个"] if one else ["two", "2", "两个", "二"]
+    if language == "zh":
+        return {}, f"{'一' if one else '两'}个：{said}。", accept
+    return {}, f"{'One' if one else 'Two'}: {said}.", accept
+
+
+def _how_many(counted: Sequence[Subject], language: str) -> tuple[str, list[str]]:
+    """The answer that counts these subjects, and what is accepted for it."""
+    if not counted:
+        return ("没有。" if language == "zh" else "None."), ["none", "no", "zero", "0", "没有", "零"]
+    said = describe_subjects([{"kind": subject.kind, "colour": subject.colour} for subject in counted], language)
+    one = len(counted) == 1
+    accept = ["one", "1", "一个"] if one else ["two", "2", "两个", "二"]
+    if language == "zh":
+        return f"{'一' if one else '两'}个：{said}。", accept
+    return f"{'One' if one else 'Two'}: {said}.", accept
 
 
 def _count_animals(scene: Scene, language: str, rng: random.Random) -> _Topic:
-    counted = [subject for subject in scene.subjects if subject.kind in ANIMALS]
-    return {}, *_how_many(counted, _told_apart(scene.subjects, language), language)
+    return {}, *_how_many([subject for subject in scene.subjects if subject.kind in ANIMALS], language)
 
 
 def _count_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -271,7 +258,7 @@ def _count_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
         return None  # a girl in red is not red
     colour = _either(rng.choice(scene.subjects).colour, COLOURS, rng)
     counted = [subject for subject in scene.subjects if subject.colour == colour]
-    return {"c": name(colour, language)}, *_how_many(counted, _told_apart(scene.subjects, language), language)
+    return {"c": name(colour, language)}, *_how_many(counted, language)
 
 
 def _count_worn(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -281,7 +268,7 @@ def _count_worn(scene: Scene, language: str, rng: random.Random) -> _Topic:
     slots = {
         "an": accessory_phrase({"kind": kind}, language), "a": name(kind, language), "v": VERBS[language][kind][0]
     }  # fmt: skip
-    return slots, *_how_many(counted, _told_apart(scene.subjects, language, worn=True), language)
+    return slots, *_how_many(counted, language)
 
 
 def _position(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -340,11 +327,11 @@ def _style(scene: Scene, language: str, rng: random.Random) -> _Topic:
     return slots, f"是{style}风格。" if language == "zh" else f"It is in {style} style.", accept
 
 
-def _yes(truth: bool, seen: str, denial: str, language: str) -> tuple[str, list[str]]:
-    """What is seen and then a yes or a no (in Chinese the `denial`: 不是夜晚), and what is accepted for it."""
+def _yes(truth: bool, yes: str, no: str, language: str) -> tuple[str, list[str]]:
+    """A yes/no answer with its reason, and what is accepted for it."""
     if language == "zh":
-        return (f"{seen}，是的。", ["是的"]) if truth else (f"{seen}，{denial}。", ["不", "没有"])
-    return (f"{seen}, so yes.", ["yes"]) if truth else (f"{seen}, so no.", ["no"])
+        return (f"是的，{yes}。", ["是的"]) if truth else (f"不，{no}。", ["不", "没有"])
+    return (f"Yes, {yes}.", ["yes"]) if truth else (f"No, {no}.", ["no"])
 
 
 def _either(truth: str, others: Sequence[str], rng: random.Random) -> str:
@@ -358,14 +345,14 @@ def _has(scene: Scene, language: str, rng: random.Random) -> _Topic:
     others = [kind for kind in ACCESSORIES if kind not in worn]
     kind = _either(rng.choice(worn), others, rng) if worn else rng.choice(ACCESSORIES)
     a, the = name(kind, language), _the(scene, subject, language)
-    dressed = wearing_phrase(_kinds_worn(subject), language)
-    if language == "zh":
-        seen = f"{the}{dressed}" if worn else f"{the}什么也没戴"
-    else:
-        seen = f"{_it(subject)} is {dressed}" if worn else f"{_it(subject)} has nothing"
-    answer, accept = _yes(kind in worn, seen, f"没有{a}", language)
     an = accessory_phrase({"kind": kind}, language)
-    return {"x": the, "a": a, "an": an, "v": VERBS[language][kind][0]}, answer, accept
+    verb = VERBS[language][kind][0]
+    if language == "zh":
+        answer, accept = _yes(kind in worn, f"{the}{verb}{a}", f"{the}没有{a}", language)
+    else:
+        it = _it(subject)
+        answer, accept = _yes(kind in worn, f"{it} is {verb} {an}", f"{it} has no {a}", language)
+    return {"x": the, "a": a, "an": an, "v": verb}, answer, accept
 
 
 def _is_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
@@ -375,7 +362,7 @@ def _is_colour(scene: Scene, language: str, rng: random.Random) -> _Topic:
     if subject.kind == "girl":
         the = f"{the}的衣服" if language == "zh" else f"the dress of {the}"
     told = f"{the}是{true}的" if language == "zh" else f"it is {true}"
-    answer, accept = _yes(value == subject.colour, told, f"不是{c}的", language)
+    answer, accept = _yes(value == subject.colour, told, told, language)
     return {"x": the, "c": c}, answer, accept
 
 
@@ -384,7 +371,7 @@ def _is_sky(scene: Scene, language: str, rng: random.Random) -> _Topic:
     said = _sky_said(value, language)
     told = _sky_answer(scene.sky, language).rstrip(".。")
     told = told[0].lower() + told[1:]
-    answer, accept = _yes(value == scene.sky, told, f"不是{said}", language)
+    answer, accept = _yes(value == scene.sky, told, told, language)
     return {"s": said}, answer, accept
 
 
@@ -393,8 +380,10 @@ def _is_kind(scene: Scene, language: str, rng: random.Random) -> _Topic:
     kind = _either(rng.choice(kinds), [other for other in KINDS if other not in kinds], rng)
     said = noun_phrase({"kind": kind}, language, article="a" if language == "en" else "")
     seen = describe_subjects([{"kind": k} for k in dict.fromkeys(kinds)], language)
-    seen = f"图里是{seen}" if language == "zh" else f"I see {seen}"
-    answer, accept = _yes(kind in kinds, seen, f"没有{name(kind, 'zh')}", language)
+    if language == "zh":
+        answer, accept = _yes(kind in kinds, f"有{said}", f"图里是{seen}", language)
+    else:
+        answer, accept = _yes(kind in kinds, f"there is {said}", f"I see {seen}", language)
     return {"k": said}, answer, accept
 
 
