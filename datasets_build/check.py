@@ -186,6 +186,8 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
     brought = False  # whether a picture of the user's is newer than what was drawn
     world = record["source"].startswith(SOURCE)  # of which every scene is known, and drawn
     kind = record.get("of", record)["task"]  # of the dialogue that a correction is taken from
+    # D_c shows no drawn picture, and D_w's variations none either.
+    shows = kind != "D_c" and (kind != "D_w" or any(map(_holds_picture, messages[1::2])))
     if record["task"] in ("D_e", "D_f") and record["learn"] != [len(turns) - 1]:
         report.add("of a correction the last reply is learnt, and only that", where)
     if record["task"] == "D_o" and not world:
@@ -197,10 +199,10 @@ def _check_record(record: Mapping[str, Any], where: str, split: str, root: Path,
         user, reply = messages[2 * i], messages[2 * i + 1]
         here = f"{where} turn {i}"
         _check_tokens(user, reply, turn, here, counts, report)
-        brought = brought or any(block["type"] == "image" for block in user["content"])
+        brought = brought or _holds_picture(user)
         if turn["type"] in ("t2i", "ti2i"):
-            kept = i + 1 < len(turns) and (kind == "D_f" or (kind != "D_c" and world))  # the others show none
-            if any(block["type"] == "image" for block in reply["content"]) != kept:
+            kept = i + 1 < len(turns) and (kind == "D_f" or (shows and world))  # the others show none
+            if _holds_picture(reply) != kept:
                 report.add("a drawn picture is kept where a later message can refer to it, and only there", here)
             if world:
                 _check_base(turn["request"], drawn, brought, here, report)
@@ -291,6 +293,10 @@ def _check_drawn(
     if expected != scene:
         report.add("an edit changes what was asked, and nothing else", where)
     return scene, form
+
+
+def _holds_picture(message: Mapping[str, Any]) -> bool:
+    return any(block["type"] == "image" for block in message["content"])
 
 
 def _check_base(request: Mapping[str, Any], drawn: Sequence[Drawn], brought: bool, where: str, report: Report) -> None:
