@@ -1,4 +1,4 @@
-"""D_c: pictures asked for, or brought, and then changed many times, without showing what is drawn.
+"""D_c: one picture asked for, or brought, and then changed many times, without showing what is drawn.
 
     easel data c --out data --n 100 --seed 1 --split train
 
@@ -25,19 +25,18 @@ from datasets_build.table import Table
 from datasets_build.topics import TOPICS
 
 CHANGES = (3, 4, 5, 6)
-BROUGHT_SHARE = 0.3  # of the chains begin with a picture of the user's, to be changed
-ANOTHER_SHARE = 0.25  # of the changes are of another picture that the user brings: what goes wrong most
+BROUGHT_SHARE = 0.2  # of the chains begin with a picture of the user's, to be changed
 WHOLE_SHARE = 0.85  # of first requests say everything
 TWO_SHARE = 0.9  # of those are about two subjects: to tell these apart is what goes wrong
 TWIN_SHARE = 0.12  # of those two are of one kind, and only their looks tell them apart
-SECOND_SHARE = 0.4  # of the chains begin another picture on the way, and may combine the two
+SECOND_SHARE = 0.3  # of the chains begin another picture on the way, and may combine the two
 DECLINED_SHARE = 0.1  # of the changes cannot be made
 # Where another thing stands between the words and the right place in the prompt, more is to be learnt.
 OPERATIONS = {
     **WEIGHTS, "move": 13, "remove_subject": 16, "add_accessory": 16, "remove_accessory": 9, "recolour_accessory": 9,
-    "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 7, "pair": 24,
+    "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 7, "again": 3, "undo": 3, "return": 6,
+    "correct": 10, "pair": 24, "earlier": 7, "back": 10,
 }  # fmt: skip
-OF_DRAWN = {"again": 3, "undo": 3, "return": 8, "correct": 10, "earlier": 8, "back": 10}
 
 
 def build(language: str, split: str, rng: random.Random) -> Dialogue:
@@ -65,12 +64,11 @@ def _next(table: Table, second: int | None) -> None:
         decline = speaker.rng.choices(list(DECLINES), list(DECLINES.values()))[0]
         return table.exchanges.append(decline(speaker, table.current.scene))
     roots = {drawing.root for drawing in table.drawings}
-    brings = bool(table.drawings) and speaker.rng.random() < ANOTHER_SHARE
-    operations = OPERATIONS | ({"combine": 0} if brings else OF_DRAWN | {"combine": 60 if len(roots) > 1 else 0})
+    operations = {**OPERATIONS, "combine": 60 if len(roots) > 1 else 0}
     operation = speaker.rng.choices(list(operations), list(operations.values()))[0]
     if speaker.rng.random() < OTHER_LANGUAGE:
         speaker = speaker.in_language({"en": "zh", "zh": "en"}[speaker.language])
-    change_picture(speaker, table, _step(speaker, operation), brings=brings)
+    change_picture(speaker, table, _step(speaker, operation))
 
 
 def _step(speaker: Speaker, operation: str) -> Step:

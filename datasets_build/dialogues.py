@@ -156,26 +156,23 @@ def _look(voice: Speaker, table: Table) -> None:
         table.exchanges.append(looking.look(voice, table.current.scene))
 
 
-def change_picture(
-    voice: Speaker, table: Table, step: Step, corrected_next: bool = False, brings: bool = False
-) -> None:
-    """The next exchange of the table, as `step` says. `corrected_next`: and the one after it corrects it. `brings`: the
-    user brings the picture that is to be changed, as always where there is none yet."""
+def change_picture(voice: Speaker, table: Table, step: Step, corrected_next: bool = False) -> None:
+    """The next exchange of the table, as `step` says. `corrected_next`: and the one after it corrects it."""
     if step.op in ("again", "undo", "return"):
         return _go_back(voice, table, step.op)
     if step.op == "correct":
         return _correct(voice, table)
+    rng = voice.rng
     uploads: tuple[Scene, ...] = ()
-    which, context = "", table
-    if brings or not table.drawings:
-        uploads = (sample_seen(voice.rng, voice.split),)
-        base = Drawing(uploads[0], voice.language, 0, len(table.exchanges))
-        context = Table(voice, table.topic)  # nothing that was said before is about this picture
-    elif step.form == "earlier":
+    which = ""
+    if step.form == "earlier":
         which, base = name_picture(voice, table)
-    else:
+    elif table.drawings:
         base = table.current
-    scene, request, user = _change(voice, context, base, step, corrected_next)
+    else:
+        uploads = (sample_seen(rng, voice.split),)
+        base = Drawing(uploads[0], voice.language, 0, len(table.exchanges))
+    scene, request, user = _change(voice, table, base, step, corrected_next)
     if which:
         request |= {"base_turn": base.turn, "form": "earlier"}
         user = _of_earlier(voice, which, request["edit"], user)
