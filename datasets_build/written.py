@@ -57,7 +57,7 @@ class WrittenError(Exception):
 
 def read_conversations(text: str, where: str, variations: int = 0) -> list[Dialogue]:
     """The conversations of a TOML file, and of each up to so many variations, which are about other things. These show
-    the pictures that users bring, and not those that were drawn, as in D_c: that costs an eighth of the renders.
+    the pictures that users bring, and not those that were drawn, as in D_c: that leaves a quarter of the renders.
 
     Raises WrittenError, which names the conversation and the message."""
     try:

@@ -189,10 +189,11 @@ def test_a_run_may_be_resumed_as_soon_as_its_end_is_seen(
         time.sleep(0.3)  # long enough for another to write its own
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "replace", slowly)
-    wait(improver, "failed")
-    (control / "fail-mix").unlink()
-    improver.resume()
+    with monkeypatch.context() as slow:
+        slow.setattr(Path, "replace", slowly)
+        wait(improver, "failed")
+        (control / "fail-mix").unlink()
+        improver.resume()
     assert wait(improver, "measured", "failed").error == ""
 
 
