@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from app.profiles import Profile
     from dialog_mllm.evaluation import Turn
 
+DIALOGUES = 2000  # that are held, unless --n says otherwise
 SEEDS = 10**9  # above those that anybody gives to `easel data`: the dialogues are new to the model
 Asked = list[tuple[Record, Path, "Turn"]]
 
@@ -46,7 +47,7 @@ Asked = list[tuple[Record, Path, "Turn"]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="the data set's folder")
-    add("--n", type=int, default=2000, help="how many dialogues are held (%(default)s)")
+    add("--n", type=int, help=f"how many dialogues are held ({DIALOGUES:,}; of --data all)")
     add("--seed", type=int, default=1, help="of the dialogues, and of the choice among right replies")
     add("--data", type=Path, help="a data set whose train split is held instead (default: dialogues made now)")
     add("--keep-right", type=float, default=1.0, help="right replies for each wrong one (%(default)s)")
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    if args.n < 1 or args.keep_right < 0 or args.workers < 1:
+    if (args.n is not None and args.n < 1) or args.keep_right < 0 or args.workers < 1:
         raise EaselError("--n and --workers must be at least 1, and --keep-right must not be negative.")
     try:
         settings = None if args.teacher == teacher.OFFLINE else teacher.endpoint_settings(args)
@@ -82,7 +83,7 @@ def _dialogues(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The data set of dialogues to hold, and its manifest."""
     folder = args.data or args.out / "asked"
     if args.data is None:
-        job = records.Job(folder, "train", args.n, SEEDS + args.seed, SHARES, workers=args.workers)
+        job = records.Job(folder, "train", args.n or DIALOGUES, SEEDS + args.seed, SHARES, workers=args.workers)
         records.run(job, lambda line: print(line, file=sys.stderr, flush=True))
     elif not (folder / "manifest.json").is_file():
         raise EaselError(f"{folder} is no whole data set: its manifest.json is missing.")

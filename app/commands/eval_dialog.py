@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from dialog_mllm.client import DialogClient
     from dialog_mllm.evaluation import Turn
 
+DIALOGUES = 600  # that are made and held, unless --n says otherwise
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", help="data sets: folders or files (default: dialogues made now)"
     )
-    parser.add_argument("--n", type=int, default=600, help="how many dialogues (%(default)s)")
+    parser.add_argument("--n", type=int, help=f"how many dialogues ({DIALOGUES}; of --data all)")
     parser.add_argument("--seed", type=int, default=1, help="of the dialogues made now")
     parser.add_argument("--concurrency", type=int, default=32, help="turns that are asked for at once (%(default)s)")
     parser.add_argument("--turns", type=Path, metavar="FILE", help="write each turn's verdict here, as JSON lines")
@@ -59,7 +61,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from dialog_mllm.evaluation import score, turns_of, verdict
 
-    if args.n < 1 or args.concurrency < 1:
+    if (args.n is not None and args.n < 1) or args.concurrency < 1:
         raise EaselError("--n and --concurrency must be at least 1.")
     for option, file in (("--turns", args.turns), ("--report", args.report)):
         if file and not file.parent.is_dir():
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     profile = profile_of(args)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-eval-")))
-        records = list(read_records(data_files(args.data or [_make(folder, args.n, args.seed)], "test"), args.n))
+        data = args.data or [_make(folder, args.n or DIALOGUES, args.seed)]
+        records = list(read_records(data_files(data, "test"), args.n))
         client = start_client(args, profile, stack, folder)
         turns = ask(list(turns_of(records)), client, concurrency=args.concurrency)
         scores = score(turns, judge_prompt)

@@ -74,6 +74,16 @@ def test_wrong_replies_become_corrections_and_pairs(
         assert pair["prompt"][-1]["role"] == "user"
 
 
+def test_a_data_set_is_held_whole_unless_n_is_named(
+    data: Path, model: KnowingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_errors, "DIALOGUES", 2)
+    held = [len(record["turns"]) for record in lines(data / "train-00000.jsonl")]
+    assert errors(data, tmp_path / "all") == 0 and model.asked == sum(held)
+    model.asked = 0
+    assert errors(data, tmp_path / "three", "--n", "3") == 0 and model.asked == sum(held[:3])
+
+
 def test_a_run_that_broke_off_is_taken_up(
     data: Path, model: KnowingModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
