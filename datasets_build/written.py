@@ -38,7 +38,7 @@ from typing import Any
 
 from datasets_build.records import SPLITS, Dialogue, Exchange, draw_exchange, to_record
 from datasets_build.shards import DRAFTS, LICENCE, SOURCE, BuildError, explained, write_split
-from datasets_build.storybook.language import Partial, partial, write_prompt
+from datasets_build.storybook.language import Partial, partial, partial_subject, write_prompt
 from datasets_build.storybook.reading import complete, language_of, read_partial
 from datasets_build.storybook.scene import Scene
 from datasets_build.swapping import swapped
@@ -130,20 +130,33 @@ def _exchange(
 
 
 def inherited(asked: Partial, base: Scene) -> Partial:
-    """`asked` with what it leaves open as `base` has it: of the whole picture, and of subjects of the same kind.
+    """`asked` with what it leaves open as `base` has it: of the whole picture, and of its subjects.
 
-    Of two of a kind those belong together whose colours agree. What is worn is not inherited, nor are places beside
-    more or fewer subjects, nor a sky in space."""
+    A subject was there before if there is one of its kind, of two those whose colours agree; and where one gives way to
+    one of another kind, that takes over its looks and its place. So places stay, as in every edit (storybook/edits.py),
+    also beside one more or one fewer: who came last stands where nobody does, and two change places where one goes to
+    the other's. What is worn is not inherited, nor is a sky in space."""
     before = partial(base)
-    rest, subjects = list(before["subjects"]), list(asked["subjects"])
-    kept = ("colour", "size", "position") if len(subjects) == len(rest) else ("colour", "size")
+    rest, subjects = [partial_subject(subject) for subject in base.subjects], list(asked["subjects"])
+    were: dict[int, Partial] = {}  # what each of them was
     for i in sorted(range(len(subjects)), key=lambda i: "colour" not in subjects[i]):
         like = [other for other in rest if other["kind"] == subjects[i]["kind"]]
         if like:
-            old = next((other for other in like if other["colour"] == subjects[i].get("colour")), like[0])
-            rest.remove(old)
-            subjects[i] = {key: old[key] for key in kept if key in old} | subjects[i]
-    whole = {**before, **asked, "subjects": subjects}
+            were[i] = next((other for other in like if other["colour"] == subjects[i].get("colour")), like[0])
+            rest.remove(were[i])
+    fresh = [i for i in range(len(subjects)) if i not in were]
+    if len(fresh) == len(rest) == 1:
+        were[fresh.pop()] = rest[0]
+    wanted = {subject["position"]: i for i, subject in enumerate(subjects) if "position" in subject}
+    for i, old in were.items():
+        kept = {key: old[key] for key in ("colour", "size", "position") if key in old}
+        if (comer := wanted.get(kept["position"], i)) in were:
+            kept["position"] = were[comer]["position"]
+        else:
+            del kept["position"]
+        subjects[i] = kept | subjects[i]
+    # `complete` finds free places for the rest.
+    whole = {**before, **asked, "subjects": [subjects[i] for i in (*sorted(were), *fresh)]}
     if whole["background"] == "space" and "sky" not in asked:
         whole.pop("sky", None)
     return whole

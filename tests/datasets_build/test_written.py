@@ -91,6 +91,28 @@ turns = [{ said = "two cats", draw = "a black cat and a big white cat" },
     assert "black cat wearing a blue hat on the left and a big white cat on the right" in replies(record)[1]
 
 
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [("a cat and a dog", "a white cat in the middle and a brown dog on the right")],
+        [("a dog and a cat", "a white cat in the middle and a brown dog on the right")],
+        [("a dog in the middle and a cat", "a white cat on the left and a brown dog in the middle")],
+        [("a cat and a dog", None), ("a dog", "a brown dog on the right")],
+        [("a cat and a dog", None), ("a cat", "a white cat")],
+        [("a cat on the right and a dog", "a brown dog on the left and a white cat on the right")],
+        [("a cat and a dog", None), ("a cat on the right and a dog", "a brown dog in the middle and a white cat on")],
+        [("a cat and a dog", None), ("a bear and a dog", "a white bear in the middle and a brown dog on the right")],
+        [("a big cat", None), ("a robot", "a big white robot,")],
+        [("a fox and a tree", "an orange fox on the left and a green tree on the right")],
+    ],
+)
+def test_who_was_there_stays_where_it_stands(edits, tmp_path):
+    turns = ['{ said = "hi", draw = "a white cat" }', *(f'{{ said = "so", edit = "{words}" }}' for words, _ in edits)]
+    (dialogue,) = read_conversations(f"[[conversation]]\nturns = [{', '.join(turns)}]", "here")
+    for (_, expected), exchange in zip(edits, dialogue.exchanges[1:], strict=True):
+        assert expected is None or expected in exchange.reply, exchange.reply
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])  # of the training split's, test_swapping.py reads the words
 def test_those_that_come_with_easel_can_be_used(split, tmp_path):
     assert easel(["data", "written", "--split", split, "--out", str(tmp_path)]) == 0
