@@ -313,7 +313,7 @@ class Improver:
             run, "finetune", "--data", *repeats, folder / "replay", "--validation", folder / "replay",
             "--base", Path(self._profile.dialog).absolute(), *adapter,
             "--out", folder / "finetune", "--minutes", size.minutes, "--epochs", size.epochs,
-            "--learning-rate", 3e-4, "--batch-tokens", 4096, "--evaluate-every", size.minutes / 4,
+            "--batch-tokens", 4096, "--evaluate-every", size.minutes / 4,
             "--threads", max(1, (os.cpu_count() or 2) // 2), "--seed", run.number,
         )  # fmt: skip
 
