@@ -45,7 +45,7 @@ from dialog_mllm.objective import Dialogues, Objective
 from dialog_mllm.parallel import processes
 from dialog_mllm.records import DataError, data_files
 
-# At rates above, the bundled base forgot more in some minutes than it learnt: its edits, first of all.
+# On the bundled base 1e-3 made the validation's loss rise, where 2e-4 made it fall.
 DEFAULTS = FitConfig(Path(), epochs=3.0, learning_rate=3e-4, optimizer="adamw", weight_decay=0.0, decay_share=0.7)
 
 

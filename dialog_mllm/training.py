@@ -1,7 +1,6 @@
 """Training the bundled base: its eyes on renders, then the whole of it on dialogues.
 
     easel train mllm --data D --validation D --pictures PICTURES --out RUN --minutes 60
-    easel train mllm --eyes-only --base RUN/base --pictures PICTURES --out RUN2 --minutes 30
 
 From nothing, or from an earlier base. `finetune.py` then puts a LoRA adapter on it; both use the loop in `fit.py`.
 """
@@ -28,7 +27,7 @@ from dialog_mllm.objective import Dialogues, Dropout
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.records import DataError, data_files
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer
-from dialog_mllm.vision import HELD_OUT, Pictures, caption_samples, train_vision
+from dialog_mllm.vision import Pictures, caption_samples, train_vision
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,10 @@ class MllmConfig:
     caption_minutes: float = 8.0  # then the whole model puts them into words
     captions: int = 3000  # of those, how many stay among the dialogues
     dropout: Dropout | None = None  # among the dialogues
-    eyes_only: bool = False  # `base`'s language model stays as it is, and its eyes learn from `pictures` alone
 
 
 def train_mllm(config: MllmConfig) -> dict[str, float]:
     """Tokenizer and model, from nothing or from an earlier base; the best by validation loss is in `run/base`."""
-    if config.eyes_only:
-        return _train_eyes(config)
     run = config.fit.run
     train_files, validation_files = data_files(config.data, "train"), data_files(config.validation, "validation")
     write_settings(run, config)
@@ -80,7 +76,12 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
     if config.pictures:
         with threads(config.fit.threads):
-            shards = _shards(config, pictures.size)
+            shards = Pictures.open(*config.pictures)
+            if shards.size != pictures.size:
+                raise DataError(
+                    f"{config.pictures[0]} holds pictures of {shards.size} pixels, and the model sees {pictures.size}. "
+                    f"Make others with `easel data pictures --size {pictures.size}`."
+                )
             normalised, taught = pictures.normalised, config.base is not None
             train_vision(Eyes.of(model), normalised, shards, run, config.vision_minutes, config.fit.seed, taught)
         pictures.more = shards
@@ -103,42 +104,6 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
 
 
-def _train_eyes(config: MllmConfig) -> dict[str, float]:
-    """The eyes learn to show the language model what it puts into words wrongly. It is locked, so that whatever it does
-    without pictures stays as it was, and what reads the eyes needs not be taught anew."""
-    if config.base is None or not config.pictures:
-        raise TrainingError("--eyes-only teaches an earlier base's eyes from pictures: name it with --base, and them.")
-    if config.add_layers or config.widen_eyes != 1:
-        raise TrainingError("--eyes-only leaves the model's sizes as they are: no --add-layers, no --widen-eyes.")
-    write_settings(config.fit.run, config)
-    model, processor = load_base(config.base)
-    pictures = PictureCache(processor)
-    pictures.more = shards = _shards(config, pictures.size)
-    captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))
-    learnt = len(captions) - min(HELD_OUT, len(captions) // 4)
-    model.requires_grad_(False)
-    Eyes.of(model).modules.requires_grad_(True)
-    return fit(
-        config.fit,
-        model,
-        Dialogues(model, token_id(processor.tokenizer, DRAW), config.fit.precision),
-        Batches(captions[:learnt], pictures, config.fit.batch_tokens, config.fit.seed),
-        Batches(captions[learnt:], pictures, config.fit.batch_tokens),
-        save=lambda scores: save_base(model, processor, config.fit.run / "base"),
-        better=lambda scores: -scores["loss"],
-    )
-
-
-def _shards(config: MllmConfig, size: int) -> Pictures:
-    shards = Pictures.open(*config.pictures)
-    if shards.size != size:
-        raise DataError(
-            f"{config.pictures[0]} holds pictures of {shards.size} pixels, and the model sees {size}. "
-            f"Make others with `easel data pictures --size {size}`."
-        )
-    return shards
-
-
 def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pictures: PictureCache, draw: int) -> None:
     """The phase of captions alone. Its run lies in `run/captions`; a finished one only gives its weights."""
     if config.caption_minutes <= 0:
@@ -158,9 +123,9 @@ def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pict
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, nargs="+", default=[], help="data sets to train on: folders or JSONL files"
+        "--data", type=Path, nargs="+", required=True, help="data sets to train on: folders or JSONL files"
     )
-    parser.add_argument("--validation", type=Path, nargs="+", default=[], help="to measure on, alike")
+    parser.add_argument("--validation", type=Path, nargs="+", required=True, help="to measure on, alike")
     parser.add_argument(
         "--base", type=Path, help="go on from this model, its tokenizer and its eyes (which only --pictures teach more)"
     )
@@ -173,9 +138,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         help="of `easel data pictures`: the eyes learn to read them first",
-    )
-    parser.add_argument(
-        "--eyes-only", action="store_true", help="--base's words stay as they are: its eyes learn from --pictures alone"
     )
     parser.add_argument("--vision-minutes", type=float, default=8.0, help="for that")
     parser.add_argument("--caption-minutes", type=float, default=8.0, help="then, to put them into words")
@@ -191,8 +153,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, float]:
     if args.word_dropout and args.text_weight:
         raise TrainingError("--word-dropout drops what is not learnt to be said: use it with --text-weight 0.")
-    if not args.eyes_only and not (args.data and args.validation):
-        raise TrainingError("Name the dialogues with --data and --validation (or, with --base, teach --eyes-only).")
     return train_mllm(
         MllmConfig(
             data=tuple(args.data),
@@ -209,6 +169,5 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             caption_minutes=args.caption_minutes,
             captions=args.captions,
             dropout=Dropout(args.dropout, args.word_dropout),
-            eyes_only=args.eyes_only,
         )
     )

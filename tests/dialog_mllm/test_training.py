@@ -179,22 +179,6 @@ def test_without_pictures_the_eyes_of_an_earlier_base_stay_as_they_are(root, tmp
     assert changed and not any("vision_model" in name or "connector" in name for name in changed)
 
 
-def test_only_the_eyes_of_an_earlier_base_learn(root, tmp_path, capsys):
-    save_base(*build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL), tmp_path / "base")
-    write_pictures(tmp_path / "pictures", 12, "train", 1, 128, workers=1)
-    arguments = ["train", "mllm", "--eyes-only", "--epochs", "2", "--learning-rate", "1e-2", "--warmup", "1"]
-    base, pictures = ["--base", str(tmp_path / "base")], ["--pictures", str(tmp_path / "pictures")]
-    assert easel([*arguments, *base, *pictures, "--out", str(tmp_path / "run")]) == 0
-    before, after = (load_base(tmp_path / name)[0].state_dict() for name in ("base", "run/base"))
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {name for name in before if "vision_model" in name or "connector" in name}
-    for given, told in ((base, "name it with --base"), ([*base, *pictures, "--add-layers", "1"], "no --add-layers")):
-        assert easel([*arguments, *given, "--out", str(tmp_path / "other")]) != 0
-        assert told in capsys.readouterr().err
-    assert easel(["train", "mllm", *base, "--out", str(tmp_path / "other")]) != 0
-    assert "--data and --validation" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_time_is_a_limit_over_all_resumes(root, tmp_path):
     config = FitConfig(tmp_path / "run", epochs=1e6, minutes=0.05, batch_tokens=600)
