@@ -10,6 +10,8 @@ neither costs an evaluation (the first step even costs but half: what the model 
   the edit's, are compared (the contrast of two prompts' predictions shows where they differ: DiffEdit, arXiv
   2210.11427), and outside the region where they have differed the source's latents are put back (Blended Diffusion,
   arXiv 2111.14818).
+To an edit that changes nearly everything (a style, a shot, day and night) a long beginning leaves traces: a second moon
+where the sun was. Its first step shows how much changes, and it goes back some steps then.
 An edit with a seed of its own is another picture of the same change: where it begins to differ from its source, that
 seed's noise takes the place of the source's, and all else stays (`Pipeline.refresh`).
 For a picture that was not drawn here (`Upload`) a way is made up from its latents and the seed's noise; nothing was
@@ -29,6 +31,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from generator.request import DrawRequest, EditSettings
 
+OF_NEARLY_ALL = 2 / 3  # of the steps otherwise taken over; with none, a style or a shot would cost a whole picture
+
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
@@ -45,9 +49,9 @@ class Trajectory:
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-def steps_reused(steps: int, settings: EditSettings) -> int:
-    """How many steps an edit takes over; at least one is its own."""
-    return min(round(settings.reuse * steps), steps - 1)
+def steps_reused(steps: int, settings: EditSettings, nearly_all: bool = False) -> int:
+    """How many steps an edit takes over, or one that changes nearly everything; at least one is its own."""
+    return min(round(settings.reuse * steps * (OF_NEARLY_ALL if nearly_all else 1)), steps - 1)
 
 
 def widened(region: Tensor, clean: Tensor, source: Tensor, settings: EditSettings) -> Tensor:
@@ -57,6 +61,11 @@ def widened(region: Tensor, clean: Tensor, source: Tensor, settings: EditSetting
     """
     apart = (clean - source).abs().mean(1, keepdim=True) / settings.threshold - 0.5
     return torch.maximum(region, F.max_pool2d(apart.clamp(0, 1), 1 + 2 * settings.margin, 1, settings.margin))
+
+
+def changes_nearly_all(region: Tensor, settings: EditSettings) -> bool:
+    """Whether `region` says so after an edit's first step."""
+    return bool(region.mean() > settings.nearly_all)
 
 
 def blended(region: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from importlib import metadata as packages
 from pathlib import Path
@@ -91,7 +91,7 @@ def read_request(texts: Mapping[str, Any], uploads: Sequence[Upload] = (), loras
             facts = _object(texts, "source")
             upload = facts.keys() == {"sha256"}
             source = _upload(facts["sha256"], uploads) if upload else read_request(facts, uploads, loras)
-            edit = EditSettings(**_object(texts, "edit", "reuse", "threshold", "margin"))
+            edit = _edit(texts)
         if "lora" in texts:
             facts = _object(texts, "lora", "name", "sha256", "scale")
             lora = replace(_lora(facts, loras), scale=facts["scale"])
@@ -144,6 +144,13 @@ def _there(texts: Mapping[str, Any], name: str) -> Any:
 
 def _damaged(name: str, text: Any) -> RequestError:
     return RequestError(f"The {name.replace('_', ' ')} in the picture's metadata is damaged: {str(text)[:80]!r}.")
+
+
+def _edit(texts: Mapping[str, Any]) -> EditSettings:
+    facts = {"nearly_all": 1.0, **_object(texts, "edit")}  # older pictures do not name it, and no edit went back
+    if facts.keys() != {setting.name for setting in fields(EditSettings)}:
+        raise _damaged("edit", facts)
+    return EditSettings(**facts)
 
 
 def _upload(sha256: Any, uploads: Sequence[Upload]) -> Upload:

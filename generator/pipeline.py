@@ -88,8 +88,13 @@ class Canvas:
         edit = self.request.edit
         if self.source is not None and edit.threshold and not isinstance(self.request.source, Upload):
             before = self.source.clean[self.done]
+            first = self.region is None
             region = latents.new_zeros(1, 1, *latents.shape[-2:]) if self.region is None else self.region
             self.region = edits.widened(region, clean, before, edit)
+            fewer = edits.steps_reused(self.steps, edit, nearly_all=True)
+            if first and fewer < self.done and self.fresh is None and edits.changes_nearly_all(self.region, edit):
+                self.region = torch.zeros_like(self.region)
+                return self.take_over(self.source, fewer)
             latents = edits.blended(self.region, latents, self.source.latents[self.done + 1])
             clean = edits.blended(self.region, clean, before)
         self.past.append(self.latents)
@@ -97,6 +102,15 @@ class Canvas:
         self.unguided[self.done :] = [unguided]
         self.latents, self.clean = latents, clean
         self.done += 1
+
+    def take_over(self, source: Trajectory, steps: int) -> None:
+        """Stands where the source was after so many steps."""
+        self.done, self.latents = steps, source.latents[steps]
+        self.past, self.foreseen = [*source.latents[:steps]], [*source.clean[:steps]]
+        # At the first step the latents are still the source's, and so is the word on the same negative prompt.
+        known = source.unguided if same_negative(self.request) else (None,) * self.steps
+        self.unguided = [*known[: steps + 1]]
+        self.clean = self.foreseen[-1] if steps else torch.zeros_like(self.latents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,13 +158,8 @@ class Pipeline:
         if isinstance(request.source, Upload):
             source = self.way_to(request.source, request, plan, latents)
         if source is not None:
-            reused = edits.steps_reused(len(plan), request.edit)
-            canvas.source, canvas.done, canvas.latents = source, reused, source.latents[reused]
-            canvas.past, canvas.foreseen = [*source.latents[:reused]], [*source.clean[:reused]]
-            # At the first step the latents are still the source's, and so is the word on the same negative prompt.
-            known = source.unguided if same_negative(request) else (None,) * len(plan)
-            canvas.unguided = [*known[: reused + 1]]
-            canvas.clean = canvas.foreseen[-1] if reused else canvas.clean
+            canvas.source = source
+            canvas.take_over(source, edits.steps_reused(len(plan), request.edit))
             if isinstance(request.source, DrawRequest) and request.seed != request.source.seed:
                 canvas.fresh = latents
         return canvas

@@ -39,12 +39,15 @@ class EditSettings:
     reuse: float = 0.3  # share of the source's steps that are taken over
     threshold: float = 0.5  # latents that differ by more may change; 0: all may
     margin: int = 1  # latents around them that may change too
+    nearly_all: float = 1.0  # an edit whose first step changes a larger share of them takes fewer steps over
 
     def __post_init__(self) -> None:
         if not 0 <= self.reuse < 1:
             raise RequestError(f"An edit can reuse 0 to 1 of its source's steps, but not all; got {self.reuse}.")
         if not self.threshold >= 0 or not is_whole(self.margin) or self.margin < 0:
             raise RequestError("An edit's threshold and margin must be 0 or more.")
+        if not 0 <= self.nearly_all <= 1:
+            raise RequestError(f"What is nearly all of a picture is a share from 0 to 1; got {self.nearly_all}.")
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="storybook", help="whose generator (%(default)s)")
     parser.add_argument("--reuse", type=float, help="share of the steps taken over (default: the profile's)")
     parser.add_argument("--threshold", type=float, help="from which a latent may change (default: the profile's)")
+    parser.add_argument(
+        "--nearly-all", type=float, help="share of change above which fewer are (default: the profile's)"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -69,7 +72,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.n < 1:
         raise EaselError("--n must be at least 1.")
     profile = load_profile(args.profile)
-    named = {"upload_reuse" if args.uploads else "edit_reuse": args.reuse, "edit_threshold": args.threshold}
+    named = {
+        "upload_reuse" if args.uploads else "edit_reuse": args.reuse,
+        "edit_threshold": args.threshold,
+        "edit_nearly_all": args.nearly_all,
+    }
     profile = replace(profile, **{name: value for name, value in named.items() if value is not None})
     cases = make_cases(args.n, args.seed, args.split)
     sources, fresh = (

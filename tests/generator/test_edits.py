@@ -94,6 +94,20 @@ def test_a_seed_of_its_own_gives_another_picture_of_the_same_change(pipeline: Pi
     assert (whole.latents != free.latents).float().mean() > 0.9
 
 
+def test_an_edit_that_changes_nearly_everything_takes_fewer_steps_over(pipeline: Pipeline) -> None:
+    source, settings = drawn(pipeline, FOX), EditSettings(0.4, threshold=1e-4, nearly_all=0.8)
+    edit = replace(SNOW, edit=settings)
+    went_back = drawn(pipeline, edit)
+    assert went_back.done == len(went_back.past) == len(went_back.foreseen) == len(went_back.unguided) == 10
+    few, many = (drawn(pipeline, replace(edit, edit=EditSettings(reuse, threshold=1e-4))) for reuse in (0.3, 0.4))
+    torch.testing.assert_close(went_back.latents, few.latents)
+    assert not torch.equal(went_back.latents, many.latents)
+    local = drawn(pipeline, replace(edit, prompt=FOX.prompt))
+    torch.testing.assert_close(local.latents, source.latents, atol=1e-5, rtol=0)
+    varied = drawn(pipeline, replace(edit, seed=4))
+    assert torch.equal(varied.past[3], source.past[3]), "a variation shares its composition with the picture it varies"
+
+
 @pytest.mark.parametrize(("negative", "first"), [("", 1), ("blurred", 2)])
 def test_the_first_step_asks_only_for_what_is_not_known(
     pipeline: Pipeline, negative: str, first: int, monkeypatch: pytest.MonkeyPatch
@@ -200,7 +214,9 @@ def test_an_edit_fits_its_source(change: dict[str, object], message: str) -> Non
         replace(SNOW, **change)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [{"reuse": 1.0}, {"reuse": -0.1}, {"threshold": -1.0}, {"margin": 0.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"reuse": 1.0}, {"reuse": -0.1}, {"threshold": -1.0}, {"margin": 0.5}, {"nearly_all": 2.0}]
+)
 def test_impossible_settings(wrong: dict[str, float]) -> None:
     with pytest.raises(RequestError):
         EditSettings(**wrong)  # type: ignore[arg-type]

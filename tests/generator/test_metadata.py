@@ -16,7 +16,7 @@ from generator.metadata import picture_texts, png_info, read_png, read_request
 from generator.request import DrawRequest, EditSettings, Lora, Upload
 
 FOX = DrawRequest('一只 red fox,\n"quoted" — 🦊', seed=2**63 - 1, size=(96, 64), steps=7, guidance=3.0)
-SCARF = replace(FOX, prompt="a red fox with a scarf", source=FOX, edit=EditSettings(0.15, 0.4, 2))
+SCARF = replace(FOX, prompt="a red fox with a scarf", source=FOX, edit=EditSettings(0.15, 0.4, 2, 0.9))
 NIGHT = replace(SCARF, prompt="a red fox with a scarf at night", source=SCARF)
 PHOTO = Upload(b"what the file holds")
 
@@ -73,6 +73,14 @@ def test_sources_that_are_texts_in_texts_are_read_too() -> None:
     inner = FOX.metadata()
     middle = {**SCARF.metadata(), "source": json.dumps(inner)}
     assert read_request({**NIGHT.metadata(), "source": json.dumps(middle)}) == NIGHT
+
+
+def test_edits_of_before_there_was_a_share_to_begin_anew_never_do() -> None:
+    texts = SCARF.metadata()
+    texts["edit"] = json.dumps({"reuse": 0.15, "threshold": 0.4, "margin": 2})
+    assert read_request(texts) == replace(SCARF, edit=EditSettings(0.15, 0.4, 2))
+    with pytest.raises(RequestError, match="edit in the picture's metadata is damaged"):
+        read_request({**texts, "edit": json.dumps({"reuse": 0.15, "threshold": 0.4})})
 
 
 def test_a_picture_says_what_drew_it_and_that_a_model_did(tmp_path: Path) -> None:
