@@ -27,7 +27,7 @@ from dialog_mllm.objective import Dialogues, Dropout
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.records import DataError, data_files
 from dialog_mllm.tokenizer import VOCAB_SIZE, texts_of, token_id, train_tokenizer
-from dialog_mllm.vision import Pictures, caption_samples, train_vision
+from dialog_mllm.vision import HELD_OUT, Pictures, caption_samples, train_vision
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,14 @@ class MllmConfig:
     vision_minutes: float = 8.0
     caption_minutes: float = 8.0  # then the whole model puts them into words
     captions: int = 3000  # of those, how many stay among the dialogues
+    eyes_only: bool = False  # of `base`, with nothing but `pictures`: the rest stays as it is
     dropout: Dropout | None = None  # among the dialogues
 
 
 def train_mllm(config: MllmConfig) -> dict[str, float]:
     """Tokenizer and model, from nothing or from an earlier base; the best by validation loss is in `run/base`."""
+    if config.eyes_only:
+        return train_eyes(config)
     run = config.fit.run
     train_files, validation_files = data_files(config.data, "train"), data_files(config.validation, "validation")
     write_settings(run, config)
@@ -78,10 +81,7 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
         with threads(config.fit.threads):
             shards = Pictures.open(*config.pictures)
             if shards.size != pictures.size:
-                raise DataError(
-                    f"{config.pictures[0]} holds pictures of {shards.size} pixels, and the model sees {pictures.size}. "
-                    f"Make others with `easel data pictures --size {pictures.size}`."
-                )
+                raise _other_size(config, shards.size, pictures.size)
             normalised, taught = pictures.normalised, config.base is not None
             train_vision(Eyes.of(model), normalised, shards, run, config.vision_minutes, config.fit.seed, taught)
         pictures.more = shards
@@ -104,6 +104,41 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
 
 
+def train_eyes(config: MllmConfig) -> dict[str, float]:
+    """The eyes of an earlier base learn from captions what its locked language model needs them to tell (the first
+    stage of LLaVA's training, arXiv 2304.08485, section 4.2, but for the whole tower). The best by the loss on 512
+    pictures held out is in `run/base`."""
+    if config.base is None or not config.pictures:
+        raise TrainingError("--eyes-only teaches an earlier model's eyes: name it with --base, and --pictures to see.")
+    run = config.fit.run
+    write_settings(run, config)
+    model, processor = load_base(config.base)
+    model.requires_grad_(False)
+    Eyes.of(model).modules.requires_grad_(True)
+    shards, pictures = Pictures.open(*config.pictures), PictureCache(processor)
+    if shards.size != pictures.size:
+        raise _other_size(config, shards.size, pictures.size)
+    pictures.more = shards
+    captions = caption_samples(shards, Encoder(processor), 0)
+    held_out = min(HELD_OUT, len(captions) // 4)
+    return fit(
+        config.fit,
+        model,
+        Dialogues(model, token_id(processor.tokenizer, DRAW), config.fit.precision),
+        Batches(captions[:-held_out], pictures, config.fit.batch_tokens, config.fit.seed),
+        Batches(captions[-held_out:], pictures, config.fit.batch_tokens),
+        save=lambda scores: save_base(model, processor, run / "base"),
+        better=lambda scores: -scores["loss"],
+    )
+
+
+def _other_size(config: MllmConfig, shown: int, seen: int) -> DataError:
+    return DataError(
+        f"{config.pictures[0]} holds pictures of {shown} pixels, and the model sees {seen}. "
+        f"Make others with `easel data pictures --size {seen}`."
+    )
+
+
 def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pictures: PictureCache, draw: int) -> None:
     """The phase of captions alone. Its run lies in `run/captions`; a finished one only gives its weights."""
     if config.caption_minutes <= 0:
@@ -123,9 +158,9 @@ def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pict
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="data sets to train on: folders or JSONL files"
+        "--data", type=Path, nargs="+", default=[], help="data sets to train on: folders or JSONL files"
     )
-    parser.add_argument("--validation", type=Path, nargs="+", required=True, help="to measure on, alike")
+    parser.add_argument("--validation", type=Path, nargs="+", default=[], help="to measure on, alike")
     parser.add_argument(
         "--base", type=Path, help="go on from this model, its tokenizer and its eyes (which only --pictures teach more)"
     )
@@ -141,6 +176,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vision-minutes", type=float, default=8.0, help="for that")
     parser.add_argument("--caption-minutes", type=float, default=8.0, help="then, to put them into words")
+    parser.add_argument(
+        "--eyes-only", action="store_true", help="of --base, from the captions of --pictures; all else stays as it is"
+    )
     parser.add_argument("--dropout", type=float, default=0.0, help="of what each layer adds")
     parser.add_argument("--word-dropout", type=float, default=0.0, help="of the tokens that are read, not said")
     parser.add_argument("--captions", type=int, default=3000, help="how many of those stay among the dialogues")
@@ -153,6 +191,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, float]:
     if args.word_dropout and args.text_weight:
         raise TrainingError("--word-dropout drops what is not learnt to be said: use it with --text-weight 0.")
+    if not args.eyes_only and not (args.data and args.validation):
+        raise TrainingError("Name the dialogues to learn from with --data, and those to measure on with --validation.")
     return train_mllm(
         MllmConfig(
             data=tuple(args.data),
@@ -168,6 +208,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             vision_minutes=args.vision_minutes,
             caption_minutes=args.caption_minutes,
             captions=args.captions,
+            eyes_only=args.eyes_only,
             dropout=Dropout(args.dropout, args.word_dropout),
         )
     )
