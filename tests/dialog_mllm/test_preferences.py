@@ -108,7 +108,15 @@ def test_other_models_read_the_same_pairs(root, base):
 
 @pytest.mark.parametrize("loss", ["dpo", "simpo"])
 def test_the_better_reply_gains_and_the_curve_says_so(root, base, tmp_path, loss):
-    fit = FitConfig(tmp_path / "run", epochs=60, batch_tokens=2500, learning_rate=1e-2, warmup=2, optimizer="adamw")
+    fit = FitConfig(
+        tmp_path / "run",
+        epochs=60,
+        batch_tokens=2500,
+        learning_rate=1e-2,
+        warmup=2,
+        optimizer="adamw",
+        precision="float32",
+    )
     config = PreferConfig(
         pairs=[root], fit=fit, base=base, rank=8, alpha=16, loss=loss, dialogues=root, validation_records=4
     )
