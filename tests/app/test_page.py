@@ -179,7 +179,7 @@ def test_a_conversation_that_was_undone_to_its_beginning_is_not_lost(page: Page)
 def test_what_a_busy_browser_swallowed_is_asked_for_again(page: Page) -> None:
     say(page, "hello")
     page.evaluate("window.same = true, document.querySelector('#chat .easel-beat').title = '0'")
-    page.wait_for_function("document.querySelector('#chat .easel-beat').title != '0'")
+    page.wait_for_function("(document.querySelector('#chat .easel-beat') ?? {title: '0'}).title != '0'")
     assert page.evaluate("window.same"), "loaded anew"
 
 
