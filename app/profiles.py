@@ -88,9 +88,7 @@ class Profile:
     # See generator.request.EditSettings; with both 0, every turn draws from nothing.
     edit_reuse: float = EditSettings.reuse
     edit_threshold: float = EditSettings.threshold
-    edit_nearly_all: float = (
-        0.8  # of 36 local edits the most changed 0.64; of styles all but one 0.84 and more, of shots 0.86
-    )
+    edit_nearly_all: float = 0.9  # local edits changed 0.64 at most, nights with a second moon 0.95 and more
     upload_reuse: float = 0.4  # the same for an uploaded picture; 0: it is looked at, and a new one is drawn
     negative_prompt: str = ""
     lora: str = ""  # for the generator: a file, or the folder that holds one; "" for none

@@ -1,6 +1,7 @@
 """Training the bundled base: its eyes on renders, then the whole of it on dialogues.
 
     easel train mllm --data D --validation D --pictures PICTURES --out RUN --minutes 60
+    easel train mllm --eyes-only --base RUN/base --pictures PICTURES --out RUN2 --minutes 30
 
 From nothing, or from an earlier base. `finetune.py` then puts a LoRA adapter on it; both use the loop in `fit.py`.
 """
@@ -49,14 +50,14 @@ class MllmConfig:
     vision_minutes: float = 8.0
     caption_minutes: float = 8.0  # then the whole model puts them into words
     captions: int = 3000  # of those, how many stay among the dialogues
-    eyes_only: bool = False  # of `base`, with nothing but `pictures`: the rest stays as it is
     dropout: Dropout | None = None  # among the dialogues
+    eyes_only: bool = False  # `base`'s language model stays as it is, and its eyes learn from `pictures` alone
 
 
 def train_mllm(config: MllmConfig) -> dict[str, float]:
     """Tokenizer and model, from nothing or from an earlier base; the best by validation loss is in `run/base`."""
     if config.eyes_only:
-        return train_eyes(config)
+        return _train_eyes(config)
     run = config.fit.run
     train_files, validation_files = data_files(config.data, "train"), data_files(config.validation, "validation")
     write_settings(run, config)
@@ -79,9 +80,7 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
     if config.pictures:
         with threads(config.fit.threads):
-            shards = Pictures.open(*config.pictures)
-            if shards.size != pictures.size:
-                raise _other_size(config, shards.size, pictures.size)
+            shards = _shards(config, pictures.size)
             normalised, taught = pictures.normalised, config.base is not None
             train_vision(Eyes.of(model), normalised, shards, run, config.vision_minutes, config.fit.seed, taught)
         pictures.more = shards
@@ -104,39 +103,40 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
 
 
-def train_eyes(config: MllmConfig) -> dict[str, float]:
-    """The eyes of an earlier base learn from captions what its locked language model needs them to tell (the first
-    stage of LLaVA's training, arXiv 2304.08485, section 4.2, but for the whole tower). The best by the loss on 512
-    pictures held out is in `run/base`."""
+def _train_eyes(config: MllmConfig) -> dict[str, float]:
+    """The eyes learn to show the language model what it puts into words wrongly. It is locked, so that whatever it does
+    without pictures stays as it was, and what reads the eyes needs not be taught anew."""
     if config.base is None or not config.pictures:
-        raise TrainingError("--eyes-only teaches an earlier model's eyes: name it with --base, and --pictures to see.")
-    run = config.fit.run
-    write_settings(run, config)
+        raise TrainingError("--eyes-only teaches an earlier base's eyes from pictures: name it with --base, and them.")
+    if config.add_layers or config.widen_eyes != 1:
+        raise TrainingError("--eyes-only leaves the model's sizes as they are: no --add-layers, no --widen-eyes.")
+    write_settings(config.fit.run, config)
     model, processor = load_base(config.base)
+    pictures = PictureCache(processor)
+    pictures.more = shards = _shards(config, pictures.size)
+    captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))
+    learnt = len(captions) - min(HELD_OUT, len(captions) // 4)
     model.requires_grad_(False)
     Eyes.of(model).modules.requires_grad_(True)
-    shards, pictures = Pictures.open(*config.pictures), PictureCache(processor)
-    if shards.size != pictures.size:
-        raise _other_size(config, shards.size, pictures.size)
-    pictures.more = shards
-    captions = caption_samples(shards, Encoder(processor), 0)
-    held_out = min(HELD_OUT, len(captions) // 4)
     return fit(
         config.fit,
         model,
         Dialogues(model, token_id(processor.tokenizer, DRAW), config.fit.precision),
-        Batches(captions[:-held_out], pictures, config.fit.batch_tokens, config.fit.seed),
-        Batches(captions[-held_out:], pictures, config.fit.batch_tokens),
-        save=lambda scores: save_base(model, processor, run / "base"),
+        Batches(captions[:learnt], pictures, config.fit.batch_tokens, config.fit.seed),
+        Batches(captions[learnt:], pictures, config.fit.batch_tokens),
+        save=lambda scores: save_base(model, processor, config.fit.run / "base"),
         better=lambda scores: -scores["loss"],
     )
 
 
-def _other_size(config: MllmConfig, shown: int, seen: int) -> DataError:
-    return DataError(
-        f"{config.pictures[0]} holds pictures of {shown} pixels, and the model sees {seen}. "
-        f"Make others with `easel data pictures --size {seen}`."
-    )
+def _shards(config: MllmConfig, size: int) -> Pictures:
+    shards = Pictures.open(*config.pictures)
+    if shards.size != size:
+        raise DataError(
+            f"{config.pictures[0]} holds pictures of {shards.size} pixels, and the model sees {size}. "
+            f"Make others with `easel data pictures --size {size}`."
+        )
+    return shards
 
 
 def _train_captions(config: MllmConfig, model: Any, captions: list[Sample], pictures: PictureCache, draw: int) -> None:
@@ -174,11 +174,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="of `easel data pictures`: the eyes learn to read them first",
     )
+    parser.add_argument(
+        "--eyes-only", action="store_true", help="--base's words stay as they are: its eyes learn from --pictures alone"
+    )
     parser.add_argument("--vision-minutes", type=float, default=8.0, help="for that")
     parser.add_argument("--caption-minutes", type=float, default=8.0, help="then, to put them into words")
-    parser.add_argument(
-        "--eyes-only", action="store_true", help="of --base, from the captions of --pictures; all else stays as it is"
-    )
     parser.add_argument("--dropout", type=float, default=0.0, help="of what each layer adds")
     parser.add_argument("--word-dropout", type=float, default=0.0, help="of the tokens that are read, not said")
     parser.add_argument("--captions", type=int, default=3000, help="how many of those stay among the dialogues")
@@ -192,7 +192,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     if args.word_dropout and args.text_weight:
         raise TrainingError("--word-dropout drops what is not learnt to be said: use it with --text-weight 0.")
     if not args.eyes_only and not (args.data and args.validation):
-        raise TrainingError("Name the dialogues to learn from with --data, and those to measure on with --validation.")
+        raise TrainingError("Name the dialogues with --data and --validation (or, with --base, teach --eyes-only).")
     return train_mllm(
         MllmConfig(
             data=tuple(args.data),
@@ -208,7 +208,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             vision_minutes=args.vision_minutes,
             caption_minutes=args.caption_minutes,
             captions=args.captions,
-            eyes_only=args.eyes_only,
             dropout=Dropout(args.dropout, args.word_dropout),
+            eyes_only=args.eyes_only,
         )
     )

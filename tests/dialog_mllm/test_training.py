@@ -124,23 +124,6 @@ def test_pictures_come_before_dialogues_and_their_eyes_are_locked_then(root, tmp
     assert eyes <= same and not set(told["model"]) <= same
 
 
-def test_eyes_can_be_taught_alone(root, tmp_path, capsys):
-    base = tmp_path / "base"
-    save_base(*build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL), base)
-    write_pictures(tmp_path / "pictures", 12, "train", 1, 128, workers=1)
-    alone = ["train", "mllm", "--eyes-only", "--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "run")]
-    assert easel(alone) != 0 and "name it with --base" in capsys.readouterr().err
-    assert easel([*alone, "--base", str(base), "--epochs=1", "--learning-rate=1e-2", "--warmup=1"]) == 0
-    before, after = (load_base(folder)[0].state_dict() for folder in (base, tmp_path / "run" / "base"))
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all("vision_model" in name or "connector" in name for name in changed)
-
-
-def test_dialogues_must_be_named(tmp_path, capsys):
-    assert easel(["train", "mllm", "--out", str(tmp_path / "run")]) != 0
-    assert "--data" in capsys.readouterr().err and not (tmp_path / "run").exists()
-
-
 def test_pictures_of_another_size_are_refused(root, tmp_path, capsys):
     write_pictures(tmp_path / "pictures", 2, "train", 1, 64, workers=1)
     arguments = ["--data", str(root / "train.jsonl"), "--validation", str(root / "validation.jsonl")]
@@ -194,6 +177,22 @@ def test_without_pictures_the_eyes_of_an_earlier_base_stay_as_they_are(root, tmp
     one, two = (load_base(tmp_path / name / "base")[0].state_dict() for name in ("one", "two"))
     changed = {name for name in one if not torch.equal(one[name], two[name])}
     assert changed and not any("vision_model" in name or "connector" in name for name in changed)
+
+
+def test_only_the_eyes_of_an_earlier_base_learn(root, tmp_path, capsys):
+    save_base(*build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL), tmp_path / "base")
+    write_pictures(tmp_path / "pictures", 12, "train", 1, 128, workers=1)
+    arguments = ["train", "mllm", "--eyes-only", "--epochs", "2", "--learning-rate", "1e-2", "--warmup", "1"]
+    base, pictures = ["--base", str(tmp_path / "base")], ["--pictures", str(tmp_path / "pictures")]
+    assert easel([*arguments, *base, *pictures, "--out", str(tmp_path / "run")]) == 0
+    before, after = (load_base(tmp_path / name)[0].state_dict() for name in ("base", "run/base"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "vision_model" in name or "connector" in name}
+    for given, told in ((base, "name it with --base"), ([*base, *pictures, "--add-layers", "1"], "no --add-layers")):
+        assert easel([*arguments, *given, "--out", str(tmp_path / "other")]) != 0
+        assert told in capsys.readouterr().err
+    assert easel(["train", "mllm", *base, "--out", str(tmp_path / "other")]) != 0
+    assert "--data and --validation" in capsys.readouterr().err
 
 
 @pytest.mark.slow

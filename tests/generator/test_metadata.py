@@ -75,7 +75,7 @@ def test_sources_that_are_texts_in_texts_are_read_too() -> None:
     assert read_request({**NIGHT.metadata(), "source": json.dumps(middle)}) == NIGHT
 
 
-def test_edits_of_before_there_was_a_share_to_begin_anew_never_do() -> None:
+def test_edits_of_before_there_was_a_share_to_go_back_from_never_do() -> None:
     texts = SCARF.metadata()
     texts["edit"] = json.dumps({"reuse": 0.15, "threshold": 0.4, "margin": 2})
     assert read_request(texts) == replace(SCARF, edit=EditSettings(0.15, 0.4, 2))
