@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 ROWS = 256  # that the order of the weights is chosen for; any other number works as well
+# oneDNN cuts sums of over 512 products in bfloat16 otherwise for 300 rows and fewer than for 320 and more, and rounds
+# the parts: of a picture drawn alone at 128 px eight pixels in a hundred were another than in company.
+LONG, MANY = 512, 384
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -51,5 +54,12 @@ class Linear(nn.Linear):
         if self.packed is None or torch.is_grad_enabled():
             x = super().forward(x)
             return x if self.approximate is None else nn.functional.gelu(x, approximate=self.approximate)
+        rows = x.numel() // self.in_features
+        if x.dtype == torch.bfloat16 and self.in_features > LONG and rows < MANY:
+            padded = nn.functional.pad(x.reshape(rows, -1), (0, 0, 0, MANY - rows))
+            return self.product(padded)[:rows].view(*x.shape[:-1], -1)
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
         after, algorithm = ("none", "") if self.approximate is None else ("gelu", self.approximate)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, after, [], algorithm)

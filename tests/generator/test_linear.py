@@ -29,3 +29,12 @@ def test_moving_unpacks_and_the_state_is_that_of_any_linear_layer() -> None:
     assert set(layer.state_dict()) == {"weight", "bias"}
     assert layer.to(torch.float64).packed is None
     assert layer.pack().packed is None, "float64 cannot be packed"
+
+
+@pytest.mark.parametrize("width_in", [320, 640, 1280])
+def test_in_bfloat16_a_row_does_not_depend_on_how_many_others_there_are(width_in: int) -> None:
+    layer, x = Linear(width_in, 320).bfloat16().pack(), torch.randn(2048, width_in).bfloat16()
+    with torch.inference_mode():
+        expected = layer(x)
+        for rows in (64, 128, 192, 256, 384, 512, 768):
+            assert torch.equal(layer(x[:rows]), expected[:rows]), rows
