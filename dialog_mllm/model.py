@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,53 @@ def grow(model: Idefics3ForConditionalGeneration, added: int) -> None:
         layer.self_attn.layer_idx = number  # its place in the cache of keys and values
     text.layers = nn.ModuleList(layers)
     text.config.num_hidden_layers = len(layers)
+
+
+def add_heads(model: Idefics3ForConditionalGeneration, added: int) -> None:
+    """Makes the language model wider by so many attention heads, its states and its MLPs in proportion, which changes
+    nothing of what it computes until it is trained.
+
+    Nothing is written into the new channels of the residual stream, and nothing of a new head or unit is written at
+    all, but they are read at random: so what is zero learns at the first step (as in `grow`; function-preserving
+    growth, Chen et al. 2016, arXiv 1511.05641). A new head looks where one of the old heads looks, at other things.
+    """
+    old = model.config.text_config
+    if added < 0:
+        raise ValueError(f"a language model can be given 0, 1, 2 ... heads more, not {added}")
+    if old.num_key_value_heads != old.num_attention_heads:
+        raise ValueError("its heads share their keys and values: only such can be added that have their own")
+    if added == 0:
+        return
+    config = copy.deepcopy(model.config)
+    text = config.text_config
+    text.num_attention_heads = text.num_key_value_heads = old.num_attention_heads + added
+    text.hidden_size = old.hidden_size + added * old.head_dim
+    text.intermediate_size = old.intermediate_size * text.hidden_size // old.hidden_size
+    kept = old.hidden_size / text.hidden_size  # the share of the channels that are not zero: of their mean square too
+    text.rms_norm_eps = old.rms_norm_eps * kept
+    chance = torch.Generator().manual_seed(0)  # always the same, so that `merge` finds where a training began
+    with torch.random.fork_rng():  # its own weights, which are all replaced, take nobody's numbers
+        wide = type(model)(config)
+    tower, state = Eyes.of(model).tower, model.state_dict()
+    for name, weight in wide.state_dict().items():
+        narrow = state[name]
+        if weight.shape == narrow.shape:
+            fresh = narrow
+        elif weight.ndim == 1:  # of a norm
+            fresh = torch.cat([narrow, narrow.mean().expand(len(weight) - len(narrow))]) * kept**0.5
+        else:
+            rows, columns = narrow.shape
+            fresh = torch.zeros_like(weight)
+            if re.search(r"\.(q|k|v|gate|up)_proj\.", name):  # they read; all others write
+                fresh = torch.randn(weight.shape, generator=chance) * narrow.std()
+            if re.search(r"\.(q|k)_proj\.", name):
+                fresh[rows:, :columns] = narrow.repeat(-(-added // old.num_attention_heads), 1)[: len(weight) - rows]
+            fresh[:rows, :columns] = narrow
+        weight.copy_(fresh)
+    wide.model.vision_model = tower
+    model.config.text_config = text
+    model.model.text_model, model.model.connector = wide.model.text_model, wide.model.connector
+    model.lm_head = wide.lm_head
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,17 @@ from dialog_mllm.fit import (
     threads,
     write_settings,
 )
-from dialog_mllm.model import BaseConfig, Eyes, build_base, grow, load_base, parameter_count, save_base, widen_eyes
+from dialog_mllm.model import (
+    BaseConfig,
+    Eyes,
+    add_heads,
+    build_base,
+    grow,
+    load_base,
+    parameter_count,
+    save_base,
+    widen_eyes,
+)
 from dialog_mllm.objective import Dialogues, Dropout
 from dialog_mllm.protocol import DRAW
 from dialog_mllm.records import DataError, data_files
@@ -43,6 +53,7 @@ class MllmConfig:
     base: Path | None = None
     widen_eyes: int = 1  # so many times that model's
     add_layers: int = 0  # to that model's language model
+    add_heads: int = 0  # to it, with as much more width
     vocab_size: int = VOCAB_SIZE
     text_weight: float = 0.3  # what predicting users' words counts: a base from nothing learns language from them too
     validation_records: int = 200
@@ -67,6 +78,10 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
             grow(model, config.add_layers)
         except ValueError as error:
             raise TrainingError(f"--add-layers: {error}.") from None
+        try:
+            add_heads(model, config.add_heads)
+        except ValueError as error:
+            raise TrainingError(f"--add-heads: {error}.") from None
         try:
             widen_eyes(model, config.widen_eyes, config.fit.seed)
         except ValueError as error:
@@ -108,8 +123,10 @@ def _train_eyes(config: MllmConfig) -> dict[str, float]:
     without pictures stays as it was, and what reads the eyes needs not be taught anew."""
     if config.base is None or not config.pictures:
         raise TrainingError("--eyes-only teaches an earlier base's eyes from pictures: name it with --base, and them.")
-    if config.add_layers or config.widen_eyes != 1:
-        raise TrainingError("--eyes-only leaves the model's sizes as they are: no --add-layers, no --widen-eyes.")
+    if config.add_layers or config.add_heads or config.widen_eyes != 1:
+        raise TrainingError(
+            "--eyes-only leaves the model's sizes as they are: no --add-layers, no --add-heads, no --widen-eyes."
+        )
     write_settings(config.fit.run, config)
     model, processor = load_base(config.base)
     pictures = PictureCache(processor)
@@ -166,6 +183,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--widen-eyes", type=int, default=1, help="so many times; they see the same until trained")
     parser.add_argument("--add-layers", type=int, default=0, help="to that model, which change nothing until trained")
+    parser.add_argument(
+        "--add-heads", type=int, default=0, help="to it, and width in proportion; they change nothing until trained"
+    )
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
     parser.add_argument(
         "--pictures",
@@ -202,6 +222,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             base=args.base,
             widen_eyes=args.widen_eyes,
             add_layers=args.add_layers,
+            add_heads=args.add_heads,
             vocab_size=args.vocab_size,
             text_weight=args.text_weight,
             pictures=tuple(args.pictures),

@@ -10,6 +10,7 @@ from dialog_mllm.model import (
     BaseConfig,
     Eyes,
     ModelFolderError,
+    add_heads,
     build_base,
     grow,
     load_base,
@@ -99,6 +100,40 @@ def test_new_layers_change_nothing_until_they_are_trained(tokenizer, tmp_path, a
     text_states(model, embeddings).square().sum().backward()
     written = model.model.text_model.layers[1].self_attn.o_proj.weight.grad
     assert written is not None and written.abs().sum() > 0, "a new layer learns"
+
+
+@pytest.mark.parametrize("added", [0, 1, 3])
+def test_new_heads_change_nothing_until_they_are_trained(tokenizer, tmp_path, added):
+    model, processor = build_base(tokenizer, SMALL)
+    with torch.no_grad():
+        for norm in (layer.input_layernorm for layer in model.model.text_model.layers):
+            norm.weight.uniform_(0.5, 2.0)
+    ids = torch.randint(12, 300, (2, 9), generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    before, seen = model(input_ids=ids).logits, Eyes.of(model).tokens(pixels)
+    random = torch.get_rng_state()
+    add_heads(model, added)
+    assert torch.equal(torch.get_rng_state(), random)
+    wide = SMALL.hidden // SMALL.heads * (SMALL.heads + added)
+    torch.testing.assert_close(model(input_ids=ids).logits, before, atol=1e-5, rtol=1e-4)
+    states = text_states(model, model.get_input_embeddings()(ids))
+    torch.testing.assert_close(model.lm_head(states), before, atol=1e-5, rtol=1e-4)
+    tokens = Eyes.of(model).tokens(pixels)
+    assert torch.equal(tokens[..., : SMALL.hidden], seen) and not tokens[..., SMALL.hidden :].any()
+    save_base(model, processor, tmp_path / "base")
+    loaded, _ = load_base(tmp_path / "base")
+    torch.testing.assert_close(loaded(input_ids=ids).logits, before, atol=1e-2, rtol=1e-2)  # kept as fp16
+    assert loaded.config.text_config.hidden_size == wide == Eyes.of(loaded).width
+    model(input_ids=ids).logits.square().sum().backward()
+    written = model.model.text_model.layers[0].self_attn.o_proj.weight.grad
+    assert written is not None
+    assert (written[: SMALL.hidden, SMALL.hidden :].abs().sum() > 0) == (added > 0), "a new head learns"
+    assert (written[SMALL.hidden :].abs().sum() > 0) == (added > 0), "a new channel learns"
+
+
+def test_no_fewer_heads(small):
+    with pytest.raises(ValueError, match="not -1"):
+        add_heads(small[0], -1)
 
 
 def test_no_more_layers_than_there_are(small):
