@@ -12,7 +12,9 @@ import copy
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +313,47 @@ def widen_eyes(model: Idefics3ForConditionalGeneration, times: int, seed: int = 
     model.model.vision_model, model.model.connector = wide.tower, wide.connector
 
 
-def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor, dropout: float = 0.0) -> Tensor:
+def normed(states: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+    """RMSNorm of (..., hidden) states that are not rounded to bf16."""
+    return (states * torch.rsqrt(states.square().mean(-1, keepdim=True) + epsilon) * weight).to(dtype)
+
+
+def added_normed(
+    states: Tensor, added: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The residual stream behind a branch, and what the next branch reads of it."""
+    states = states + added
+    return states, normed(states, weight, epsilon, dtype)
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)  # (B, heads, T, head / 2)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate) * up
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What is computed element by element between the matrix products, a third of a step's time."""
+
+    normed: Callable[..., Any] = normed
+    added_normed: Callable[..., Any] = added_normed
+    rotated: Callable[..., Any] = rotated
+    gated: Callable[..., Any] = gated
+
+    @classmethod
+    @cache
+    def fused(cls) -> Kernels:
+        """Each of them, forward and backward, one pass over memory; compiled when first called."""
+        return cls(*(torch.compile(one, dynamic=True) for one in (normed, added_normed, rotated, gated)))
+
+
+def text_states(
+    model: Idefics3ForConditionalGeneration, embeddings: Tensor, dropout: float = 0.0, kernels: Kernels | None = None
+) -> Tensor:
     """What `model.model.text_model` computes of (B, T, hidden) embeddings, in about half its time in bf16 training.
 
     `dropout`: of what attention and MLP add to the residual stream (Vaswani et al. 2017, section 5.4).
@@ -319,28 +361,33 @@ def text_states(model: Idefics3ForConditionalGeneration, embeddings: Tensor, dro
     transformers casts each normed state once per matrix, rotates in float32, and its fused attention's backward pass is
     slow on CPUs. Padding must be on the right: attention is causal and knows no other mask.
     """
+    kernels = kernels or Kernels()
     text = model.model.text_model
     dtype = _compute_dtype(embeddings)
     batch, length, _ = embeddings.shape
     positions = torch.arange(length, device=embeddings.device).unsqueeze(0)
     cos, sin = (half[..., : half.shape[-1] // 2].to(dtype) for half in text.rotary_emb(embeddings, positions))
     states = embeddings  # (B, T, hidden), the residual stream, not rounded to bf16
-    for layer in text.layers:
+    first = text.layers[0].input_layernorm
+    read = kernels.normed(states, first.weight, first.variance_epsilon, dtype)
+    norms = [layer.input_layernorm for layer in text.layers[1:]]
+    for layer, norm in zip(text.layers, [*norms, text.norm], strict=True):
         attention, mlp = layer.self_attn, layer.mlp
-        normed = _rms_norm(states, layer.input_layernorm).to(dtype)
         q, k, v = (
-            _linear(projection, normed)
-            .view(batch, length, -1, attention.head_dim)
-            .transpose(1, 2)  # (B, heads, T, head)
+            _linear(projection, read).view(batch, length, -1, attention.head_dim).transpose(1, 2)  # (B, heads, T, head)
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        seen = _causal_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)  # (B, heads, T, head)
-        added = _linear(attention.o_proj, seen.transpose(1, 2).reshape(batch, length, -1))
-        states = states + F.dropout(added, dropout, training=dropout > 0)
-        normed = _rms_norm(states, layer.post_attention_layernorm).to(dtype)
-        gated = F.silu(_linear(mlp.gate_proj, normed)) * _linear(mlp.up_proj, normed)  # (B, T, intermediate)
-        states = states + F.dropout(_linear(mlp.down_proj, gated), dropout, training=dropout > 0)
-    return _rms_norm(states, text.norm)
+        q, k = kernels.rotated(q, cos, sin), kernels.rotated(k, cos, sin)
+        seen: Any = CausalAttention.apply(*(x.reshape(-1, length, attention.head_dim) for x in (q, k, v)))
+        added = _linear(attention.o_proj, seen.view(q.shape).transpose(1, 2).reshape(batch, length, -1))
+        added = F.dropout(added, dropout, training=dropout > 0)
+        middle = layer.post_attention_layernorm
+        states, read = kernels.added_normed(states, added, middle.weight, middle.variance_epsilon, dtype)
+        units = kernels.gated(_linear(mlp.gate_proj, read), _linear(mlp.up_proj, read))  # (B, T, intermediate)
+        added = F.dropout(_linear(mlp.down_proj, units), dropout, training=dropout > 0)
+        kind = states.dtype if norm is text.norm else dtype
+        states, read = kernels.added_normed(states, added, norm.weight, norm.variance_epsilon, kind)
+    return read
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -362,27 +409,38 @@ def _linear(layer: Any, x: Tensor) -> Tensor:
     return F.linear(x, weight, layer.base_layer.bias)
 
 
-def _rms_norm(states: Tensor, norm: Any) -> Tensor:
-    scale = torch.rsqrt(states.square().mean(-1, keepdim=True) + norm.variance_epsilon)
-    return states * scale * norm.weight
+class CausalAttention(torch.autograd.Function):
+    """(B heads, T, head) of queries, keys and values -> the same, block by block of queries: no work on keys that lie
+    wholly in a block's future. Derived step by step, its gradient would be a tensor of zeros for each slice of keys."""
 
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale, weights, seen = q.shape[-1] ** -0.5, [], []
+        for start in range(0, q.shape[1], ATTENTION_BLOCK):
+            block = q[:, start : start + ATTENTION_BLOCK]
+            end = start + block.shape[1]
+            future = torch.full((end - start, end), float("-inf"), dtype=q.dtype, device=q.device).triu(start + 1)
+            scores = torch.baddbmm(future, block, k[:, :end].transpose(1, 2), alpha=scale)
+            weights.append(scores.softmax(-1, dtype=scores.dtype))  # (B heads, block, keys)
+            seen.append(torch.bmm(weights[-1], v[:, :end]))
+        ctx.save_for_backward(q, k, v, *weights)
+        return torch.cat(seen, dim=1)
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    a, b = x.chunk(2, dim=-1)  # (B, heads, T, head / 2)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-
-
-def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Matrix products block by block of queries: no work on keys that lie wholly in a block's future."""
-    batch, heads, length, size = q.shape
-    q, k, v = (x.reshape(batch * heads, length, size) for x in (q, k, v))
-    blocks = []
-    for start in range(0, length, ATTENTION_BLOCK):
-        end = min(start + ATTENTION_BLOCK, length)
-        future = torch.full((end - start, end), float("-inf"), dtype=q.dtype, device=q.device).triu(start + 1)
-        scores = torch.baddbmm(future, q[:, start:end], k[:, :end].transpose(1, 2), alpha=size**-0.5)
-        blocks.append(torch.bmm(scores.softmax(-1, dtype=scores.dtype), v[:, :end]))  # (B heads, block, head)
-    return torch.cat(blocks, dim=1).view(batch, heads, length, size)
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (gradient,) = gradients
+        q, k, v, *weights = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
+        to_q, to_k, to_v = (torch.zeros_like(x) for x in (q, k, v))
+        for number, weight in enumerate(weights):
+            start, end = number * ATTENTION_BLOCK, weight.shape[-1]
+            block, of_block = q[:, start:end], gradient[:, start:end]
+            of_weights = torch.bmm(of_block, v[:, :end].transpose(1, 2))
+            of_scores = torch.ops.aten._softmax_backward_data(of_weights, weight, -1, weight.dtype)
+            to_q[:, start:end] = torch.bmm(of_scores, k[:, :end]) * scale
+            to_k[:, :end] += torch.bmm(of_scores.transpose(1, 2), block * scale)
+            to_v[:, :end] += torch.bmm(weight.transpose(1, 2), of_block)
+        return to_q, to_k, to_v
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from transformers import Idefics3ForConditionalGeneration
 
 from dialog_mllm.data import TALK_WEIGHT, Batch, Batches
 from dialog_mllm.errors import TrainingError
-from dialog_mllm.model import Eyes, text_states
+from dialog_mllm.model import Eyes, Kernels, text_states
 from dialog_mllm.parallel import device, processes
 from dialog_mllm.vlm import VlmBatch
 
@@ -48,7 +48,12 @@ class Dropout:
             raise TrainingError("dropout must be at least 0 and below 1")
 
 
-def hidden_states(model: Idefics3ForConditionalGeneration, batch: Batch, dropout: Dropout | None = None) -> Tensor:
+def hidden_states(
+    model: Idefics3ForConditionalGeneration,
+    batch: Batch,
+    dropout: Dropout | None = None,
+    kernels: Kernels | None = None,
+) -> Tensor:
     """(B, T) ids and their pictures -> (B, T, hidden). Padding is on the right, so causal attention needs no mask."""
     drop = dropout if dropout is not None and model.training else Dropout()
     embeddings = model.get_input_embeddings()(batch.ids)  # (B, T, hidden)
@@ -60,7 +65,7 @@ def hidden_states(model: Idefics3ForConditionalGeneration, batch: Batch, dropout
         with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
             features = Eyes.of(model).tokens(batch.pixels)  # (P, 16, hidden)
         embeddings = model.model.inputs_merger(batch.ids, embeddings, features)
-    return text_states(model, embeddings, drop.states)
+    return text_states(model, embeddings, drop.states, kernels)
 
 
 def decided_at(batch: Batch | VlmBatch) -> Tensor:
@@ -78,7 +83,9 @@ def not_drawing_losses(logits: Tensor, draw: int) -> Tensor:
     return every.logsumexp(-1) - others.logsumexp(-1)
 
 
-def token_losses(model: Any, batch: Batch | VlmBatch, dropout: Dropout | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def token_losses(
+    model: Any, batch: Batch | VlmBatch, dropout: Dropout | None = None, kernels: Kernels | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Cross entropies (N,) and weights (N,) of the N tokens that count, row by row, and the logits (N, vocabulary) that
     predict them. Only those tokens pay for logits."""
     weights = batch.weights[:, 1:]
@@ -88,14 +95,16 @@ def token_losses(model: Any, batch: Batch | VlmBatch, dropout: Dropout | None = 
         logits = model(**batch.inputs, logits_to_keep=columns, use_cache=False).logits  # (B, C, vocabulary)
         logits = logits[counts[:, columns]]
     else:
-        logits = model.lm_head(hidden_states(model, batch, dropout)[:, :-1][counts])
+        logits = model.lm_head(hidden_states(model, batch, dropout, kernels)[:, :-1][counts])
     losses = F.cross_entropy(logits.float(), batch.ids[:, 1:][counts], reduction="none")
     return losses, weights[counts], logits
 
 
-def batch_loss(model: Any, batch: Batch | VlmBatch, draw: int, dropout: Dropout | None = None) -> tuple[Tensor, Tensor]:
+def batch_loss(
+    model: Any, batch: Batch | VlmBatch, draw: int, dropout: Dropout | None = None, kernels: Kernels | None = None
+) -> tuple[Tensor, Tensor]:
     """The sum of all that `Dialogues` counts, and the logits (N, vocabulary) of the N tokens that count."""
-    losses, weights, logits = token_losses(model, batch, dropout)
+    losses, weights, logits = token_losses(model, batch, dropout, kernels)
     talks = torch.tensor([not decision.draws for _, decision in batch.decisions], dtype=torch.bool)
     not_drawing = not_drawing_losses(logits[decided_at(batch)[talks.to(logits.device)]], draw)
     return (losses * weights).sum() + TALK_WEIGHT * not_drawing.sum(), logits
@@ -140,6 +149,7 @@ class Dialogues:
     draw: int  # the draw token's id; where it is several tokens, the first one's
     precision: str = "auto"
     dropout: Dropout | None = None
+    kernels: Kernels | None = None
     figures: ClassVar[tuple[str, ...]] = ()
     scores: ClassVar[tuple[str, ...]] = ("loss", "switch_accuracy", "false_draw", "missed_draw")
     rate: ClassVar[str] = "switch_accuracy"
@@ -149,7 +159,7 @@ class Dialogues:
 
     def loss(self, batch: Batch | VlmBatch) -> tuple[Tensor, dict[str, float]]:
         with mixed_precision(self.precision):
-            return batch_loss(self.core, batch, self.draw, self.dropout)[0], {}
+            return batch_loss(self.core, batch, self.draw, self.dropout, self.kernels)[0], {}
 
     def measure(self, batches: Batches) -> dict[str, float]:
         return measure(self.core, batches, self.draw, self.precision)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from dialog_mllm.lora import targets
 from dialog_mllm.model import (
     BaseConfig,
     Eyes,
+    Kernels,
     ModelFolderError,
     add_heads,
     build_base,
@@ -49,6 +51,23 @@ def test_lean_decoder_computes_what_transformers_computes(small, length):
     (ours_gradient,) = torch.autograd.grad(ours.square().sum(), embeddings)
     (theirs_gradient,) = torch.autograd.grad(theirs.square().sum(), embeddings)
     torch.testing.assert_close(ours_gradient, theirs_gradient, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="fused kernels take a C++ compiler")
+def test_fused_kernels_compute_the_same(tokenizer):
+    model, _ = build_base(tokenizer, SMALL)
+    for length in (9, 150):
+        embeddings = torch.randn(2, length, SMALL.hidden, generator=torch.Generator().manual_seed(0))
+        states, gradients = [], []
+        for kernels in (Kernels(), Kernels.fused()):
+            model.zero_grad()
+            states.append(text_states(model, embeddings, kernels=kernels))
+            states[-1].square().sum().backward()
+            text = model.model.text_model
+            gradients.append({name: p.grad for name, p in text.named_parameters() if p.grad is not None})
+        torch.testing.assert_close(*states, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("patch", [8, 16])

@@ -182,6 +182,14 @@ def test_without_pictures_the_eyes_of_an_earlier_base_stay_as_they_are(root, tmp
     assert changed and not any("vision_model" in name or "connector" in name for name in changed)
 
 
+def test_without_a_compiler_nothing_is_compiled(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    arguments = ["train", "mllm", "--data", str(root), "--validation", str(root), "--out", str(tmp_path / "run")]
+    assert easel([*arguments, "--compile"]) != 0
+    assert "Install g++" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_only_the_eyes_of_an_earlier_base_learn(root, tmp_path, capsys):
     save_base(*build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL), tmp_path / "base")
     write_pictures(tmp_path / "pictures", 12, "train", 1, 128, workers=1)
