@@ -41,7 +41,7 @@ class Turn:
     turn: dict[str, Any]
     history: tuple[Message, ...]
     wanted: str  # the record's reply
-    previous_prompt: str | None
+    previous_prompt: str | None  # of the picture in question, if it was drawn: None where the user brought a newer one
     topic: str | None = None
     shown: tuple[ImageBlock, ...] = ()  # what the record's reply drew
     reply: Reply | None = None  # None: the output was no reply
@@ -79,7 +79,9 @@ def turns_of(records: Iterable[tuple[Record, Path]]) -> Iterator[Turn]:
         if len(messages) != 2 * len(record.get("turns", ())):
             raise DataError(f"record {record.get('id')}: it needs one entry in `turns` for each reply.")
         for index, turn in enumerate(record["turns"]):
-            answer = messages[2 * index + 1]
+            asked, answer = messages[2 * index : 2 * index + 2]
+            if asked.images:
+                previous = None
             made = Turn(
                 record=str(record.get("id")),
                 index=index,

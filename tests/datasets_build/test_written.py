@@ -83,6 +83,20 @@ def test_a_reply_is_judged_by_what_the_words_say_and_leave_open(tmp_path):
         assert not judge_prompt(turns[2], wrong, None), wrong
 
 
+def test_an_edit_of_a_picture_that_the_user_brings_is_not_judged_by_what_was_drawn_before(tmp_path):
+    text = """[[conversation]]
+turns = [{ said = "a tree", draw = "a green tree in a forest" },
+         { said = "night", shows = ["a white panda in the snow"], edit = "a white panda in the snow at night" }]"""
+    (record,) = built(tmp_path, text)
+    night = record["turns"][1]["scene"]
+    asked = {"op": "edit", "base": night | {"sky": "day"}, "edit": {"op": "sky", "value": "night"}}
+    record["turns"][1]["request"] = asked  # as D_tt has it
+    _, edit = turns_of([(record, tmp_path / "d")])
+    judged = judge(replace(edit, reply=Reply("draw", "", edit.wanted_prompt)), judge_prompt)
+    assert judged["prompt_correct"]
+    assert "minimal_change" not in judged, "nobody knows the words of that picture"
+
+
 def test_of_two_of_a_kind_those_belong_together_whose_colours_agree(tmp_path):
     text = """[[conversation]]
 turns = [{ said = "two cats", draw = "a black cat and a big white cat" },
