@@ -291,13 +291,16 @@ async def _ask(http: httpx.AsyncClient, history: list[dict[str, Any]]) -> Answer
 
 def judge(record: Record, answers: list[Answer], inspector: Any) -> Verdict:
     verdict = Verdict()
-    before: Answer | None = None  # the last answer with a picture
+    before: Answer | None = None  # the last answer with a picture, until the user brings one
     for number, (turn, answer) in enumerate(zip(record["turns"], answers, strict=True)):
+        asked = record["messages"][2 * number]["content"]
+        if any(block["type"] == "image" for block in asked):
+            before = None
         prompts = [earlier.prompt if earlier.draw else None for earlier in answers[:number]]
-        right = _turn_is_right(turn, answer, prompts)
+        right = _turn_is_right(turn, answer, before, prompts)
         verdict.turns.append(right)
         if not right:
-            said = "".join(block.get("text", "") for block in record["messages"][2 * number]["content"])
+            said = "".join(block.get("text", "") for block in asked)
             verdict.wrong.append(f"{number}: {said} -> {answer.prompt or answer.content}")
         if answer.draw and turn["scene"] is not None:
             verdict.seconds.append(answer.seconds)
@@ -307,13 +310,9 @@ def judge(record: Record, answers: list[Answer], inspector: Any) -> Verdict:
     return verdict
 
 
-def _latest(prompts: list[str | None]) -> str | None:
-    return next((prompt for prompt in reversed(prompts) if prompt is not None), None)
-
-
-def _turn_is_right(turn: dict[str, Any], answer: Answer, prompts: list[str | None]) -> bool:
+def _turn_is_right(turn: dict[str, Any], answer: Answer, before: Answer | None, prompts: list[str | None]) -> bool:
     if turn["scene"] is not None:
-        return answer.draw and judge_prompt(turn, answer.prompt, _latest(prompts), prompts)
+        return answer.draw and judge_prompt(turn, answer.prompt, before.prompt if before else None, prompts)
     if answer.draw or not answer.content.strip():
         return False
     request = turn["request"] or {}
@@ -333,7 +332,7 @@ def _judge_picture(
     if answer.picture is None:
         return
     previous = read_prompt(before.prompt) if before else None
-    wanted = expected_scene(turn, _latest(prompts), prompts)
+    wanted = expected_scene(turn, before.prompt if before else None, prompts)
     (seen,) = inspector.read([answer.picture])
     verdict.drawn.append((answer.picture, wanted))
     verdict.pictures.append(all(all(values) for values in compare(wanted.to_json(), seen).values()))
