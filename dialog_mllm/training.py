@@ -78,18 +78,15 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     write_settings(run, config)
     if config.base is not None:
         model, processor = load_base(config.base)
-        try:
-            grow(model, config.add_layers)
-        except ValueError as error:
-            raise TrainingError(f"--add-layers: {error}.") from None
-        try:
-            add_heads(model, config.add_heads)
-        except ValueError as error:
-            raise TrainingError(f"--add-heads: {error}.") from None
-        try:
-            widen_eyes(model, config.widen_eyes, config.fit.seed)
-        except ValueError as error:
-            raise TrainingError(f"--widen-eyes: {error}.") from None
+        for option, change in (
+            ("--add-layers", lambda: grow(model, config.add_layers)),
+            ("--add-heads", lambda: add_heads(model, config.add_heads)),
+            ("--widen-eyes", lambda: widen_eyes(model, config.widen_eyes, config.fit.seed)),
+        ):
+            try:
+                change()
+            except ValueError as error:
+                raise TrainingError(f"{option}: {error}.") from None
     else:
         tokenizer = train_tokenizer(texts_of(train_files), config.vocab_size)
         model, processor = build_base(tokenizer, config.model, config.fit.seed)
