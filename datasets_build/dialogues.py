@@ -19,7 +19,7 @@ from datasets_build import looking, refusals, talk
 from datasets_build.banks import Speaker
 from datasets_build.changes import alike_text, edit_both_text, edit_each_text, edit_text, join_edits
 from datasets_build.even import choose
-from datasets_build.plans import IN_PAIRS, Step, sample_plan
+from datasets_build.plans import IN_PAIRS, LENGTHS, Step, sample_plan
 from datasets_build.records import Dialogue, Exchange, NoSample, draw_exchange, require_split
 from datasets_build.references import called
 from datasets_build.requests import fresh, surround
@@ -67,8 +67,8 @@ VAGUE_SHARE = 0.7  # of the edits that are corrected next leave open which of tw
 LOOK_BACK_SHARE = 0.35  # of the questions, where there are earlier pictures, are about one of those
 
 
-def build(language: str, split: str, rng: random.Random) -> Dialogue:
-    plan, topic = sample_plan(rng, split), choose(rng, {topic: 1.0 for topic in TOPICS}, "topic")
+def build(language: str, split: str, rng: random.Random, of_lengths: Mapping[int, float] = LENGTHS) -> Dialogue:
+    plan, topic = sample_plan(rng, split, of_lengths), choose(rng, {topic: 1.0 for topic in TOPICS}, "topic")
     table = Table(Speaker(language, split, rng), topic)
     if not _follow(plan, table, itertools.count()):
         raise NoSample

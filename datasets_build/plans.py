@@ -22,6 +22,7 @@ from datasets_build.topics import TOPICS
 TYPES = ("t2t", "t2i", "ti2t", "ti2i")
 DRAWN = ("t2i", "ti2i")
 LENGTHS = {2: 0.09, 3: 0.58, 4: 0.14, 5: 0.09, 6: 0.05, 7: 0.02, 8: 0.015, 9: 0.01, 10: 0.005}
+TURNS = (min(LENGTHS), max(LENGTHS))
 
 # How often a turn is of each of `TYPES`, without and with a picture on the table.
 START, LATER = (18, 66, 8, 8), (9, 12, 15, 64)
@@ -90,9 +91,14 @@ def compositions() -> dict[tuple[str, ...], float]:
 _COMPOSITIONS = compositions()
 
 
-def sample_plan(rng: random.Random, split: str = "train") -> list[Step]:
+def lengths(least: int, most: int) -> dict[int, float]:
+    """Of `LENGTHS` those, whose shares need not sum to 1."""
+    return {length: share for length, share in LENGTHS.items() if least <= length <= most}
+
+
+def sample_plan(rng: random.Random, split: str = "train", of_lengths: Mapping[int, float] = LENGTHS) -> list[Step]:
     """The steps of a dialogue. Only in train, any edit may be corrected, or be of an earlier picture (see `NARROW`)."""
-    length = choose(rng, LENGTHS, "length", within="task")
+    length = choose(rng, of_lengths, "length", within="task")
     types = choose(rng, _COMPOSITIONS, "composition", within="length") if length == 3 else _sample_types(rng, length)
     state, plan = _State(), []
     for turn, kind in enumerate(types):
@@ -167,7 +173,9 @@ def _advance(state: _State, step: Step) -> None:
 # ------------------------------------------------------------------------------------------------- what is aimed at
 
 
-def targets(shares: Mapping[str, float], languages: Sequence[str]) -> dict[str, dict[str, float]]:
+def targets(
+    shares: Mapping[str, float], languages: Sequence[str], of_lengths: Mapping[int, float] = LENGTHS
+) -> dict[str, dict[str, float]]:
     """The shares that a run with these shares of tasks is held to, by what they are shares of."""
     whole = sum(shares.values())
     goals = {
@@ -175,12 +183,12 @@ def targets(shares: Mapping[str, float], languages: Sequence[str]) -> dict[str, 
         "language": {language: 1 / len(languages) for language in languages},
     }
     if shares.get("D_tt"):
-        goals |= {
-            "length": {str(length): share for length, share in LENGTHS.items()},
-            "composition": {" ".join(types): share for types, share in _COMPOSITIONS.items()},
-            "topic": {topic.name: 1 / len(TOPICS) for topic in TOPICS},
-            "edit": dict(EDITS),
-        }
+        goals["length"] = {str(length): share / sum(of_lengths.values()) for length, share in of_lengths.items()}
+        goals["topic"] = {topic.name: 1 / len(TOPICS) for topic in TOPICS}
+        if 3 in of_lengths:
+            goals["composition"] = {" ".join(types): share for types, share in _COMPOSITIONS.items()}
+        if dict(of_lengths) == LENGTHS:  # among long dialogues alone more have two pictures that can be combined
+            goals["edit"] = EDITS
     return {goal: {key: round(share, 6) for key, share in of.items()} for goal, of in goals.items()}
 
 

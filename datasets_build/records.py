@@ -16,14 +16,14 @@ import json
 import random
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets_build.even import EvenRandom, choose
-from datasets_build.plans import targets
+from datasets_build.plans import TURNS, lengths, targets
 from datasets_build.shards import (
     DRAFTS,
     LICENCE,
@@ -166,6 +166,7 @@ class Job:
     workers: int = 2
     ray: str | None = None  # the address of a Ray cluster, all of whose nodes see `out` and have Easel
     shard: int = SHARD
+    turns: tuple[int, int] = TURNS  # the fewest and the most of a dialogue of D_tt
 
     def __post_init__(self) -> None:
         for name in ("n", "workers", "shard"):
@@ -173,6 +174,10 @@ class Job:
                 raise ValueError(f"--{name} must be at least 1; got {getattr(self, name)}")
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {self.split!r}")
+        if not lengths(*self.turns):
+            raise ValueError(
+                f"--turns must be two numbers of {TURNS[0]} to {TURNS[1]}, the fewest and the most; got {self.turns}"
+            )
         if unknown := set(self.shares) - set(builders()):
             raise ValueError(f"unknown task {sorted(unknown)[0]!r}; there are {', '.join(builders())}")
         if not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
@@ -187,6 +192,7 @@ class Job:
             "seed": self.seed,
             "shares": dict(self.shares),
             "languages": list(self.languages),
+            "turns": list(self.turns),
             "builders": builders_digest(),
         }
 
@@ -205,7 +211,10 @@ def _record(job: Job, index: int) -> dict[str, Any]:
     rng = EvenRandom.of_record(job.seed, job.split, index)
     task = choose(rng, job.shares, "task")
     language = choose(rng, dict.fromkeys(job.languages, 1.0), "language")
-    dialogue = build_dialogue(builders()[task], language, job.split, rng)
+    build: Callable[..., Dialogue] = builders()[task]
+    if task == "D_tt":
+        build = partial(build, of_lengths=lengths(*job.turns))
+    dialogue = build_dialogue(build, language, job.split, rng)
     name = f"{task}-{job.split}-{job.seed}-{index:07d}"
     return to_record(dialogue, name, task, job.split, rng.randrange(2**31), job.out)
 
@@ -257,7 +266,7 @@ def run(job: Job, progress: Callable[[str], None] = lambda line: None) -> dict[s
                 number, index = number + 1, lines[-1].index + 1
                 progress(f"{sum(folder.sizes[:number]):,} of {job.n:,} {job.split} records")
             records.close()  # and with it what Ray still holds
-        return folder.finish(targets=targets(job.shares, job.languages))
+        return folder.finish(targets=targets(job.shares, job.languages, lengths(*job.turns)))
 
 
 # ------------------------------------------------------------------------------------------------- command line
@@ -276,11 +285,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_turns(parser: argparse.ArgumentParser) -> None:
+    """Of the commands that build D_tt."""
+    parser.add_argument(
+        "--turns", type=int, nargs=2, metavar=("FEWEST", "MOST"), default=TURNS, help="of the dialogues of D_tt"
+    )
+
+
 def run_arguments(args: argparse.Namespace, shares: Mapping[str, float]) -> int:
     """What a builder's command does with its parsed arguments; the result is the exit status."""
     languages = LANGUAGES if args.language == "both" else (args.language,)
     try:
         job = Job(args.out, args.split, args.n, args.seed, shares, languages, args.workers, args.ray)
+        if "turns" in args:
+            job = replace(job, turns=tuple(args.turns))
     except ValueError as error:
         print(f"easel data: {error}", file=sys.stderr)
         return 2

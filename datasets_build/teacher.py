@@ -33,6 +33,7 @@ from datasets_build.check import violations
 from datasets_build.consistency import words
 from datasets_build.endpoint import Endpoint, Settings, Stopped
 from datasets_build.journal import Answer, Journal, JournalError
+from datasets_build.plans import TURNS
 from datasets_build.records import Dialogue, to_record
 from datasets_build.seeds import Pair, samples, seeds
 from datasets_build.shards import explained, write_split
@@ -259,6 +260,8 @@ def endpoint_settings(args: argparse.Namespace) -> Settings:
     """ValueError says what is wrong with the options."""
     if getattr(args, "ray", None) is not None:
         raise ValueError("--ray is for the offline teacher; an endpoint is asked faster with more --concurrency")
+    if tuple(getattr(args, "turns", TURNS)) != TURNS:
+        raise ValueError("--turns is for the offline teacher; the briefs of an endpoint plan the turns themselves")
     key = None
     if args.teacher_key_env is not None:
         key = os.environ.get(args.teacher_key_env, "").strip()

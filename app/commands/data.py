@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
         mix.add_mix_arguments(parser)
     else:
         OTHERS.get(what, records).add_arguments(parser)
+    if what in ("tt", "mix"):
+        records.add_turns(parser)
     if TASKS.get(what) in teacher.TASKS:
         teacher.add_arguments(parser)
 

@@ -56,6 +56,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest
 def test_wrong_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert easel(["data", "mix", "--out", str(tmp_path), "--n", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
+    assert easel(["data", "tt", "--out", str(tmp_path), "--turns", "8", "7"]) == 2
+    assert "--turns must be two numbers of 2 to 10" in capsys.readouterr().err
     with pytest.raises(ValueError, match="unknown task 'D_x'"):
         Job(tmp_path, "train", 1, 0, {"D_x": 1.0})
     with pytest.raises(ValueError, match="above 0"):

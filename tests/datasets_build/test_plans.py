@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from datasets_build.even import NAMES, EvenRandom, choose
-from datasets_build.plans import EDITS, LENGTHS, TYPES, WAYS, sample_plan, targets
+from datasets_build.plans import EDITS, LENGTHS, TYPES, WAYS, lengths, sample_plan, targets
 from datasets_build.storybook.edits import EDIT_GROUP
 
 
@@ -44,6 +44,16 @@ def test_plans_have_the_shares_that_are_aimed_at() -> None:
         assert set(counts) == set(goals[name])
         assert all(abs(counts[value] / whole - share) < 0.01 for value, share in goals[name].items()), name
     assert set(EDITS) == set(EDIT_GROUP.values())
+
+
+def test_long_dialogues_alone_can_be_asked_for() -> None:
+    long = lengths(7, 10)
+    goals = targets({"D_tt": 1.0}, ("en",), long)
+    assert set(goals) == {"task", "language", "length", "topic"} and abs(sum(goals["length"].values()) - 1) < 1e-5
+    found = Counter(len(sample_plan(random.Random(i), "train", long)) for i in range(2000))
+    assert set(found) == {7, 8, 9, 10}
+    assert all(abs(count / 2000 - goals["length"][str(length)]) < 0.04 for length, count in found.items())
+    assert lengths(1, 20) == LENGTHS and not lengths(8, 7) and not lengths(11, 30)
 
 
 def test_only_what_the_turns_before_allow_is_planned() -> None:
