@@ -274,7 +274,7 @@ class Eyes:
                 projection(normed).view(pictures, -1, attention.num_heads, attention.head_dim).transpose(1, 2)
                 for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
-            seen = _attention(q, k, v).transpose(1, 2).reshape(normed.shape)  # (P, patches, width)
+            seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(normed.shape)  # (P, patches, width)
             states = states + attention.out_proj(seen)
             normed = layer.layer_norm2(states).to(dtype)
             states = states + mlp.fc2(mlp.activation_fn(mlp.fc1(normed)))
@@ -311,6 +311,40 @@ def widen_eyes(model: Idefics3ForConditionalGeneration, times: int, seed: int = 
     wide.modules.load_state_dict(weights)
     model.config.vision_config = config.vision_config
     model.model.vision_model, model.model.connector = wide.tower, wide.connector
+
+
+def finer_eyes(model: Idefics3ForConditionalGeneration, times: int) -> None:
+    """Gives the vision tower patches so many times smaller each way, of which the connector reads as many more for each
+    token: as many tokens as before. What the eyes see is then nearly the same, and is to be learnt again (`earlier` of
+    `vision.train_vision`).
+
+    The patch embedding answers a small patch as it answered the same at the old size (FlexiViT, Beyer et al. 2023,
+    arXiv 2212.08013, section 3.4); positions are interpolated; the connector reads the mean of what replaced a patch.
+    """
+    old = model.config.vision_config
+    if times < 1 or old.patch_size % times:
+        raise ValueError(f"patches of {old.patch_size} pixels cannot be made {times} times smaller")
+    if times == 1:
+        return
+    config = copy.deepcopy(model.config)
+    config.vision_config.patch_size = old.patch_size // times
+    config.scale_factor = model.config.scale_factor * times
+    eyes, fine = Eyes.of(model), Eyes.of(type(model)(config))
+    weights = eyes.modules.state_dict()
+    name = "tower.embeddings.patch_embedding.weight"
+    weights[name] = times**2 * F.avg_pool2d(weights[name], times)
+    name = "tower.embeddings.position_embedding.weight"
+    side = old.image_size // old.patch_size
+    grid = weights[name].T.view(1, -1, side, side)
+    weights[name] = F.interpolate(grid, scale_factor=times, mode="bilinear").flatten(2)[0].T
+    name = "connector.modality_projection.proj.weight"
+    shuffle = model.config.scale_factor
+    parts = weights[name].view(-1, shuffle, shuffle, old.hidden_size)  # (out, row, column, width)
+    parts = parts.repeat_interleave(times, 1).repeat_interleave(times, 2) / times**2
+    weights[name] = parts.flatten(1)
+    fine.modules.load_state_dict(weights)
+    model.config.vision_config, model.config.scale_factor = config.vision_config, config.scale_factor
+    model.model.vision_model, model.model.connector = fine.tower, fine.connector
 
 
 def normed(states: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
@@ -441,11 +475,3 @@ class CausalAttention(torch.autograd.Function):
             to_k[:, :end] += torch.bmm(of_scores.transpose(1, 2), block * scale)
             to_v[:, :end] += torch.bmm(weight.transpose(1, 2), of_block)
         return to_q, to_k, to_v
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(B, heads, T, head) of each -> the same; every query sees every key."""
-    shape = q.shape
-    q, k, v = (x.reshape(-1, *shape[2:]) for x in (q, k, v))
-    weights = torch.bmm(q * shape[-1] ** -0.5, k.transpose(1, 2)).softmax(-1, dtype=q.dtype)
-    return torch.bmm(weights, v).view(shape)

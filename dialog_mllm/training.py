@@ -9,6 +9,7 @@ From nothing, or from an earlier base. `finetune.py` then puts a LoRA adapter on
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import shutil
 from dataclasses import dataclass, fields, replace
@@ -31,6 +32,7 @@ from dialog_mllm.model import (
     Kernels,
     add_heads,
     build_base,
+    finer_eyes,
     grow,
     load_base,
     parameter_count,
@@ -55,6 +57,7 @@ class MllmConfig:
     # Go on from this model and its tokenizer; its eyes learn from `pictures` alone. `model`, `vocab_size` do not count.
     base: Path | None = None
     widen_eyes: int = 1  # so many times that model's
+    finer_eyes: int = 1  # with patches so many times smaller
     add_layers: int = 0  # to that model's language model
     add_heads: int = 0  # to it, with as much more width
     vocab_size: int = VOCAB_SIZE
@@ -78,18 +81,11 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     write_settings(run, config)
     if config.base is not None:
         model, processor = load_base(config.base)
-        for option, change in (
-            ("--add-layers", lambda: grow(model, config.add_layers)),
-            ("--add-heads", lambda: add_heads(model, config.add_heads)),
-            ("--widen-eyes", lambda: widen_eyes(model, config.widen_eyes, config.fit.seed)),
-        ):
-            try:
-                change()
-            except ValueError as error:
-                raise TrainingError(f"{option}: {error}.") from None
+        earlier = _grow(model, config)
     else:
         tokenizer = train_tokenizer(texts_of(train_files), config.vocab_size)
         model, processor = build_base(tokenizer, config.model, config.fit.seed)
+        earlier = None
     train, pictures = load_samples(train_files, processor, run / "pictures", config.text_weight)
     held_out, held_out_pictures = load_samples(
         validation_files, processor, run / "pictures", limit=config.validation_records
@@ -97,8 +93,7 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     if config.pictures:
         with threads(config.fit.threads):
             shards = _shards(config, pictures.size)
-            normalised, taught = pictures.normalised, config.base is not None
-            train_vision(Eyes.of(model), normalised, shards, run, config.vision_minutes, config.fit.seed, taught)
+            _teach_eyes(config, model, pictures, shards, earlier)
         pictures.more = shards
         captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))
         _train_captions(config, model, captions, pictures, _objective(config, model, processor))
@@ -119,19 +114,47 @@ def train_mllm(config: MllmConfig) -> dict[str, float]:
     )
 
 
+def _grow(model: Any, config: MllmConfig) -> Eyes | None:
+    """Makes of an earlier base what is asked for; returns its eyes where new ones are to see what they saw."""
+    if config.finer_eyes != 1 and not (config.pictures and config.vision_minutes):
+        raise TrainingError(
+            "--finer-eyes must learn to see again: give them --pictures, and minutes with --vision-minutes."
+        )
+    earlier = copy.deepcopy(Eyes.of(model)) if config.finer_eyes != 1 else None
+    for option, change in (
+        ("--add-layers", lambda: grow(model, config.add_layers)),
+        ("--add-heads", lambda: add_heads(model, config.add_heads)),
+        ("--widen-eyes", lambda: widen_eyes(model, config.widen_eyes, config.fit.seed)),
+        ("--finer-eyes", lambda: finer_eyes(model, config.finer_eyes)),
+    ):
+        try:
+            change()
+        except ValueError as error:
+            raise TrainingError(f"{option}: {error}.") from None
+    return earlier
+
+
+def _teach_eyes(config: MllmConfig, model: Any, pictures: PictureCache, shards: Pictures, earlier: Eyes | None) -> None:
+    train_vision(
+        Eyes.of(model), pictures.normalised, shards, config.fit.run, config.vision_minutes, config.fit.seed,
+        taught=config.base is not None, earlier=earlier,
+    )  # fmt: skip
+
+
 def _train_eyes(config: MllmConfig) -> dict[str, float]:
     """The eyes learn to show the language model what it puts into words wrongly. It is locked, so that whatever it does
     without pictures stays as it was, and what reads the eyes needs not be taught anew."""
     if config.base is None or not config.pictures:
         raise TrainingError("--eyes-only teaches an earlier base's eyes from pictures: name it with --base, and them.")
-    if config.add_layers or config.add_heads or config.widen_eyes != 1:
-        raise TrainingError(
-            "--eyes-only leaves the model's sizes as they are: no --add-layers, no --add-heads, no --widen-eyes."
-        )
+    if config.add_layers or config.add_heads:
+        raise TrainingError("--eyes-only leaves the language model as it is: no --add-layers, no --add-heads.")
     write_settings(config.fit.run, config)
     model, processor = load_base(config.base)
+    earlier = _grow(model, config)
     pictures = PictureCache(processor)
     pictures.more = shards = _shards(config, pictures.size)
+    with threads(config.fit.threads):
+        _teach_eyes(config, model, pictures, shards, earlier)
     captions = caption_samples(shards, Encoder(processor), len(pictures.pixels))
     learnt = len(captions) - min(HELD_OUT, len(captions) // 4)
     model.requires_grad_(False)
@@ -189,6 +212,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--base", type=Path, help="go on from this model, its tokenizer and its eyes (which only --pictures teach more)"
     )
     parser.add_argument("--widen-eyes", type=int, default=1, help="so many times; they see the same until trained")
+    parser.add_argument(
+        "--finer-eyes",
+        type=int,
+        default=1,
+        help="patches so many times smaller: they learn to see again, with --pictures",
+    )
     parser.add_argument("--add-layers", type=int, default=0, help="to that model, which change nothing until trained")
     parser.add_argument(
         "--add-heads", type=int, default=0, help="to it, and width in proportion; they change nothing until trained"
@@ -204,7 +233,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--eyes-only", action="store_true", help="--base's words stay as they are: its eyes learn from --pictures alone"
     )
-    parser.add_argument("--vision-minutes", type=float, default=8.0, help="for that")
+    parser.add_argument("--vision-minutes", type=float, help="for that (8; with --eyes-only 0)")
     parser.add_argument("--caption-minutes", type=float, default=8.0, help="then, to put them into words")
     parser.add_argument("--dropout", type=float, default=0.0, help="of what each layer adds")
     parser.add_argument("--word-dropout", type=float, default=0.0, help="of the tokens that are read, not said")
@@ -225,6 +254,9 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         raise TrainingError("--compile takes a C++ compiler, and there is none. Install g++, or leave it out.")
     if not args.eyes_only and not (args.data and args.validation):
         raise TrainingError("Name the dialogues with --data and --validation (or, with --base, teach --eyes-only).")
+    vision_minutes = args.vision_minutes
+    if vision_minutes is None:
+        vision_minutes = 0.0 if args.eyes_only else MllmConfig.vision_minutes
     return train_mllm(
         MllmConfig(
             data=tuple(args.data),
@@ -233,12 +265,13 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             model=BaseConfig(**{size.name: getattr(args, size.name) for size in fields(BaseConfig)}),
             base=args.base,
             widen_eyes=args.widen_eyes,
+            finer_eyes=args.finer_eyes,
             add_layers=args.add_layers,
             add_heads=args.add_heads,
             vocab_size=args.vocab_size,
             text_weight=args.text_weight,
             pictures=tuple(args.pictures),
-            vision_minutes=args.vision_minutes,
+            vision_minutes=vision_minutes,
             caption_minutes=args.caption_minutes,
             captions=args.captions,
             dropout=Dropout(args.dropout, args.word_dropout),

@@ -37,6 +37,7 @@ ASKS = {"en": "Its prompt, please.", "zh": "写出它的提示词。"}  # what a
 BATCH = 128
 HELD_OUT = 512  # pictures at the end that the eyes are measured on
 READER_STEPS = 250  # in which the reader learns alone, where the eyes were taught before
+AS_BEFORE = 5.0  # what the distance from the earlier eyes' tokens counts, as a share of their variance
 SHIFT = 6  # pixels, the most that a picture is moved each way while the eyes learn
 WHOLE = ("background", "sky", "style", "shot")
 
@@ -106,11 +107,11 @@ class Pictures:
             pixels = pixels[:, y[:, None], x]
         return pixels, subjects, self.whole[rows]
 
-    def batches(self, seed: int, count: int) -> Iterator[np.ndarray]:
+    def batches(self, seed: int, count: int, size: int = BATCH) -> Iterator[np.ndarray]:
         """Rows of the first `count` pictures, epoch after epoch in another order."""
         for epoch in range(1_000_000):
             order = np.random.default_rng((seed, epoch)).permutation(count)
-            yield from np.array_split(order, -(-len(order) // BATCH))
+            yield from np.array_split(order, -(-len(order) // size))
 
 
 def caption_samples(pictures: Pictures, encoder: Encoder, first_row: int) -> list[Sample]:
@@ -212,11 +213,14 @@ def train_vision(
     minutes: float,
     seed: int = 0,
     taught: bool = False,
+    earlier: Eyes | None = None,
 ) -> dict[str, float]:
     """Trains `eyes` for so long; `normalised` makes floats (B, 3, H, W) of uint8 pixels.
 
     Eyes that were `taught` before wait until the reader has learnt to read what they see, for at first it would teach
-    them at random (linear probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054, section 3.4).
+    them at random (linear probing, then fine-tuning: Kumar et al. 2022, arXiv 2202.10054, section 3.4). Eyes that are
+    to replace `earlier` ones learn to make the same tokens too, for a language model reads those (feature distillation:
+    Romero et al. 2015, arXiv 1412.6550, section 2.2).
 
     Half of the pictures are seen in the mirror, and each batch a little moved, for the tower can know all of some tens
     of thousands by heart. What they learnt is kept in `run/vision.pt`, which a run that goes on loads. Returns
@@ -237,27 +241,39 @@ def train_vision(
     learnt = len(pictures) - min(HELD_OUT, len(pictures) // 4)
     held_out = pictures.look(np.arange(learnt, len(pictures)))
     asked = [classes.to(where) for classes in held_out[1:]]
-    begun, losses, right = time.monotonic(), [], {}
-    for step, rows in enumerate(pictures.batches(seed, learnt), 1):
+    begun, right = time.monotonic(), {}
+    losses: list[float] = []
+    distances: list[float] = []  # from the earlier eyes' tokens
+    size = BATCH if earlier is None else BATCH // 2  # finer eyes take some four times as long
+    for step, rows in enumerate(pictures.batches(seed, learnt, size), 1):
         progress = min(1.0, (time.monotonic() - begun) / 60 / minutes)
-        alone = taught and step <= READER_STEPS
+        alone = taught and earlier is None and step <= READER_STEPS
         moved = chance.integers(-SHIFT, SHIFT, 2, endpoint=True)
         pixels, subjects, whole = pictures.look(rows, chance.random(len(rows)) < 0.5, *moved)
         with mixed_precision():
             with torch.set_grad_enabled(not alone):
                 tokens = eyes.tokens(normalised(pixels).to(where))
             loss = read_loss(reader, tokens, subjects.to(where), whole.to(where))
+        if earlier is not None:
+            with torch.no_grad(), mixed_precision():
+                aim = earlier.tokens(normalised(pixels).to(where)).float()
+            apart = F.mse_loss(tokens.float(), aim) / aim.var()
+            loss = loss + AS_BEFORE * apart
+            distances.append(apart.item())
         loss.backward()
         nn.utils.clip_grad_norm_(trained.parameters(), config.clip_norm)
         # At the whole rate, eyes that were taught would unlearn at first.
-        rate = config.learning_rate * (0.5 if taught and not alone else 1.0)
+        rate = config.learning_rate * (0.5 if taught and earlier is None and not alone else 1.0)
         optimizers.step(rate * schedule(progress, step - 1, config))
         losses.append(loss.item())
         if step % 100 == 0 or progress == 1:
             right = shares(eyes, reader, normalised(held_out[0]).to(where), *asked)
             told = f"loss {np.mean(losses):.3f} {right}"
+            if distances:
+                told += f", {np.mean(distances):.3f} of their variance from the earlier tokens"
             print(f"vision step {step}, {60 * progress * minutes:.0f} s: {told}", flush=True)
             losses.clear()
+            distances.clear()
         if progress == 1:
             break
     run.mkdir(parents=True, exist_ok=True)

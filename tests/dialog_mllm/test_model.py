@@ -14,6 +14,7 @@ from dialog_mllm.model import (
     ModelFolderError,
     add_heads,
     build_base,
+    finer_eyes,
     grow,
     load_base,
     parameter_count,
@@ -101,6 +102,29 @@ def test_wider_eyes_see_the_same_until_they_are_trained(tokenizer, tmp_path, tim
 def test_eyes_grow_wider_by_whole_times(small):
     with pytest.raises(ValueError, match="not 0"):
         widen_eyes(small[0], 0)
+
+
+def test_finer_eyes_answer_a_picture_magnified_as_the_earlier_ones_did(tokenizer, tmp_path):
+    """Without positions, and in one layer of the mean of all patches alone, what a patch shows is all that counts."""
+    model, processor = build_base(tokenizer, replace(SMALL, patch_size=16, pixel_shuffle=2))
+    eyes = Eyes.of(model)
+    tokens = SMALL.picture_size**2 // 32**2
+    with torch.no_grad():
+        eyes.tower.embeddings.position_embedding.weight.zero_()
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pattern = pixels[:, :, :8, :8]  # one small patch, everywhere; before, the same at twice its size
+    before = eyes.tokens(pattern.repeat_interleave(2, 2).repeat_interleave(2, 3).tile(8, 8))
+    finer_eyes(model, 2)
+    after = Eyes.of(model).tokens(pattern.tile(16, 16))
+    assert after.shape == before.shape == (2, tokens, SMALL.hidden)
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-4)
+    save_base(model, processor, tmp_path / "base")
+    loaded, _ = load_base(tmp_path / "base")
+    assert loaded.config.vision_config.patch_size == 8 and loaded.config.scale_factor == 4
+    theirs = loaded.model.get_image_features(pattern.tile(16, 16).unsqueeze(1)).pooler_output
+    torch.testing.assert_close(theirs, after, atol=1e-2, rtol=1e-2)  # kept as fp16
+    with pytest.raises(ValueError, match="cannot be made 3 times smaller"):
+        finer_eyes(model, 3)
 
 
 @pytest.mark.parametrize("added", [0, 1, 2])

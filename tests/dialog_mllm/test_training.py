@@ -171,6 +171,20 @@ def test_the_eyes_of_an_earlier_base_are_made_wider(root, tmp_path, capsys):
     assert seeing.hidden_size == 2 * toy.SMALL.vision_hidden
 
 
+def test_the_eyes_of_an_earlier_base_are_made_finer(root, tmp_path, capsys):
+    save_base(*build_base(train_tokenizer(texts_of([root / "train.jsonl"]), 400), toy.SMALL), tmp_path / "base")
+    write_pictures(tmp_path / "pictures", 12, "train", 1, 128, workers=1)
+    arguments = ["train", "mllm", "--eyes-only", "--base", str(tmp_path / "base"), "--finer-eyes", "2"]
+    arguments += ["--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "run"), "--epochs", "0.1"]
+    assert easel(arguments) != 0
+    assert "--finer-eyes must learn to see again" in capsys.readouterr().err
+    assert easel([*arguments, "--vision-minutes", "0.01"]) == 0
+    before, after = (load_base(tmp_path / name)[0] for name in ("base", "run/base"))
+    assert after.config.vision_config.patch_size == toy.SMALL.patch_size // 2
+    words = {name: weight for name, weight in before.state_dict().items() if "text_model" in name}
+    assert all(torch.equal(weight, after.state_dict()[name]) for name, weight in words.items())
+
+
 def test_without_pictures_the_eyes_of_an_earlier_base_stay_as_they_are(root, tmp_path):
     common = {"data": (root / "train.jsonl",), "validation": (root / "validation.jsonl",), "model": toy.SMALL,
               "vocab_size": 400}  # fmt: skip

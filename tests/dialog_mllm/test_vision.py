@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -93,6 +94,25 @@ def test_eyes_that_were_taught_wait_for_the_reader(folder: Path, tmp_path: Path)
         Eyes.of(model), PictureCache(processor).normalised, Pictures.open(folder), tmp_path, 0.001, taught=True
     )
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_eyes_in_the_place_of_earlier_ones_learn_to_make_their_tokens(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, processor = build_base(train_tokenizer(["a red fox", "一只狐狸"], 320), toy.SMALL)
+    earlier = copy.deepcopy(Eyes.of(model))
+    pixels = PictureCache(processor).normalised(Pictures.open(folder).pixels(range(12)))
+
+    def apart() -> float:
+        return (Eyes.of(model).tokens(pixels) - earlier.tokens(pixels)).square().mean().item()
+
+    with torch.no_grad():
+        Eyes.of(model).tower.embeddings.position_embedding.weight.normal_()
+        before = apart()
+    settings = {"minutes": 0.1, "taught": True, "earlier": earlier}
+    train_vision(Eyes.of(model), PictureCache(processor).normalised, Pictures.open(folder), tmp_path, **settings)
+    assert apart() < 0.5 * before
+    assert "of their variance from the earlier tokens" in capsys.readouterr().out
 
 
 def test_a_caption_is_a_reply_to_its_own_picture(folder: Path) -> None:
