@@ -1,9 +1,9 @@
-"""The bundled dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder) of 13.5 M parameters.
+"""The bundled kind of dialog model: Idefics3 (SigLIP-style vision, pixel shuffle, Llama decoder), and how it grows.
 
     model, processor = build_base(tokenizer); save_base(model, processor, "weights/base")
 
-A picture of 128 px becomes 8 x 8 patches and, after the pixel shuffle, 16 tokens. The folder is one that both
-transformers and vLLM load without any code of ours.
+A picture of 128 px becomes 8 x 8 patches (finer eyes: 16 x 16) and, after the pixel shuffle, 16 tokens. The folder is
+one that both transformers and vLLM load without any code of ours.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ModelFolderError(DialogError):
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """Sizes of the bundled model."""
+    """Sizes of a new model. The bundled one began so, or smaller, and has grown (weights/RECIPE.md)."""
 
     picture_size: int = 128
     patch_size: int = 16

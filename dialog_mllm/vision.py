@@ -241,6 +241,8 @@ def train_vision(
     learnt = len(pictures) - min(HELD_OUT, len(pictures) // 4)
     held_out = pictures.look(np.arange(learnt, len(pictures)))
     asked = [classes.to(where) for classes in held_out[1:]]
+    if earlier is not None:
+        earlier.modules.to(where)
     begun, right = time.monotonic(), {}
     losses: list[float] = []
     distances: list[float] = []  # from the earlier eyes' tokens

@@ -36,7 +36,7 @@ def small(tokenizer):
     return build_base(tokenizer, SMALL)
 
 
-def test_size_of_the_bundled_model(tokenizer):
+def test_size_of_a_new_model(tokenizer):
     model, _ = build_base(tokenizer)
     assert 12e6 < parameter_count(model) < 14e6
     assert BaseConfig().picture_tokens == 16
