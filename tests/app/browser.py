@@ -82,10 +82,17 @@ def say(page: Page, text: str) -> str:
     """Sends, waits for the whole answer, and returns the answer's text, without that of its buttons."""
     before = page.locator("#chat .bot.message, #chat .message.bot").count()
     send(page, text)
+    # On a busy machine the button that stops is there a moment after the first words: so they must stand still, too.
     page.wait_for_function(
-        """n => document.querySelectorAll('#chat .message.bot').length > n
-            && document.querySelector('#box .submit-button')
-            && !document.querySelector('.easel-canvas, .easel-thinking')""",
+        """n => {
+            const messages = document.querySelectorAll('#chat .message.bot')
+            const ended = messages.length > n && document.querySelector('#box .submit-button')
+                && !document.querySelector('.easel-canvas, .easel-thinking')
+            const said = ended ? messages[messages.length - 1].innerText : null
+            if (said === null || said !== window.easelSaid?.text)
+                window.easelSaid = { text: said, since: performance.now() }
+            return ended && performance.now() - window.easelSaid.since > 400
+        }""",
         arg=before,
     )
     buttons = page.locator("#chat .message.bot").last.locator(".easel-tools")
