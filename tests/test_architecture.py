@@ -37,6 +37,12 @@ def sources() -> Iterator[Path]:
         yield from sorted((ROOT / folder).rglob("*.py"))
 
 
+def test_bundled_weights_stay_small() -> None:
+    """Git keeps every version of them, and every clone fetches them."""
+    weights = [path for folder in PACKAGES for path in (ROOT / folder / "weights").rglob("*.safetensors")]
+    assert 0 < sum(path.stat().st_size for path in weights) < 100e6
+
+
 def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
