@@ -234,6 +234,7 @@ def train_vision(
         return {}
     torch.manual_seed(seed)
     reader = Reader(pictures.labels, eyes.width)
+    seeing = taught and earlier is None  # as they will go on to
     trained, where = nn.ModuleDict({"eyes": eyes.modules, "reader": reader}).to(device()), device()
     config = FitConfig(run, minutes=minutes, learning_rate=2e-3, decay_share=0.9 if taught else 0.6)
     optimizers = Optimizers(trained, config)
@@ -249,7 +250,7 @@ def train_vision(
     size = BATCH if earlier is None else BATCH // 2  # finer eyes take some four times as long
     for step, rows in enumerate(pictures.batches(seed, learnt, size), 1):
         progress = min(1.0, (time.monotonic() - begun) / 60 / minutes)
-        alone = taught and earlier is None and step <= READER_STEPS
+        alone = seeing and step <= READER_STEPS
         moved = chance.integers(-SHIFT, SHIFT, 2, endpoint=True)
         pixels, subjects, whole = pictures.look(rows, chance.random(len(rows)) < 0.5, *moved)
         with mixed_precision():
@@ -265,7 +266,7 @@ def train_vision(
         loss.backward()
         nn.utils.clip_grad_norm_(trained.parameters(), config.clip_norm)
         # At the whole rate, eyes that were taught would unlearn at first.
-        rate = config.learning_rate * (0.5 if taught and earlier is None and not alone else 1.0)
+        rate = config.learning_rate * (0.5 if seeing and not alone else 1.0)
         optimizers.step(rate * schedule(progress, step - 1, config))
         losses.append(loss.item())
         if step % 100 == 0 or progress == 1:
