@@ -145,7 +145,9 @@ def save_base(model: Idefics3ForConditionalGeneration, processor: Idefics3Proces
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().to(torch.float16) for name, tensor in model.state_dict().items()}
+    tied = getattr(model, "_tied_weights_keys", None) or {} if model.config.tie_word_embeddings else {}
+    state = model.state_dict().items()
+    weights = {name: tensor.detach().to(torch.float16) for name, tensor in state if name not in tied}
     model.save_pretrained(partial, state_dict=weights)
     processor.save_pretrained(partial)
     if folder.exists():

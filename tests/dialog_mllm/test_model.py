@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from dialog_mllm.lora import targets
 from dialog_mllm.model import (
@@ -217,6 +218,15 @@ def test_saved_model_is_the_same_in_half_precision(small, tmp_path):
     assert again_processor.image_seq_len == SMALL.picture_tokens
     assert again_processor.tokenizer.chat_template == processor.tokenizer.chat_template
     assert not (tmp_path / "base.partial").exists()
+
+
+def test_embeddings_that_are_tied_are_kept_once(small, tmp_path):
+    save_base(*small, tmp_path / "base")
+    with safe_open(tmp_path / "base" / "model.safetensors", "pt") as weights:
+        names = set(weights.keys())
+    assert "model.text_model.embed_tokens.weight" in names and "lm_head.weight" not in names
+    loaded, _ = load_base(tmp_path / "base")
+    assert loaded.lm_head.weight is loaded.model.text_model.embed_tokens.weight
 
 
 def test_saving_again_replaces(small, tmp_path):
