@@ -15,21 +15,20 @@ from typing import Any
 
 from dialog_mllm.errors import TrainingError
 from dialog_mllm.lora import WEIGHTS, merge, require_free
-from dialog_mllm.model import EYES, add_heads, grow, load_base, save_base
+from dialog_mllm.model import EYES, grow, load_base, save_base
 
 
 def between(base: Path, trained: Path, share: float, out: Path) -> None:
     """Writes the weights that lie `share` of the way from a bundled kind of base to a model that was trained from it:
-    often better than both on what the training did not show (WiSE-FT, arXiv 2109.01903, section 3). Layers and heads
-    may have been added on the way; eyes that were made wider are taken as they are."""
+    often better than both on what the training did not show (WiSE-FT, arXiv 2109.01903, section 3). Layers may have
+    been added on the way; eyes that were made wider are taken as they are."""
     require_free(out)
     if not 0 <= share <= 1:
         raise TrainingError(f"--share must be from 0 (the base) to 1 (the trained model); got {share}")
     (start, _), (end, processor) = load_base(base), load_base(trained)
     unlike = TrainingError(f"{trained} was not trained from {base}: their sizes differ.")
     try:
-        for add, size in ((grow, "num_hidden_layers"), (add_heads, "num_attention_heads")):
-            add(start, getattr(end.config.text_config, size) - getattr(start.config.text_config, size))
+        grow(start, end.config.text_config.num_hidden_layers - start.config.text_config.num_hidden_layers)
     except ValueError:
         raise unlike from None
     ours, theirs = start.state_dict(), end.state_dict()

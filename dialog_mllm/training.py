@@ -30,7 +30,6 @@ from dialog_mllm.model import (
     BaseConfig,
     Eyes,
     Kernels,
-    add_heads,
     build_base,
     finer_eyes,
     grow,
@@ -59,7 +58,6 @@ class MllmConfig:
     widen_eyes: int = 1  # so many times that model's
     finer_eyes: int = 1  # with patches so many times smaller
     add_layers: int = 0  # to that model's language model
-    add_heads: int = 0  # to it, with as much more width
     vocab_size: int = VOCAB_SIZE
     text_weight: float = 0.3  # what predicting users' words counts: a base from nothing learns language from them too
     validation_records: int = 200
@@ -123,7 +121,6 @@ def _grow(model: Any, config: MllmConfig) -> Eyes | None:
     earlier = copy.deepcopy(Eyes.of(model)) if config.finer_eyes != 1 else None
     for option, change in (
         ("--add-layers", lambda: grow(model, config.add_layers)),
-        ("--add-heads", lambda: add_heads(model, config.add_heads)),
         ("--widen-eyes", lambda: widen_eyes(model, config.widen_eyes, config.fit.seed)),
         ("--finer-eyes", lambda: finer_eyes(model, config.finer_eyes)),
     ):
@@ -146,8 +143,8 @@ def _train_eyes(config: MllmConfig) -> dict[str, float]:
     without pictures stays as it was, and what reads the eyes needs not be taught anew."""
     if config.base is None or not config.pictures:
         raise TrainingError("--eyes-only teaches an earlier base's eyes from pictures: name it with --base, and them.")
-    if config.add_layers or config.add_heads:
-        raise TrainingError("--eyes-only leaves the language model as it is: no --add-layers, no --add-heads.")
+    if config.add_layers:
+        raise TrainingError("--eyes-only leaves the language model as it is: no --add-layers.")
     write_settings(config.fit.run, config)
     model, processor = load_base(config.base)
     earlier = _grow(model, config)
@@ -218,10 +215,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="patches so many times smaller: they learn to see again, with --pictures",
     )
-    parser.add_argument("--add-layers", type=int, default=0, help="to that model, which change nothing until trained")
-    parser.add_argument(
-        "--add-heads", type=int, default=0, help="to it, and width in proportion; they change nothing until trained"
-    )
+    parser.add_argument("--add-layers", type=int, default=0, help="to that model, of whose layers some become two")
     parser.add_argument("--text-weight", type=float, default=0.3, help="weight of the loss on users' words")
     parser.add_argument(
         "--pictures",
@@ -267,7 +261,6 @@ def run(args: argparse.Namespace) -> dict[str, float]:
             widen_eyes=args.widen_eyes,
             finer_eyes=args.finer_eyes,
             add_layers=args.add_layers,
-            add_heads=args.add_heads,
             vocab_size=args.vocab_size,
             text_weight=args.text_weight,
             pictures=tuple(args.pictures),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.cli import main as easel
-from dialog_mllm.model import Eyes, add_heads, build_base, grow, load_base, save_base, widen_eyes
+from dialog_mllm.model import Eyes, build_base, grow, load_base, save_base, widen_eyes
 from dialog_mllm.tokenizer import train_tokenizer
 from tests.dialog_mllm.toy import SMALL
 
@@ -36,17 +36,6 @@ def test_weights_between_two_models(models, tmp_path):
     for name, value in load_base(tmp_path / "out")[0].state_dict().items():
         expected = 0.6 * start.state_dict()[name] + 0.4 * ends[name]
         torch.testing.assert_close(value, expected, atol=1e-3, rtol=1e-3)  # kept as fp16
-
-
-def test_heads_that_were_added_are_merged_with_what_they_began_as(models, tmp_path):
-    model, processor = load_base(models / "trained")
-    add_heads(model, 1)
-    save_base(model, processor, tmp_path / "wide")
-    arguments = ["merge", "--base", str(models / "trained"), "--trained", str(tmp_path / "wide"), "--share", "0.4"]
-    assert easel([*arguments, "--out", str(tmp_path / "out")]) == 0
-    wide, out = (load_base(tmp_path / name)[0] for name in ("wide", "out"))
-    for name, value in out.state_dict().items():  # untrained: both ends are the same
-        torch.testing.assert_close(value, wide.state_dict()[name], atol=1e-3, rtol=1e-3)
 
 
 def test_wider_eyes_are_taken_as_they_are(models, tmp_path):
