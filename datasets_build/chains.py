@@ -29,13 +29,14 @@ BROUGHT_SHARE = 0.2  # of the chains begin with a picture of the user's, to be c
 WHOLE_SHARE = 0.85  # of first requests say everything
 TWO_SHARE = 0.9  # of those are about two subjects: to tell these apart is what goes wrong
 TWIN_SHARE = 0.12  # of those two are of one kind, and only their looks tell them apart
-SECOND_SHARE = 0.3  # of the chains begin another picture on the way, and may combine the two
+SECOND_SHARE = 0.6  # of the chains begin another picture on the way, and may combine the two
 DECLINED_SHARE = 0.1  # of the changes cannot be made
-# Where another thing stands between the words and the right place in the prompt, more is to be learnt.
+# Where another thing stands between the words and the right place in the prompt, or another prompt between the two that
+# are to be alike, more is to be learnt.
 OPERATIONS = {
     **WEIGHTS, "move": 13, "remove_subject": 16, "add_accessory": 16, "remove_accessory": 9, "recolour_accessory": 9,
-    "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 7, "again": 3, "undo": 3, "return": 6,
-    "correct": 10, "pair": 24, "earlier": 7, "back": 10,
+    "replace_accessory": 6, "background": 6, "sky": 5, "style": 5, "shot": 7, "again": 3, "undo": 5, "return": 18,
+    "correct": 16, "pair": 24, "earlier": 20, "back": 12,
 }  # fmt: skip
 
 
